@@ -1,0 +1,178 @@
+"""The typed policy documents: what a platform engineer writes, validated, with defaults that do no harm."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from policies.quantities import AmountMicros, Duration, Share, format_share, parse_share
+
+
+class Mode(StrEnum):
+    """How far a policy may go. The installation's and the source's ceilings cap it; the lowest holds."""
+
+    OBSERVE = "observe"
+    WARN = "warn"
+    ENFORCE = "enforce"
+
+    @property
+    def rank(self) -> int:
+        return list(Mode).index(self)
+
+
+def lowest(*modes: Mode) -> Mode:
+    return min(modes, key=lambda mode: mode.rank)
+
+
+class Remedy(StrEnum):
+    """What a policy asks for. A kind takes only what it can; `stop` on a group means `scale_to_zero`."""
+
+    NOTIFY = "notify"
+    STOP = "stop"
+    HIBERNATE = "hibernate"
+    SUSPEND = "suspend"
+    SCALE_TO_ZERO = "scale_to_zero"
+    TERMINATE = "terminate"
+    MOVE_TO_SPOT = "move_to_spot"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Kinds = Literal["instance", "node", "node_group", "workload", "notebook", "endpoint", "training_job"]
+
+
+class Scope(_Part):
+    """Which resources a policy speaks of: all named conditions must hold; an empty one holds for all."""
+
+    projects: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    """Shell patterns: `eu-*`."""
+    kinds: tuple[Kinds, ...] = ()
+    skus: tuple[str, ...] = ()
+    """Shell patterns: `p5.*`."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    where: str | None = None
+    """A condition over the facts."""
+
+
+class IdleProfile(_Part):
+    """When a resource counts as idle. Section 8 of the design, word for word."""
+
+    for_: Duration = Field(timedelta(minutes=45), alias="for")
+    """Length of the window every counted GPU must be idle for."""
+    utilisation_below: float = Field(0.05, gt=0, le=1)
+    """A sample at or above this ratio makes its GPU busy."""
+    min_coverage: Share = 0.9
+    """Share of the window that samples must speak for before a GPU may be called idle."""
+    max_gap: Duration = timedelta(minutes=5)
+    """How long a sample speaks when no next one follows."""
+    warm_up: Duration = timedelta(minutes=15)
+    """Samples before the last start plus this are dropped: loading a model is not idling."""
+    busy_gpus_below: int = Field(1, ge=1)
+    """Idle when fewer GPUs than this are busy or unknown. 1: one busy GPU protects its machine."""
+    telemetry_delay: Duration = timedelta(minutes=3)
+    """The window ends this long before now, because samples arrive late."""
+    when: str | None = None
+    """A further condition over the facts that must hold too, e.g. `max_power_watts < 90`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    @model_validator(mode="after")
+    def _window_not_empty(self) -> IdleProfile:
+        if not self.for_:
+            raise ValueError("for: the idle window must be longer than nothing, like 45m")
+        return self
+
+    @property
+    def key(self) -> str:
+        """Equal profiles are judged once; `when` is a condition, not part of the window."""
+        return self.model_dump_json(exclude={"when"})
+
+
+def _max_disturbed(value: Any) -> int | float:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return parse_share(value)
+
+
+class DisruptionBudget(_Part):
+    """How much may be disturbed within an hour: a count, or a share of the resources in scope, rounded up."""
+
+    max: Annotated[
+        int | float,
+        BeforeValidator(_max_disturbed),
+        PlainSerializer(lambda value: value if isinstance(value, int) else format_share(value)),
+    ] = 0.1
+    max_hourly_cost: AmountMicros | None = None
+    """Money per hour of what is disturbed within an hour."""
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+class BasePolicy(_Part):
+    """What all policy types have."""
+
+    name: str
+    mode: Mode = Mode.OBSERVE
+    scope: Scope = Scope()
+    grace: Duration = timedelta(minutes=30)
+    """From the delivered warning to the act."""
+    action: Remedy = Remedy.STOP
+    notify: tuple[str, ...] = ()
+    """Further channels, Apprise URLs with `${SECRET}`s."""
+    accept_loss: Annotated[
+        tuple[Literal["local_disks", "group_members", "terminate"], ...], AfterValidator(_unique)
+    ] = ()
+    disruption_budget: DisruptionBudget = DisruptionBudget()
+    approval: Literal["required"] | None = None
+    cool_down: Duration = timedelta(hours=4)
+    """How long a resource that was restarted is left alone."""
+    description: str = ""
+
+    @property
+    def acts(self) -> bool:
+        """Would this policy change anything if every ceiling allowed it?"""
+        return self.action is not Remedy.NOTIFY
+
+
+class IdlePolicy(BasePolicy):
+    """GPUs that do nothing."""
+
+    type: Literal["idle"]
+    idle: IdleProfile = IdleProfile()
+
+
+class OwnershipRule(_Part):
+    """What must be known about a resource, and how soon."""
+
+    require: tuple[Literal["project", "owner"], ...] = ("project",)
+    within: Duration = timedelta(hours=1)
+
+
+class OwnershipPolicy(BasePolicy):
+    """Resources nobody answers for."""
+
+    type: Literal["ownership"]
+    ownership: OwnershipRule = OwnershipRule()
+
+
+Policy = Annotated[IdlePolicy | OwnershipPolicy, Field(discriminator="type")]
+"""Any policy, told apart by its `type`."""
+
+DEFAULT_PROFILE = IdleProfile()
+"""The installation's: what `activity` and `idle_seconds` of a resource follow outside of any policy."""
+
+
+def profile_of(policy: BasePolicy) -> IdleProfile:
+    """The idle profile a policy's telemetry facts follow."""
+    return policy.idle if isinstance(policy, IdlePolicy) else DEFAULT_PROFILE

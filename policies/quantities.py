@@ -1,0 +1,99 @@
+"""Turns how people write durations, shares and money in documents into exact values.
+
+Durations: `45m`, `1h30m`, `PT45M`. Shares need the `%` sign (or are 0..1 where a ratio is asked for). Money is an
+integer count of micro-units.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter
+from pytimeparse import parse as parse_words
+
+MICROS = 1_000_000
+_ISO = TypeAdapter(timedelta)
+
+
+def parse_duration(value: Any) -> timedelta:
+    """`45m`, `1h30m`, `2d`, `PT45M` → timedelta of whole seconds. A bare number is refused: 45 what?"""
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("a duration is written with its unit, like 45m, 1h30m or PT45M")
+    text = value.strip()
+    if text.upper().startswith("P"):
+        try:
+            found = _ISO.validate_python(text.upper())
+        except ValueError:
+            found = None
+    else:
+        seconds = None if re.fullmatch(r"[\d.:]*", text) else parse_words(text)
+        found = None if seconds is None else timedelta(seconds=seconds)
+    if found is None or found < timedelta(0) or found.microseconds:
+        raise ValueError(f"{value!r} is no duration; write it like 45m, 1h30m or PT45M, in whole seconds")
+    return found
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest way to write it that `parse_duration` reads back: `1h30m`."""
+    rest = int(value.total_seconds())
+    parts = []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def parse_share(value: Any) -> float:
+    """`90%` → 0.9. The sign is needed: is 1 one per cent or all?"""
+    if isinstance(value, float) and 0 < value < 1:
+        return value  # how we store it ourselves
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError(f"{value!r} is no share; write it with its sign, like 10% (0% to 100%)")
+    return float(match[1]) / 100
+
+
+def format_share(value: float) -> str:
+    return f"{value * 100:.6f}".rstrip("0").rstrip(".") + "%"
+
+
+def parse_amount(value: Any) -> int:
+    """`200`, `"199.95"` → micro-units, exactly. More than six decimals or a non-number is refused."""
+    try:
+        amount = Decimal(str(value)) * MICROS
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if isinstance(value, bool) or not amount.is_finite() or amount != amount.to_integral_value() or amount < 0:
+        raise ValueError(f"{value!r} is no amount of money; write a number like 200 or 199.95")
+    return int(amount)
+
+
+def format_amount(micros: int) -> str:
+    """Micro-units → decimal text without loss, at least two decimals."""
+    sign = "-" if micros < 0 else ""
+    whole, fraction = divmod(abs(micros), MICROS)
+    decimals = f"{fraction:06d}".rstrip("0").ljust(2, "0")
+    return f"{sign}{whole}.{decimals}"
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
+"""A length of time in whole seconds."""
+Share = Annotated[float, BeforeValidator(parse_share), PlainSerializer(format_share, return_type=str)]
+"""0..1, written with `%`."""
+AmountMicros = Annotated[int, BeforeValidator(parse_amount), PlainSerializer(format_amount, return_type=str)]
+"""Micro-units of the document's currency."""
+
+
+class Money(BaseModel):
+    """An amount with its currency."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    amount: AmountMicros
+    currency: str

@@ -1,0 +1,113 @@
+"""What a provider is: four small Protocols, declared capabilities, and the value that holds them together.
+
+Every method is synchronous, may be called from several threads, raises only `providers.errors`, and keeps no
+state that matters across a restart. What each must do is tested by `providers.conformance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from providers.records import (
+    InventoryAnswer,
+    Kind,
+    Price,
+    ResourceRecord,
+    ResourceRef,
+    TelemetryAnswer,
+    Verb,
+)
+
+
+class Inventory(Protocol):
+    """Sees resources."""
+
+    def list(self) -> InventoryAnswer:
+        """All resources with accelerators, in every part of the source.
+
+        A part that fails is reported in `parts` and sinks no other. Raises only when nothing at all could be
+        asked (no credentials, unknown account).
+        """
+        ...
+
+    def describe(self, ref: ResourceRef) -> ResourceRecord:
+        """One resource, fresh and `fully_described`: read back from the cloud, never from a cache.
+
+        Raises NotFound when the cloud says by id that it does not exist (a `terminated` record is also an answer).
+        """
+        ...
+
+
+class Telemetry(Protocol):
+    """Sees what GPUs did."""
+
+    def samples(self, records: Sequence[ResourceRecord], *, start: datetime, end: datetime) -> TelemetryAnswer:
+        """Every known series of these resources with samples in [start, end).
+
+        Failure of one part is a fault in the answer. Sentinels (>= 9.22e18) and NaN are already dropped.
+        Absence is never filled in.
+        """
+        ...
+
+
+class Prices(Protocol):
+    """Knows what an hour costs."""
+
+    def quote(self, records: Sequence[ResourceRecord]) -> Mapping[ResourceRef, Price]:
+        """Rates while *running*, for those it knows. A resource it has no price for is left out, never zero."""
+        ...
+
+
+class Actuator(Protocol):
+    """Changes the world. Each call is one attempt on one resource; it returns once the cloud accepted it."""
+
+    def remember(self, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
+        """What `restore` needs to undo `verb`, as plain JSON. Stored before the act."""
+        ...
+
+    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+        """Ask the cloud for `verb`. Done already = success. The same `request_id` twice = once.
+
+        Raises NotFound, Protected, Unsupported, Conflict, Forbidden, Throttled, Unreachable. After Unreachable the
+        outcome is unknown: the caller reads the truth back with `Inventory.describe`.
+        """
+        ...
+
+    def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
+        """Put back what `remember` stored. Restored already = success. Raises NoCapacity when the cloud has none."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a provider declares about itself; the plan chooses only among these."""
+
+    verbs: Mapping[Kind, frozenset[Verb]]
+    act_timeout_seconds: int = 60
+    """Longest time one `act` or `restore` may take, retries included. No call is started with less lease left."""
+    simulated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One source, ready to be asked. A part that a source does not have (a Prometheus has no inventory) is None."""
+
+    name: str
+    capabilities: Capabilities
+    inventory: Inventory | None = None
+    telemetry: Telemetry | None = None
+    prices: Prices | None = None
+    actuator: Actuator | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContext:
+    """What the service lends a provider when it is built."""
+
+    source: str
+    """The source's name, for messages."""
+    now: Callable[[], datetime]
+    """The service's clock; accelerated only in the demo."""

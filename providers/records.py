@@ -1,0 +1,231 @@
+"""The frozen records every provider answers with: one vocabulary for all clouds.
+
+Plain values only. No SDK type, no project, no person: whoever reads a record cannot tell which SDK made it.
+Times are timezone-aware UTC; money is an integer count of micro-units (1 USD = 1,000,000) per hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What sort of thing is governed."""
+
+    INSTANCE = "instance"
+    NODE = "node"
+    NODE_GROUP = "node_group"
+    WORKLOAD = "workload"
+    NOTEBOOK = "notebook"
+    ENDPOINT = "endpoint"
+    TRAINING_JOB = "training_job"
+
+
+class State(StrEnum):
+    """The same words on every cloud. GCP's TERMINATED is `stopped`; EC2's is `terminated`."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"
+    TERMINATED = "terminated"
+    UNKNOWN = "unknown"
+
+
+class CapacityType(StrEnum):
+    """How the capacity was bought. A word a cloud invents tomorrow is `unknown`, never `on_demand`."""
+
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+    RESERVED = "reserved"
+    CAPACITY_BLOCK = "capacity_block"
+    FLEX_START = "flex_start"
+    UNKNOWN = "unknown"
+
+
+class Verb(StrEnum):
+    """What can be done to a resource. `start` only ever restores what we stopped."""
+
+    STOP = "stop"
+    HIBERNATE = "hibernate"
+    SUSPEND = "suspend"
+    SCALE_TO_ZERO = "scale_to_zero"
+    TERMINATE = "terminate"
+    MOVE_TO_SPOT = "move_to_spot"
+    START = "start"
+
+
+class LossName(StrEnum):
+    """What a person must accept by name before an act that loses it (`accept_loss`)."""
+
+    LOCAL_DISKS = "local_disks"
+    GROUP_MEMBERS = "group_members"
+    TERMINATE = "terminate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceRef:
+    """Where a resource lives in its cloud; enough to describe it or act on it."""
+
+    provider: str
+    account: str
+    """Account id, subscription id, project id or cluster uid."""
+    region: str
+    kind: Kind
+    external_id: str
+    """The cloud's own id (`i-0abc…`, a full resource path, `namespace/kind/name`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protection:
+    """One reason found *on the resource* why it must not be touched."""
+
+    source: str
+    """The tag, annotation or cloud attribute that protects, e.g. `disableApiStop`, `curfew-protect`."""
+    sentence: str
+    until: datetime | None = None
+    """Exclusive end, when the marker names one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blocker:
+    """A precondition of the cloud that makes one verb impossible or pointless now."""
+
+    verb: Verb
+    code: str
+    """Stable, PascalCase: `OneTimeSpot`, `InstanceStoreRoot`, `CapacityBlock`, …"""
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """What a verb would destroy. Needs `accept_loss` by this name."""
+
+    verb: Verb
+    name: LossName
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceRecord:
+    """One GPU resource as its cloud describes it now."""
+
+    ref: ResourceRef
+    incarnation: str
+    """Tells a re-created thing of the same name from the old one (uid, creation time); the external id itself on EC2."""
+    name: str
+    zone: str | None
+    sku: str
+    """Machine type / VM size / instance type."""
+    gpu_vendor: str | None
+    """`nvidia`, `amd`, `aws`, `intel`, `google`, `qualcomm`, `xilinx`, `habana`; None when unknown."""
+    gpu_model: str | None
+    """Normalised: `H100`, `A100-80GB`, `L4`, `T4`, `Trainium1`, `Inferentia2`, …"""
+    gpu_count: int
+    """Devices the machine presents: as many series as telemetry must show."""
+    gpu_share: float = 1.0
+    """Part of a physical GPU each device is: 0.125 for an eighth of an L4."""
+    gpu_memory_mib: int | None = None
+    """Memory of one device."""
+    capacity_type: CapacityType = CapacityType.UNKNOWN
+    state: State = State.UNKNOWN
+    launched_at: datetime | None = None
+    """Time of the last start (EC2 LaunchTime), None when the cloud does not say."""
+    created_at: datetime | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    managed_by: str | None = None
+    """`system:name` of the scaling group, scheduler or operator that owns it, e.g. `autoscaling:trainers`."""
+    protections: tuple[Protection, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    fully_described: bool = False
+    """True when per-resource questions (stop protection, spot request) were asked too; only then may one act on it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """A failure as data, for reports: which, in words, and the missing permission if that is what it was."""
+
+    code: str
+    sentence: str
+    permission: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartReport:
+    """How listing one part (a region, a zone, a namespace) of a source went."""
+
+    part: str
+    complete: bool
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InventoryAnswer:
+    """All resources a source has now. A resource absent from a *complete* part is absent; from an incomplete one, unknown."""
+
+    identity: str
+    """Account id or cluster uid that answered; must match what it was."""
+    records: tuple[ResourceRecord, ...]
+    parts: tuple[PartReport, ...]
+
+    @property
+    def complete(self) -> bool:
+        return all(part.complete for part in self.parts)
+
+
+class Signal(StrEnum):
+    """What a telemetry series measures. Ratios are 0..1."""
+
+    UTILISATION = "utilisation"
+    """Graphics-engine active where there is one, else GPU utilisation. Ratio."""
+    TENSOR_ACTIVE = "tensor_active"
+    DRAM_ACTIVE = "dram_active"
+    POWER_WATTS = "power_watts"
+    MEMORY_USED_MIB = "memory_used_mib"
+    REQUESTS_TOTAL = "requests_total"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Series:
+    """Samples of one signal of one device of one resource, ascending, at most one per second."""
+
+    ref: ResourceRef
+    device: str
+    """GPU index or uuid; `GPU/instance` for MIG. Unique within the resource."""
+    signal: Signal
+    times: tuple[int, ...]
+    """Unix seconds."""
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TelemetryAnswer:
+    """Series for a window. What is not here is unknown, never idle."""
+
+    series: tuple[Series, ...]
+    ambiguous: frozenset[ResourceRef] = frozenset()
+    """Resources for which a series matched more than one candidate: unknown for every one of them."""
+    faults: tuple[PartReport, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """What an hour of running costs."""
+
+    rate_micros: int
+    """Micro-units of `currency` per hour for the whole resource."""
+    currency: str
+    source: str
+    """Where it is from, e.g. `builtin 2026-07-20`, `file prices.yaml`."""
+
+
+def resource_id(ref: ResourceRef, incarnation: str) -> str:
+    """Our own stable id, safe in a URL: a hash of provider, account, region, kind, external id and incarnation."""
+    text = "\0".join((ref.provider, ref.account, ref.region, ref.kind, ref.external_id, incarnation))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
