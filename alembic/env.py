@@ -1,0 +1,26 @@
+"""Runs migrations against the URL that Curfew was given."""
+
+from alembic import context
+from service.settings import Settings
+from service.store import tables
+from service.store.database import Database
+
+metadata = tables.SQLModel.metadata
+
+
+def run() -> None:
+    url = context.config.attributes.get("url") or Settings().resolved_database_url
+    database = Database(url)
+    with database.engine.connect() as connection:
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            render_as_batch=connection.dialect.name == "sqlite",
+            compare_type=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    database.close()
+
+
+run()

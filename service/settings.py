@@ -1,0 +1,98 @@
+"""Settings from the environment, each with its unit, default and reason. Read once, at start-up.
+
+The names are `CURFEW_` + the field in capitals. Nothing else in the service looks at the environment, except the
+secrets that documents name as `${NAME}` (`service.secrets`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from policies.policy import Mode
+from policies.quantities import Share
+
+CommaList = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda v: tuple(p.strip() for p in v.split(",") if p.strip()) if isinstance(v, str) else v),
+]
+"""Written `a,b,c`."""
+
+
+class Settings(BaseSettings):
+    """How this installation runs."""
+
+    model_config = SettingsConfigDict(env_prefix="CURFEW_", extra="ignore", frozen=True)
+
+    home: Path = Path(".curfew")
+    """State directory: the SQLite file and the generated secret key live here."""
+    database_url: str = ""
+    """SQLAlchemy URL; empty means SQLite in `home`. PostgreSQL as `postgresql://user:password@host/name`."""
+    ceiling: Mode = Mode.OBSERVE
+    """Caps every policy. `observe` by default: nothing is warned about or stopped until a person says so."""
+    admin_token: SecretStr | None = None
+    """A bearer token with the admin role, for the first steps."""
+    secret_key: SecretStr | None = None
+    """Signs links. Without it one is made once and kept in `home`, readable by its owner only."""
+    public_url: str = ""
+    """Where people reach this service. Without a usable one there are no links and therefore no enforcement."""
+    cycle_seconds: float = Field(60, ge=0)
+    """Real seconds between cycles; 0: only on request."""
+    allow_targets: CommaList = ()
+    """Hosts or networks on loopback and private ranges that notifications may reach. None by default (SSRF)."""
+    allow_endpoints: CommaList = ()
+    """The same for custom endpoints of sources."""
+    mail: SecretStr | None = None
+    """Apprise URL for mail to people, with `{to}` where the address goes."""
+    notify: CommaList = ()
+    """Who hears about resources without an owner and about the service itself: addresses or Apprise URLs."""
+    metrics_anonymous: bool = False
+    """Serve `/metrics` without a token."""
+    breaker: Share = 0.3
+    """Share of the installation's GPUs that may be stopped within an hour before everything is held. With its %."""
+    apply: str = ""
+    """Files or folders applied at start, separated by `:`."""
+    secrets_dir: Path | None = None
+    """Folder of files that `${NAME}` in documents may read, besides `CURFEW_SECRET_NAME`."""
+    prices: Path | None = None
+    """A price file (YAML); its prices win over list prices."""
+    demo_speed: float = Field(0, ge=0)
+    """Above 0: the accelerated demo clock, this many times as fast as real time. Only simulated sources are allowed."""
+    demo_start: str = "2026-11-14T06:00:00Z"
+    """Where the demo clock starts."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _plain_url(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("CURFEW_PUBLIC_URL must start with http:// or https://")
+        return value
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's SQLAlchemy URL with its driver."""
+        url = self.database_url or f"sqlite:///{self.home / 'curfew.db'}"
+        for scheme in ("postgresql://", "postgres://"):
+            if url.startswith(scheme):
+                return "postgresql+psycopg://" + url.removeprefix(scheme)
+        return url
+
+    def signing_key(self) -> str:
+        """The key links are signed with; made and kept on first use when none is set."""
+        if self.secret_key is not None:
+            return self.secret_key.get_secret_value()
+        path = self.home / "secret_key"
+        self.home.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("x") as file:
+                path.chmod(0o600)
+                file.write(secrets.token_urlsafe(32))
+        except FileExistsError:
+            pass
+        return path.read_text()

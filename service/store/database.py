@@ -1,0 +1,79 @@
+"""Opens the database and hands out transactions: one per request or job step, opened and committed at the edge.
+
+Code inside a transaction never commits, and no cloud is called while one is open. SQLite runs in WAL mode and takes
+its write lock at BEGIN, so that a compare-and-set means the same on both databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlmodel import Session
+
+
+class Database:
+    """An engine and the way to open transactions on it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.sqlite = make_url(url).get_backend_name() == "sqlite"
+        path = make_url(url).database
+        if self.sqlite and path:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: Engine = create_engine(url, pool_pre_ping=not self.sqlite, **_pool(sqlite=self.sqlite))
+        if self.sqlite:
+            event.listen(self.engine, "connect", _on_sqlite_connect)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Read and write; commits at the end, rolls back on any exception."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Read only; nothing written here survives."""
+        engine = self.engine.execution_options(curfew_reading=True)
+        with Session(engine, expire_on_commit=False) as session:
+            yield session
+            session.rollback()
+
+    def upgrade(self) -> None:
+        """Bring the schema to the newest migration."""
+        command.upgrade(migrations_config(self.url), "head")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def migrations_config(url: str) -> Config:
+    """Alembic's configuration for a database, from a checkout or from an installed wheel."""
+    packaged = Path(__file__).parent / "migrations"
+    folder = packaged if packaged.exists() else Path(__file__).parents[2] / "alembic"
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    config.attributes["url"] = url
+    return config
+
+
+def _pool(*, sqlite: bool) -> dict[str, Any]:
+    return {"connect_args": {"check_same_thread": False, "timeout": 30}} if sqlite else {"pool_size": 10}
+
+
+def _on_sqlite_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Any) -> None:
+    reading = connection.get_execution_options().get("curfew_reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
