@@ -1,0 +1,98 @@
+"""The one door to the pure middle: attribute → price → meter → evaluate → plan, from values to a ruling.
+
+Called by the live cycle, by the re-check before an act, and by previews; with the same inputs it gives the same
+ruling, whatever the time of day outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from policies.policy import Mode
+from providers.records import Price, ResourceRef
+from service.documents import Exemption, Project
+from service.pipeline.attribute import attributed
+from service.pipeline.evaluate import Judged, judge
+from service.pipeline.meter import interval_cost, meter, whole_seconds
+from service.pipeline.model import Known, MeterChange, OpenInterval, SourceAnswer, Telemetry
+from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
+from service.pipeline.price import PriceFile, price_of
+from service.pipeline.reconcile import reconcile
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Everything a ruling rests on."""
+
+    known: Mapping[str, Known]
+    answers: Sequence[SourceAnswer]
+    quotes: Mapping[ResourceRef, Price]
+    telemetry: Telemetry
+    sources: Mapping[str, Mode]
+    """Name → ceiling."""
+    projects: Mapping[str, Project]
+    policies: Mapping[str, InForce]
+    exemptions: Sequence[Exemption]
+    standing: Standing
+    limits: Limits
+    intervals: Mapping[str, OpenInterval]
+    """The meter's open intervals."""
+    metered: Mapping[str, int] = field(default_factory=dict)
+    """Micro-units of the closed intervals of each resource."""
+    prices: PriceFile = field(default_factory=PriceFile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """What was decided; nothing of it is done yet."""
+
+    resources: tuple[Known, ...]
+    """All that have not ended long ago, changed or not."""
+    changed: frozenset[str]
+    """Ids whose stored row differs."""
+    meter: tuple[MeterChange, ...]
+    judged: Judged
+    plan: Plan
+
+
+def decide(world: World, now: datetime) -> Ruling:
+    """Attribute, price, meter, evaluate, plan: in this order, on values only."""
+    merged = reconcile(world.known, world.answers, world.sources, now)
+    resources = tuple(
+        replace(after, price=price_of(after.record, world.prices, world.quotes) or after.price)
+        for after in (attributed(known, world.projects, now) for known in merged.resources)
+    )
+    governed = [known for known in resources if known.governed]
+    changes = tuple(meter(resources, world.intervals, now))
+    judged = judge(
+        governed,
+        merged.seen,
+        world.telemetry,
+        [in_force.policy for in_force in world.policies.values()],
+        _cost_to_date(world, now),
+        now,
+    )
+    planned = plan(
+        resources={known.id: known for known in resources},
+        judged=judged,
+        lost=merged.lost,
+        policies=world.policies,
+        projects=world.projects,
+        exemptions=world.exemptions,
+        standing=world.standing,
+        limits=world.limits,
+        now=now,
+    )
+    changed = frozenset(known.id for known in resources if world.known.get(known.id) != known)
+    return Ruling(resources=resources, changed=changed, meter=changes, judged=judged, plan=planned)
+
+
+def _cost_to_date(world: World, now: datetime) -> dict[str, int]:
+    """Micro-units metered for each resource until now."""
+    costs = dict(world.metered)
+    for key, interval in world.intervals.items():
+        running = interval_cost(interval.base, interval.rate_micros, whole_seconds(interval.started_at, now))
+        costs[key] = costs.get(key, 0) + running
+    return costs

@@ -1,0 +1,149 @@
+"""Builds the facts table from resources and telemetry, and has `policies.evaluate` judge it. Pure.
+
+A resource that was not described in this look has no state (NULL), so that nothing can breach on stale knowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from policies.evaluate import Judgement, evaluate
+from policies.facts import BASE, TELEMETRY, Facts
+from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
+from policies.quantities import MICROS
+from providers.records import State
+from service.pipeline.activity import UNKNOWN, Activity, judge_activity
+from service.pipeline.model import Known, Telemetry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The facts, who they are about, and what the policies say of them."""
+
+    facts: Facts
+    rows: Mapping[str, int]
+    """Resource id → row."""
+    activity: Mapping[str, Mapping[str, Activity]]
+    """Profile key → resource id → activity."""
+    judgement: Judgement
+    at: datetime
+
+    def default_activity(self, resource_id: str) -> tuple[str, int | None]:
+        """Activity and idle seconds by the installation's own profile, as people see them."""
+        found = self.activity[DEFAULT_PROFILE.key].get(resource_id, UNKNOWN)
+        idle = None if found.idle_since is None else int((self.at - found.idle_since).total_seconds())
+        return found.activity or "unknown", idle
+
+    def idle_since(self) -> dict[tuple[str, str], datetime]:
+        """(resource id, profile key) → since when it is idle, for the next look."""
+        return {
+            (resource_id, key): found.idle_since
+            for key, by_id in self.activity.items()
+            for resource_id, found in by_id.items()
+            if found.idle_since is not None
+        }
+
+
+def judge(
+    resources: Sequence[Known],
+    seen: frozenset[str],
+    telemetry: Telemetry,
+    policies: Sequence[BasePolicy],
+    cost_to_date: Mapping[str, int],
+    now: datetime,
+) -> Judged:
+    """Everything each policy says of each governed resource, at one moment."""
+    profiles = {profile.key: profile for profile in (DEFAULT_PROFILE, *(profile_of(policy) for policy in policies))}
+    activity = {key: _activity(resources, telemetry, profile, now) for key, profile in profiles.items()}
+    facts = facts_of(resources, seen, activity, cost_to_date, now)
+    return Judged(
+        facts=facts,
+        rows={known.id: row for row, known in enumerate(resources)},
+        activity=activity,
+        judgement=evaluate(facts, policies),
+        at=now,
+    )
+
+
+def longest_window(policies: Sequence[BasePolicy]) -> timedelta:
+    """How far back samples are needed to judge all policies."""
+    profiles = (DEFAULT_PROFILE, *(profile_of(policy) for policy in policies))
+    return max(profile.for_ + profile.max_gap + profile.telemetry_delay for profile in profiles)
+
+
+def _activity(
+    resources: Sequence[Known], telemetry: Telemetry, profile: IdleProfile, now: datetime
+) -> dict[str, Activity]:
+    key = profile.key
+    return {
+        known.id: judge_activity(
+            telemetry.series.get(known.id, ()),
+            gpu_count=known.record.gpu_count,
+            started_at=known.started_at,
+            ambiguous=known.id in telemetry.ambiguous,
+            profile=profile,
+            at=now,
+            prior_idle=telemetry.prior_idle.get((known.id, key)),
+        )
+        for known in resources
+        if known.record.state is State.RUNNING
+    }
+
+
+def facts_of(
+    resources: Sequence[Known],
+    seen: frozenset[str],
+    activity: Mapping[str, Mapping[str, Activity]],
+    cost_to_date: Mapping[str, int],
+    now: datetime,
+) -> Facts:
+    """The facts table: one row per resource, in the order given."""
+    rows = [_row(known, known.id in seen, cost_to_date.get(known.id), now) for known in resources]
+    base = {column.name: [row[index] for row in rows] for index, column in enumerate(BASE)}
+    by_profile = {}
+    for key, by_id in activity.items():
+        found = [by_id.get(known.id, UNKNOWN) for known in resources]
+        columns = {column.name: [getattr(one, column.name) for one in found] for column in TELEMETRY if column.name != "idle_seconds"}
+        columns["idle_seconds"] = [None if one.idle_since is None else _seconds(one.idle_since, now) for one in found]
+        by_profile[key] = columns
+    return Facts(base=base, activity=by_profile, tags=[known.record.tags for known in resources])
+
+
+def _row(known: Known, seen: bool, cost_to_date: int | None, now: datetime) -> tuple[object, ...]:  # noqa: FBT001
+    """The base facts of one resource, in the order of `policies.facts.BASE`."""
+    record = known.record
+    running = record.state is State.RUNNING and known.started_at is not None
+    rate = known.rate_micros
+    return (
+        known.id,
+        known.source,
+        record.ref.provider,
+        record.ref.account,
+        record.ref.region,
+        record.zone,
+        record.ref.kind.value,
+        record.ref.external_id,
+        record.name,
+        record.sku,
+        record.gpu_vendor,
+        record.gpu_model,
+        record.gpu_count,
+        record.gpu_memory_mib,
+        record.capacity_type.value,
+        record.state.value if seen and record.state is not State.UNKNOWN else None,
+        record.managed_by,
+        known.project,
+        known.owner,
+        bool(record.protections),
+        _seconds(min(record.created_at or known.first_seen, known.first_seen), now),
+        _seconds(known.started_at, now) if running and known.started_at else None,
+        None if rate is None else rate / MICROS,
+        None if known.price is None else known.price.currency,
+        None if cost_to_date is None else cost_to_date / MICROS,
+    )
+
+
+def _seconds(since: datetime, now: datetime) -> int:
+    return max(0, int((now - since).total_seconds()))

@@ -1,0 +1,204 @@
+"""The frozen values that pass between the steps. No SDK type, no table class, no HTTP: plain values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from providers.records import Fault, InventoryAnswer, PartReport, Price, ResourceRecord, Series, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """One governed resource: its record, and what we derived and remember about it."""
+
+    id: str
+    source: str
+    record: ResourceRecord
+    first_seen: datetime
+    state_since: datetime
+    started_at: datetime | None = None
+    """Start of the present run; the idle clock starts here."""
+    restarted_at: datetime | None = None
+    """When it came back after we had seen it stopped; its cool-down starts here."""
+    protected_since: datetime | None = None
+    missing_since: datetime | None = None
+    ended_at: datetime | None = None
+    orphaned_at: datetime | None = None
+    project: str | None = None
+    project_since: datetime | None = None
+    owner: str | None = None
+    price: Price | None = None
+    """Rate of an hour of running; None when unknown."""
+
+    @property
+    def rate_micros(self) -> int | None:
+        """What an hour costs in its state now; None when no price is known."""
+        if self.price is None:
+            return None
+        return self.price.rate_micros if self.record.state is State.RUNNING else 0
+
+    @property
+    def governed(self) -> bool:
+        """Still there and still ours to judge."""
+        return self.ended_at is None and self.orphaned_at is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceAnswer:
+    """What asking one source gave: an answer, or the fault that kept it from answering at all."""
+
+    source: str
+    answer: InventoryAnswer | None = None
+    fault: Fault | None = None
+    identity: str | None = None
+    """Who the source was when it first answered; None before."""
+
+    @property
+    def identity_changed(self) -> bool:
+        return self.answer is not None and self.identity is not None and self.answer.identity != self.identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """What was sampled, by resource id. A resource that is not a key has no series at all."""
+
+    series: Mapping[str, tuple[Series, ...]] = field(default_factory=dict)
+    ambiguous: frozenset[str] = frozenset()
+    faults: tuple[PartReport, ...] = ()
+    prior_idle: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
+    """(resource id, profile key) → since when it was idle at the last look, if it was."""
+
+
+class Status(StrEnum):
+    """The life of a finding."""
+
+    OPEN = "open"
+    WARNED = "warned"
+    DUE = "due"
+    ACTING = "acting"
+    ENFORCED = "enforced"
+    REFUSED = "refused"
+    SNOOZED = "snoozed"
+    EXEMPT = "exempt"
+    CLEARED = "cleared"
+    DISMISSED = "dismissed"
+    CLOSED = "closed"
+
+    @property
+    def active(self) -> bool:
+        return self not in (Status.CLEARED, Status.DISMISSED, Status.CLOSED)
+
+
+class ActionStatus(StrEnum):
+    """The life of an action."""
+
+    INTENDED = "intended"
+    TAKEN = "taken"
+    VERIFIED = "verified"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    UNDONE = "undone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingState:
+    """One policy breached by one resource, as it stands."""
+
+    id: str
+    policy: str
+    policy_version: int
+    resource_id: str
+    project: str | None
+    status: Status
+    status_reason: str
+    reason: str
+    evidence: Mapping[str, Any]
+    remedy: str
+    opened_at: datetime
+    episode: int = 1
+    warned_at: datetime | None = None
+    due_at: datetime | None = None
+    approved_at: datetime | None = None
+    approved_by: str | None = None
+    stop_now_by: str | None = None
+    quiet_until: datetime | None = None
+    quiet_by: str | None = None
+    closed_at: datetime | None = None
+    rate_micros: int | None = None
+    currency: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastAct:
+    """An act in flight or of the last hour: what the disruption budgets and the breaker count."""
+
+    policy: str | None
+    resource_id: str
+    gpus: float
+    rate_micros: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActiveHold:
+    """An emergency stop in force."""
+
+    id: str
+    project: str | None
+    reason: str
+    until: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """An act the plan wants: handed to recheck, then to enforce."""
+
+    finding: FindingState
+    resource: Known
+    verb: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """Something people must be told, as data. Addressed and rendered later."""
+
+    kind: str
+    """warning, notice, enforced, undone, failed, breaker, unknown"""
+    key: str
+    """What it is about; the same key is never queued twice for one channel."""
+    project: str | None
+    policy_channels: tuple[str, ...]
+    payload: Mapping[str, Any]
+    finding_id: str | None = None
+    episode: int | None = None
+    action_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenInterval:
+    """The meter's open interval of one resource."""
+
+    resource_id: str
+    project: str | None
+    state: str
+    capacity_type: str
+    rate_micros: int
+    currency: str
+    price_source: str
+    started_at: datetime
+    base: int
+    """The resource's cumulative integer at `started_at`, micro-units × seconds per hour."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeterChange:
+    """Close the open interval of a resource (if any) at `at`, and open `opened` (if any) from there."""
+
+    resource_id: str
+    closes: bool
+    at: datetime
+    opened: OpenInterval | None

@@ -1,0 +1,715 @@
+"""Moves every finding one step along its life and chooses what to do now, within every limit. Pure.
+
+Nothing is done here: the answer is changed findings, intents (still to be re-checked and claimed) and messages. Each
+thing that is *not* done carries its reason in `status_reason`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from policies.decision import Decision
+from policies.policy import BasePolicy, Mode, Remedy, lowest
+from policies.quantities import format_amount, format_duration
+from policies.resolve import Candidate, resolve
+from providers.records import Kind, State, Verb
+from service.documents import Exemption, Project
+from service.pipeline.evaluate import Judged
+from service.pipeline.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status
+
+UNKNOWN_REPORTED_AFTER = timedelta(hours=6)
+"""How long a running machine may be silent before its people are told so."""
+PROTECTION_REPORTED_AFTER = timedelta(days=30)
+"""Protections are put on and forgotten; older ones are reported."""
+SHRINK_AT_LEAST = 3
+"""Fewer machines than this vanishing at once is everyday life, not a broken inventory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InForce:
+    """A policy with what the store knows of it."""
+
+    policy: BasePolicy
+    version: int
+    stricter_since: datetime | None
+    """Last edit that could have made it stricter: warnings from before do not count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What caps every act, composed once at start-up."""
+
+    ceiling: Mode
+    source_ceilings: Mapping[str, Mode]
+    breaker: float
+    links_usable: bool
+    """Without a usable public URL nobody can answer a warning, so nothing is enforced."""
+    verbs: Mapping[str, Mapping[Kind, frozenset[Verb]]]
+    """Source → kind → what its provider can do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What is already under way."""
+
+    findings: Sequence[FindingState] = ()
+    """Active ones."""
+    dismissed: Sequence[FindingState] = ()
+    """Ended by a person and still breached: kept quiet until the breach ends once."""
+    acts: Sequence[PastAct] = ()
+    """In flight or of the last hour."""
+    holds: Sequence[ActiveHold] = ()
+    held_until: Mapping[str | None, datetime] = field(default_factory=dict)
+    """Project (None: everywhere) → when its last hold ended: graces from before start anew."""
+    unknown_since: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What should happen now."""
+
+    findings: tuple[FindingState, ...]
+    """New and changed ones."""
+    intents: tuple[Intent, ...]
+    messages: tuple[Message, ...]
+    breaker: str | None
+    """Why everything must be held, if it must."""
+    unknown_since: Mapping[str, datetime]
+
+
+def plan(
+    *,
+    resources: Mapping[str, Known],
+    judged: Judged,
+    lost: Sequence[Known],
+    policies: Mapping[str, InForce],
+    projects: Mapping[str, Project],
+    exemptions: Sequence[Exemption],
+    standing: Standing,
+    limits: Limits,
+    now: datetime,
+) -> Plan:
+    """One step of every finding's life, and the acts that are due within every limit."""
+    planner = _Planner(resources, judged, policies, projects, exemptions, standing, limits, now)
+    planner.advance_all()
+    breaker = planner.shrunk(lost)
+    intents = [] if breaker else planner.choose()
+    breaker = breaker or planner.too_much(intents)
+    if breaker:
+        intents = []
+        planner.hold_back(breaker)
+    planner.report_unknown()
+    planner.report_old_protections()
+    return Plan(
+        findings=tuple(planner.changed()),
+        intents=tuple(intents),
+        messages=tuple(planner.messages),
+        breaker=breaker,
+        unknown_since=planner.unknown_since,
+    )
+
+
+def finding_id(policy: str, resource_id: str, opened_at: datetime) -> str:
+    """The same breach opened at the same moment has the same id, whoever computes it."""
+    return hashlib.sha256(f"{policy}\0{resource_id}\0{opened_at.isoformat()}".encode()).hexdigest()[:32]
+
+
+def effective_mode(policy: BasePolicy, source: str, limits: Limits) -> Mode:
+    """The lowest of the policy's mode and every ceiling."""
+    caps = [policy.mode, limits.ceiling, limits.source_ceilings.get(source, Mode.OBSERVE)]
+    if not policy.acts or not limits.links_usable:
+        caps.append(Mode.WARN)
+    return lowest(*caps)
+
+
+def ceiling_of(source: str, limits: Limits) -> Mode:
+    """What a person's own request is capped by: every ceiling, not the policy's mode."""
+    return lowest(limits.ceiling, limits.source_ceilings.get(source, Mode.OBSERVE))
+
+
+def verb_for(policy: BasePolicy, kind: Kind) -> Verb | None:
+    """The verb a policy's action means on a kind: `stop` on a group means `scale_to_zero`."""
+    if policy.action is Remedy.NOTIFY:
+        return None
+    if policy.action is Remedy.STOP and kind is Kind.NODE_GROUP:
+        return Verb.SCALE_TO_ZERO
+    return Verb(policy.action.value)
+
+
+def why_not(known: Known, policy: BasePolicy, limits: Limits, now: datetime) -> str | None:
+    """What forbids acting on this resource at all, or None. The same question before planning and right before acting."""
+    record = known.record
+    verb = verb_for(policy, record.ref.kind)
+    if verb is None:
+        return None
+    if record.ref.kind is Kind.NODE:
+        return "It is a Kubernetes node; nodes are never stopped directly, only through what runs on them."
+    if verb not in limits.verbs.get(known.source, {}).get(record.ref.kind, frozenset()):
+        return f"Its cloud offers no way to {verb.value.replace('_', ' ')} a {record.ref.kind.value.replace('_', ' ')} through Curfew."
+    if record.managed_by is not None:
+        return f"It is a member of {record.managed_by}; members are never acted on, only their owner."
+    for protection in record.protections:
+        if protection.until is None or protection.until > now:
+            return f"It is protected: {protection.sentence}"
+    for blocker in record.blockers:
+        if blocker.verb is verb:
+            return blocker.sentence
+    lost = [loss for loss in record.losses if loss.verb is verb and loss.name.value not in policy.accept_loss]
+    if verb is Verb.TERMINATE and "terminate" not in policy.accept_loss:
+        return "It would be terminated for good; that needs accept_loss: [terminate]."
+    if lost:
+        names = ", ".join(sorted({loss.name.value for loss in lost}))
+        return f"{' '.join(loss.sentence for loss in lost)} That needs accept_loss: [{names}]."
+    return None
+
+
+def exemption_for(known: Known, policy: str, exemptions: Sequence[Exemption], now: datetime) -> Exemption | None:
+    """The exemption that covers a resource from a policy the longest, if one does now."""
+    record = known.record
+    covering = [
+        exemption
+        for exemption in exemptions
+        if exemption.until_utc > now
+        and (not exemption.policies or policy in exemption.policies)
+        and (not exemption.resources or {known.id, record.ref.external_id, record.name} & set(exemption.resources))
+        and (not exemption.projects or known.project in exemption.projects)
+        and all(record.tags.get(key) == value for key, value in exemption.tags.items())
+    ]
+    return max(covering, key=lambda exemption: exemption.until_utc, default=None)
+
+
+def hold_for(project: str | None, holds: Sequence[ActiveHold]) -> ActiveHold | None:
+    """The hold that stops acting for a project, if one is in force."""
+    return next((hold for hold in holds if hold.project is None or hold.project == project), None)
+
+
+def payload_of(
+    finding: FindingState, known: Known, policy: BasePolicy, project: Project | None, *, acts: bool, why: str | None
+) -> dict[str, Any]:
+    """What a message says of a finding, as plain JSON."""
+    record = known.record
+    verb = verb_for(policy, record.ref.kind)
+    return {
+        "project": finding.project,
+        "timezone": project.timezone if project else "UTC",
+        "policy": policy.name,
+        "mode": policy.mode.value,
+        "remedy": verb.value if verb else "notify",
+        "reason": finding.reason,
+        "evidence": dict(finding.evidence),
+        "resource": resource_payload(known),
+        "hourly_cost": money(known.price.rate_micros, known.price.currency) if known.price else None,
+        "grace_seconds": int(policy.grace.total_seconds()),
+        "losses": [loss.sentence for loss in record.losses if loss.verb is verb],
+        "approval_required": policy.approval is not None,
+        "acts": acts,
+        "not_acting_reason": why,
+        "opened_at": finding.opened_at.isoformat(),
+    }
+
+
+def resource_payload(known: Known) -> dict[str, Any]:
+    """What a message says of a resource."""
+    record = known.record
+    return {
+        "id": known.id,
+        "name": record.name,
+        "kind": record.ref.kind.value,
+        "provider": record.ref.provider,
+        "account": record.ref.account,
+        "region": record.ref.region,
+        "external_id": record.ref.external_id,
+        "sku": record.sku,
+        "gpu_model": record.gpu_model,
+        "gpu_count": record.gpu_count,
+        "capacity_type": record.capacity_type.value,
+        "state": record.state.value,
+        "owner": known.owner,
+        "launched_at": record.launched_at.isoformat() if record.launched_at else None,
+    }
+
+
+def money(micros: int, currency: str) -> dict[str, Any]:
+    return {"amount_micros": micros, "currency": currency}
+
+
+def gpus_of(known: Known) -> float:
+    """Whole-GPU equivalents."""
+    return known.record.gpu_count * known.record.gpu_share
+
+
+class _Planner:
+    """The working state of one `plan` call."""
+
+    def __init__(
+        self,
+        resources: Mapping[str, Known],
+        judged: Judged,
+        policies: Mapping[str, InForce],
+        projects: Mapping[str, Project],
+        exemptions: Sequence[Exemption],
+        standing: Standing,
+        limits: Limits,
+        now: datetime,
+    ) -> None:
+        self.resources = resources
+        self.judged = judged
+        self.policies = policies
+        self.projects = projects
+        self.exemptions = exemptions
+        self.standing = standing
+        self.limits = limits
+        self.now = now
+        self.before = {finding.id: finding for finding in (*standing.findings, *standing.dismissed)}
+        self.findings = dict(self.before)
+        self.active = {(f.policy, f.resource_id): f for f in standing.findings}
+        self.quiet = {(f.policy, f.resource_id): f for f in standing.dismissed}
+        self.messages: list[Message] = []
+        self.unknown_since: dict[str, datetime] = {}
+
+    def changed(self) -> list[FindingState]:
+        """Findings that differ from how they stood."""
+        return [finding for key, finding in self.findings.items() if self.before.get(key) != finding]
+
+    def advance_all(self) -> None:
+        """Each breach, each active finding, one step on."""
+        touched: set[tuple[str, str]] = set()
+        for name, in_force in self.policies.items():
+            verdicts = self.judged.judgement.verdicts(name)
+            for row in verdicts.breach:
+                known = self._known_at(row)
+                touched.add((name, known.id))
+                self._breached(in_force, known, row)
+            for row in verdicts.unknown:
+                known = self._known_at(row)
+                touched.add((name, known.id))
+                self._unknown(in_force, known, row)
+        for pair, finding in self.active.items():
+            if pair not in touched:
+                self._not_breached(finding)
+        for pair, finding in self.quiet.items():
+            if pair not in touched:
+                self._put(replace(finding, quiet_until=self.now))  # the breach ended once: a new one counts again
+
+    def _known_at(self, row: int) -> Known:
+        return self.resources[self.judged.facts.base["resource_id"][row]]
+
+    def _put(self, finding: FindingState) -> FindingState:
+        self.findings[finding.id] = finding
+        return finding
+
+    def _breached(self, in_force: InForce, known: Known, row: int) -> None:
+        policy = in_force.policy
+        if (policy.name, known.id) in self.quiet:
+            return
+        decision = self.judged.judgement.decision(policy.name, row)
+        finding = self.active.get((policy.name, known.id)) or self._opened(in_force, known, decision)
+        if finding.status in (Status.ACTING, Status.ENFORCED):
+            self._settled(finding, known)
+            return
+        finding = replace(
+            finding,
+            policy_version=in_force.version,
+            reason=decision.reason,
+            evidence=decision.evidence,
+            remedy=policy.action.value,
+            rate_micros=known.price.rate_micros if known.price else None,
+            currency=known.price.currency if known.price else None,
+        )
+        self._put(self._step(finding, in_force, known))
+
+    def _opened(self, in_force: InForce, known: Known, decision: Decision) -> FindingState:
+        return FindingState(
+            id=finding_id(in_force.policy.name, known.id, self.now),
+            policy=in_force.policy.name,
+            policy_version=in_force.version,
+            resource_id=known.id,
+            project=known.project,
+            status=Status.OPEN,
+            status_reason="Just found.",
+            reason=decision.reason,
+            evidence=decision.evidence,
+            remedy=in_force.policy.action.value,
+            opened_at=self.now,
+        )
+
+    def _step(self, finding: FindingState, in_force: InForce, known: Known) -> FindingState:
+        """One step of a breached finding, in the order in which reasons not to act count."""
+        policy = in_force.policy
+        exemption = exemption_for(known, policy.name, self.exemptions, self.now)
+        if exemption is not None:
+            return replace(
+                _afresh(finding),
+                status=Status.EXEMPT,
+                quiet_until=exemption.until_utc,
+                quiet_by=f"exemption {exemption.name}",
+                status_reason=f"Exempt until {exemption.until_utc.isoformat()}: {exemption.reason}",
+            )
+        if finding.status is Status.SNOOZED and finding.quiet_until is not None and finding.quiet_until > self.now:
+            return finding
+        if finding.status in (Status.EXEMPT, Status.SNOOZED):
+            finding = _reopened(finding, "The quiet time is over.")
+        anew = self._starts_anew(finding, in_force, known)
+        if anew is not None:
+            finding = replace(_reopened(finding, anew), project=known.project)
+        why = why_not(known, policy, self.limits, self.now)
+        if why is not None:
+            if finding.status is not Status.REFUSED:
+                self._tell(finding, in_force, known, kind="notice", acts=False, why=why)
+            return replace(_afresh(finding), status=Status.REFUSED, status_reason=why)
+        if finding.status is Status.REFUSED:
+            finding = _reopened(finding, "What forbade acting is gone.")
+        if finding.stop_now_by is not None:
+            return self._asked_for(finding, known)
+        cool = _cooling_until(known, policy, self.now)
+        if cool is not None:
+            return replace(
+                _afresh(finding),
+                status=Status.OPEN,
+                status_reason=f"It was restarted and is left alone until {cool.isoformat()} (cool-down).",
+            )
+        return self._by_mode(finding, in_force, known)
+
+    def _starts_anew(self, finding: FindingState, in_force: InForce, known: Known) -> str | None:
+        """Why warning and grace must start again, if they must."""
+        if finding.project != known.project:
+            return f"It moved from project {finding.project or 'none'} to {known.project or 'none'}."
+        if finding.warned_at is None:
+            return None
+        if in_force.stricter_since is not None and in_force.stricter_since > finding.warned_at:
+            return "The policy was changed after the warning."
+        if known.restarted_at is not None and known.restarted_at > finding.warned_at:
+            return "It was restarted after the warning."
+        for reach in (None, known.project):
+            ended = self.standing.held_until.get(reach)
+            if ended is not None and ended > finding.warned_at:
+                return "A hold ended after the warning."
+        return None
+
+    def _asked_for(self, finding: FindingState, known: Known) -> FindingState:
+        """A person asked for it: due at once, as far as the ceilings go."""
+        if ceiling_of(known.source, self.limits) is not Mode.ENFORCE:
+            return replace(
+                finding,
+                status=Status.REFUSED,
+                stop_now_by=None,
+                status_reason=f"{finding.stop_now_by} asked to stop it now, but the ceiling does not allow acting.",
+            )
+        return replace(finding, status=Status.DUE, due_at=self.now, status_reason=f"{finding.stop_now_by} asked to stop it now.")
+
+    def _by_mode(self, finding: FindingState, in_force: InForce, known: Known) -> FindingState:
+        """Observe rests, warn tells, enforce acts when the grace after a delivered warning is over."""
+        policy = in_force.policy
+        mode = effective_mode(policy, known.source, self.limits)
+        if mode is Mode.OBSERVE:
+            return replace(_afresh(finding), status=Status.OPEN, status_reason=self._capped(policy, known, "observe"))
+        if mode is Mode.ENFORCE and finding.warned_at is not None and finding.due_at is None:
+            finding = _reopened(finding, "The earlier warning announced no act.")
+        if mode is Mode.WARN and finding.due_at is not None:
+            finding = _reopened(finding, "It will not be acted on after all.")
+        if finding.status is Status.OPEN:
+            self._tell(finding, in_force, known, kind="warning", acts=mode is Mode.ENFORCE, why=None)
+            return replace(finding, status_reason="Its warning has not been delivered yet.")
+        if mode is Mode.WARN:
+            return replace(finding, status=Status.WARNED, status_reason=self._capped(policy, known, "warn"))
+        assert finding.due_at is not None
+        if finding.due_at > self.now:
+            return replace(
+                finding,
+                status=Status.WARNED,
+                status_reason=f"Warned; acts at {finding.due_at.isoformat()} unless somebody objects.",
+            )
+        return replace(finding, status=Status.DUE, status_reason="The grace is over.")
+
+    def _capped(self, policy: BasePolicy, known: Known, word: str) -> str:
+        """Why nothing more than `word` happens."""
+        if policy.mode.value == word:
+            return f"The policy's mode is {word}: nothing is {'said or ' if word == 'observe' else ''}done."
+        if not policy.acts:
+            return "The policy only notifies."
+        if self.limits.ceiling.value == word:
+            return f"The policy would {policy.mode.value}, but this installation's ceiling is {word}."
+        if self.limits.source_ceilings.get(known.source, Mode.OBSERVE).value == word:
+            return f"The policy would {policy.mode.value}, but the ceiling of source {known.source} is {word}."
+        return "Without a usable CURFEW_PUBLIC_URL nobody can answer a warning, so nothing is enforced."
+
+    def _tell(
+        self, finding: FindingState, in_force: InForce, known: Known, *, kind: str, acts: bool, why: str | None
+    ) -> None:
+        """Queue a warning or notice for this episode, as far as the mode allows speaking at all."""
+        if effective_mode(in_force.policy, known.source, self.limits) is Mode.OBSERVE:
+            return
+        project = self.projects.get(known.project) if known.project else None
+        self.messages.append(
+            Message(
+                kind=kind,
+                key=f"{kind}:{finding.id}:{finding.episode}",
+                project=known.project,
+                policy_channels=in_force.policy.notify,
+                payload=payload_of(finding, known, in_force.policy, project, acts=acts, why=why),
+                finding_id=finding.id,
+                episode=finding.episode,
+            )
+        )
+
+    def _unknown(self, in_force: InForce, known: Known, row: int) -> None:
+        """Unknown never acts: an existing finding rests with the reason, none is opened."""
+        finding = self.active.get((in_force.policy.name, known.id))
+        if finding is None:
+            return
+        if finding.status in (Status.ACTING, Status.ENFORCED):
+            self._settled(finding, known)
+        elif finding.stop_now_by is not None:
+            self._put(self._step(finding, in_force, known))
+        elif finding.status in (Status.OPEN, Status.WARNED, Status.DUE):
+            reason = self.judged.judgement.decision(in_force.policy.name, row).reason
+            resting = Status.WARNED if finding.status is Status.DUE else finding.status
+            self._put(replace(finding, status=resting, status_reason=f"Waiting: {reason}"))
+
+    def _not_breached(self, finding: FindingState) -> None:
+        """No longer breached, or its policy or resource is gone."""
+        known = self.resources.get(finding.resource_id)
+        in_force = self.policies.get(finding.policy)
+        if finding.status in (Status.ACTING, Status.ENFORCED):
+            self._settled(finding, known)
+            return
+        if known is not None and in_force is not None and finding.stop_now_by is not None:
+            if known.record.state is State.RUNNING:
+                self._put(self._step(finding, in_force, known))
+                return
+        if in_force is None:
+            why = "Its policy no longer exists."
+        elif known is None or known.ended_at is not None:
+            why = "The resource no longer exists."
+        elif known.orphaned_at is not None:
+            why = "Its source no longer covers it."
+        else:
+            row = self.judged.rows.get(known.id)
+            why = "It is no longer judged." if row is None else self.judged.judgement.decision(finding.policy, row).reason
+        self._put(replace(finding, status=Status.CLEARED, status_reason=why, closed_at=self.now))
+
+    def _settled(self, finding: FindingState, known: Known | None) -> None:
+        """After the act: closed once the resource runs again or is gone."""
+        if finding.status is not Status.ENFORCED:
+            return
+        if known is None or known.ended_at is not None:
+            why = "The resource no longer exists."
+        elif known.record.state is State.RUNNING:
+            why = "It runs again."
+        else:
+            return
+        self._put(replace(finding, status=Status.CLOSED, status_reason=why, closed_at=self.now))
+
+    def choose(self) -> list[Intent]:
+        """The acts to try now: due, approved, not held, one per resource, within each disruption budget."""
+        due = [finding for finding in self.findings.values() if finding.status is Status.DUE]
+        busy = {act.resource_id for act in self.standing.acts}
+        by_resource: dict[str, list[FindingState]] = {}
+        for finding in due:
+            if finding.resource_id in busy and finding.stop_now_by is None and self._in_flight(finding.resource_id):
+                continue
+            waiting = self._waits(finding)
+            if waiting is not None:
+                self._put(replace(finding, status_reason=waiting))
+            else:
+                by_resource.setdefault(finding.resource_id, []).append(finding)
+        chosen = [self._one(findings) for findings in by_resource.values()]
+        chosen.sort(key=lambda finding: (finding.stop_now_by is None, finding.due_at or self.now, finding.id))
+        return self._within_budgets(chosen)
+
+    def _in_flight(self, resource_id: str) -> bool:
+        return any(f.resource_id == resource_id and f.status is Status.ACTING for f in self.findings.values())
+
+    def _waits(self, finding: FindingState) -> str | None:
+        """Why a due finding has to wait for a person, if it has to."""
+        hold = hold_for(finding.project, self.standing.holds)
+        if hold is not None:
+            until = hold.until.isoformat() if hold.until else "somebody lifts it"
+            return f"Everything is on hold until {until}: {hold.reason}"
+        policy = self.policies[finding.policy].policy
+        if policy.approval is not None and finding.approved_at is None and finding.stop_now_by is None:
+            return "Waits for a person's approval."
+        return None
+
+    def _one(self, findings: Sequence[FindingState]) -> FindingState:
+        """Several findings due on one resource become one act; the others keep its outcome as their reason."""
+        by_id = {finding.id: finding for finding in findings}
+        winner, losers = resolve(
+            [
+                Candidate(
+                    policy=f.policy,
+                    resource_id=f.resource_id,
+                    remedy=Remedy(f.remedy),
+                    due_at=f.due_at or self.now,
+                    finding_id=f.id,
+                )
+                for f in findings
+            ]
+        )
+        for loser in losers:
+            self._put(replace(by_id[loser.finding_id], status_reason=f"Policy {winner.policy} acts on it first."))
+        return by_id[winner.finding_id]
+
+    def _within_budgets(self, chosen: Sequence[FindingState]) -> list[Intent]:
+        counts: dict[str, int] = {}
+        rates: dict[str, int] = {}
+        for act in self.standing.acts:
+            if act.policy is not None:
+                counts[act.policy] = counts.get(act.policy, 0) + 1
+                rates[act.policy] = rates.get(act.policy, 0) + act.rate_micros
+        intents = []
+        for finding in chosen:
+            policy = self.policies[finding.policy].policy
+            known = self.resources[finding.resource_id]
+            rate = known.price.rate_micros if known.price else 0
+            full = self._budget_full(policy, counts.get(policy.name, 0), rates.get(policy.name, 0), rate, known)
+            if full is not None and finding.stop_now_by is None:
+                self._put(replace(finding, status_reason=full))
+                continue
+            counts[policy.name] = counts.get(policy.name, 0) + 1
+            rates[policy.name] = rates.get(policy.name, 0) + rate
+            verb = verb_for(policy, known.record.ref.kind)
+            assert verb is not None
+            intents.append(Intent(finding=finding, resource=known, verb=verb.value, reason=finding.reason))
+        return intents
+
+    def _budget_full(self, policy: BasePolicy, count: int, rate_sum: int, rate: int, known: Known) -> str | None:
+        budget = policy.disruption_budget
+        in_scope = self.judged.judgement.verdicts(policy.name).in_scope
+        most = budget.max if isinstance(budget.max, int) else math.ceil(round(budget.max * in_scope, 9))
+        if count >= most:
+            return f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the hour."
+        if budget.max_hourly_cost is not None and rate_sum + rate > budget.max_hourly_cost:
+            if known.price is None:
+                return None
+            return (
+                f"Waits for the disruption budget: with it, {format_amount(rate_sum + rate)} {known.price.currency} per hour "
+                f"would be disturbed within the hour; {format_amount(budget.max_hourly_cost)} are allowed."
+            )
+        return None
+
+    def too_much(self, intents: Sequence[Intent]) -> str | None:
+        """The breaker: more than its share of the installation's GPUs within an hour. One machine alone never trips it."""
+        past = {act.resource_id: act.gpus for act in self.standing.acts}
+        planned = {intent.resource.id: gpus_of(intent.resource) for intent in intents}
+        disturbed = past | planned
+        if not intents or len(disturbed) <= 1:
+            return None
+        running = sum(gpus_of(known) for known in self.resources.values() if known.record.state is State.RUNNING and known.governed)
+        total = running + sum(gpus for key, gpus in past.items() if key in self.resources and self.resources[key].record.state is not State.RUNNING)
+        if total and sum(disturbed.values()) / total > self.limits.breaker:
+            return (
+                f"{sum(disturbed.values()):g} of {total:g} GPUs would be stopped within an hour, more than the "
+                f"{self.limits.breaker:.0%} the breaker allows."
+            )
+        return None
+
+    def shrunk(self, lost: Sequence[Known]) -> str | None:
+        """The breaker: a large part of the inventory suddenly missing looks like our mistake, not theirs."""
+        running = sum(known.record.state is State.RUNNING for known in self.resources.values() if known.governed)
+        if len(lost) >= SHRINK_AT_LEAST and running and len(lost) / running > self.limits.breaker:
+            return f"{len(lost)} of {running} running resources suddenly vanished from the inventory."
+        return None
+
+    def hold_back(self, why: str) -> None:
+        """Everything due waits for the person who lifts the breaker's hold."""
+        for finding in list(self.findings.values()):
+            if finding.status is Status.DUE:
+                self._put(replace(finding, status_reason=f"The circuit breaker holds everything: {why}"))
+        self.messages.append(
+            Message(
+                kind="breaker",
+                key=f"breaker:{self.now.isoformat()}",
+                project=None,
+                policy_channels=(),
+                payload={"reason": why, "held_by": "curfew", "timezone": "UTC"},
+            )
+        )
+
+    def report_unknown(self) -> None:
+        """Running machines that stay silent are told about, once per run; they are never acted on."""
+        speaking = [f.policy for f in self.policies.values() if f.policy.mode is not Mode.OBSERVE]
+        if not speaking or self.limits.ceiling is Mode.OBSERVE:
+            loud = False
+        else:
+            loud = True
+        for known in self.resources.values():
+            if known.record.state is not State.RUNNING or not known.governed:
+                continue
+            if self.judged.default_activity(known.id)[0] != "unknown":
+                continue
+            since = self.standing.unknown_since.get(known.id, self.now)
+            self.unknown_since[known.id] = since
+            if loud and self.now - since >= UNKNOWN_REPORTED_AFTER:
+                self._report(known, "unknown", since, f"It has sent no usable GPU telemetry for {format_duration(_whole_hours(self.now - since))}.")
+
+    def report_old_protections(self) -> None:
+        """A protection older than 30 days is honoured and reported, once a month."""
+        if self.limits.ceiling is Mode.OBSERVE:
+            return
+        for known in self.resources.values():
+            since = known.protected_since
+            if since is None or not known.governed or self.now - since < PROTECTION_REPORTED_AFTER:
+                continue
+            self._report(known, "protected", since, known.record.protections[0].sentence)
+
+    def _report(self, known: Known, kind: str, since: datetime, reason: str) -> None:
+        month = (self.now - since).days // 30
+        project = self.projects.get(known.project) if known.project else None
+        self.messages.append(
+            Message(
+                kind=kind,
+                key=f"{kind}:{known.id}:{int(since.timestamp())}:{month}",
+                project=known.project,
+                policy_channels=(),
+                payload={
+                    "project": known.project,
+                    "timezone": project.timezone if project else "UTC",
+                    "resource": resource_payload(known),
+                    "since": since.isoformat(),
+                    "reason": reason,
+                },
+            )
+        )
+
+
+def _whole_hours(length: timedelta) -> timedelta:
+    return timedelta(hours=length // timedelta(hours=1))
+
+
+def _afresh(finding: FindingState) -> FindingState:
+    """Whatever was warned, due or approved no longer counts; a later warning belongs to a new episode."""
+    if finding.warned_at is None and finding.due_at is None and finding.approved_at is None:
+        return finding
+    return replace(
+        finding, episode=finding.episode + 1, warned_at=None, due_at=None, approved_at=None, approved_by=None
+    )
+
+
+def _reopened(finding: FindingState, why: str) -> FindingState:
+    """Back to open, with a fresh warning and grace."""
+    return replace(
+        finding,
+        status=Status.OPEN,
+        status_reason=why,
+        episode=finding.episode + 1,
+        warned_at=None,
+        due_at=None,
+        approved_at=None,
+        approved_by=None,
+        quiet_until=None,
+        quiet_by=None,
+    )
+
+
+def _cooling_until(known: Known, policy: BasePolicy, now: datetime) -> datetime | None:
+    """End of the cool-down of a restarted resource, if it is still cooling."""
+    if known.restarted_at is None:
+        return None
+    until = known.restarted_at + policy.cool_down
+    return until if until > now else None

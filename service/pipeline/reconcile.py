@@ -1,0 +1,129 @@
+"""Merges what sources answered into what we knew: new, changed, restarted, missing, ended, orphaned. Pure.
+
+Nothing vanishes by mistake: a resource ends only when its cloud says so by id, or when two complete answers of its
+part lack it. What could not be asked stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from providers.records import ResourceRecord, State, resource_id
+from service.pipeline.model import Known, SourceAnswer
+
+_RUNNING = (State.RUNNING, State.PENDING)
+_HALTED = (State.STOPPED, State.SUSPENDED, State.STOPPING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconciled:
+    """Every resource that is not long ended, as it stands now."""
+
+    resources: tuple[Known, ...]
+    seen: frozenset[str]
+    """Ids described in this very look; only these may be judged from it."""
+    lost: tuple[Known, ...]
+    """Running a look ago and now missing from a complete answer: a sudden many of these trips the breaker."""
+
+
+def reconcile(
+    known: Mapping[str, Known], answers: Sequence[SourceAnswer], sources: Iterable[str], now: datetime
+) -> Reconciled:
+    """One look merged into what was known."""
+    live = {key: value for key, value in known.items() if value.ended_at is None}
+    result: dict[str, Known] = dict(live)
+    seen: set[str] = set()
+    lost: list[Known] = []
+    for answer in answers:
+        if answer.answer is None or answer.identity_changed:
+            continue
+        for record in answer.answer.records:
+            key = resource_id(record.ref, record.incarnation)
+            if key in seen:
+                continue  # two sources see the same account: the first keeps it, its cost counts once
+            before = live.get(key)
+            if before is None and record.state is State.TERMINATED:
+                continue
+            seen.add(key)
+            result[key] = _described(before, key, answer.source, record, now)
+        missing, gone = _absent(live.values(), seen, answer, now)
+        result |= missing
+        lost += gone
+    result |= _orphans(result.values(), set(sources), now)
+    return Reconciled(resources=tuple(result[key] for key in sorted(result)), seen=frozenset(seen), lost=tuple(lost))
+
+
+def _described(before: Known | None, key: str, source: str, record: ResourceRecord, now: datetime) -> Known:
+    """A resource as its cloud describes it now, with what we remember of it."""
+    if before is None:
+        return Known(
+            id=key,
+            source=source,
+            record=record,
+            first_seen=now,
+            state_since=now,
+            started_at=_start(record, now) if record.state in _RUNNING else None,
+            protected_since=now if record.protections else None,
+        )
+    after = replace(before, source=source, record=record, missing_since=None, orphaned_at=None)
+    if record.protections:
+        after = replace(after, protected_since=before.protected_since or now)
+    else:
+        after = replace(after, protected_since=None)
+    if record.state is State.TERMINATED:
+        return replace(after, ended_at=now, state_since=now)
+    halted_before = before.record.state in _HALTED
+    relaunched = _later(record.launched_at, before.record.launched_at)
+    if record.state in _RUNNING and (halted_before or relaunched):
+        start = _start(record, now)
+        return replace(after, started_at=start, restarted_at=start, state_since=max(before.state_since, start))
+    if record.state != before.record.state:
+        started = before.started_at or _start(record, now) if record.state in _RUNNING else None
+        return replace(after, state_since=now, started_at=started)
+    return after
+
+
+def _start(record: ResourceRecord, now: datetime) -> datetime:
+    """When the present run began; never later than now, whatever a cloud's clock says."""
+    return min(record.launched_at or now, now)
+
+
+def _later(after: datetime | None, before: datetime | None) -> bool:
+    return after is not None and before is not None and after > before
+
+
+def _absent(
+    live: Iterable[Known], seen: set[str], answer: SourceAnswer, now: datetime
+) -> tuple[dict[str, Known], list[Known]]:
+    """What this answer should have held and did not: missing at first, ended at the second complete answer."""
+    assert answer.answer is not None
+    parts = {part.part: part.complete for part in answer.answer.parts}
+    changed: dict[str, Known] = {}
+    gone = []
+    for known in live:
+        if known.source != answer.source or known.id in seen:
+            continue
+        complete = parts.get(known.record.ref.region)
+        if complete is None:
+            if known.orphaned_at is None:  # its region is no longer asked for: narrowing ends nothing
+                changed[known.id] = replace(known, orphaned_at=now)
+        elif complete:
+            if known.missing_since is None:
+                changed[known.id] = replace(known, missing_since=now)
+                if known.record.state is State.RUNNING:
+                    gone.append(known)
+            else:
+                ended = replace(known.record, state=State.TERMINATED)
+                changed[known.id] = replace(known, record=ended, ended_at=known.missing_since, state_since=now)
+    return changed, gone
+
+
+def _orphans(resources: Iterable[Known], sources: set[str], now: datetime) -> dict[str, Known]:
+    """Resources of sources that no longer exist: kept and shown, never judged."""
+    return {
+        known.id: replace(known, orphaned_at=now)
+        for known in resources
+        if known.source not in sources and known.orphaned_at is None
+    }
