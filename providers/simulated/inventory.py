@@ -1,0 +1,117 @@
+"""Simulated machines → records. The list asks less than `describe`, as on real clouds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from providers.errors import ProviderError
+from providers.records import (
+    InventoryAnswer,
+    Loss,
+    LossName,
+    PartReport,
+    Protection,
+    ResourceRecord,
+    ResourceRef,
+    State,
+    Verb,
+)
+from providers.simulated.cloud import Machine, SimulatedCloud
+
+PROTECT_TAG = "curfew-protect"
+TERMINATED_IS_LISTED_FOR = timedelta(hours=1)
+
+
+class SimulatedInventory:
+    """Sees resources."""
+
+    def __init__(self, cloud: SimulatedCloud) -> None:
+        self._cloud = cloud
+
+    def list(self) -> InventoryAnswer:
+        cloud = self._cloud
+        with cloud.lock:
+            now = cloud.present()
+            records: list[ResourceRecord] = []
+            parts: list[PartReport] = []
+            for region in cloud.regions:
+                try:
+                    cloud.meet("list", region)
+                except ProviderError as error:
+                    parts.append(PartReport(part=region, complete=False, fault=error.as_fault()))
+                    continue
+                parts.append(PartReport(part=region, complete=True))
+                records += [
+                    self._record(machine, now, fully=False)
+                    for machine in cloud.machines.values()
+                    if machine.region == region and machine.sku.gpus and not _forgotten(machine, now)
+                ]
+            return InventoryAnswer(identity=cloud.account, records=tuple(records), parts=tuple(parts))
+
+    def describe(self, ref: ResourceRef) -> ResourceRecord:
+        with self._cloud.lock:
+            now = self._cloud.present()
+            self._cloud.meet("describe", ref.region, ref.external_id)
+            return self._record(self._cloud.find(ref), now, fully=True)
+
+    def _record(self, machine: Machine, now: datetime, *, fully: bool) -> ResourceRecord:
+        sku = machine.sku
+        return ResourceRecord(
+            ref=self._cloud.ref(machine),
+            incarnation=machine.external_id if self._cloud.provider == "aws" else f"{machine.created_at:%Y%m%dT%H%M%S}",
+            name=machine.name,
+            zone=machine.zone,
+            sku=sku.name,
+            gpu_vendor=sku.vendor,
+            gpu_model=sku.model,
+            gpu_count=sku.gpus,
+            gpu_memory_mib=sku.memory_mib,
+            capacity_type=machine.capacity_type,
+            state=machine.state_at(now),
+            launched_at=machine.launched_at,
+            created_at=machine.created_at,
+            tags=dict(machine.tags),
+            managed_by=machine.managed_by,
+            protections=_protections(machine, locks=fully),
+            blockers=machine.blockers,
+            losses=_losses(machine),
+            fully_described=fully,
+        )
+
+
+def _forgotten(machine: Machine, now: datetime) -> bool:
+    since, state = machine.history[-1]
+    return state is State.TERMINATED and since + TERMINATED_IS_LISTED_FOR <= now
+
+
+def _protections(machine: Machine, *, locks: bool) -> tuple[Protection, ...]:
+    found = list(machine.protections)
+    if PROTECT_TAG in machine.tags:
+        value = machine.tags[PROTECT_TAG]
+        found.append(
+            Protection(source=PROTECT_TAG, sentence=f"its tag {PROTECT_TAG} is {value!r}", until=_end_of(value))
+        )
+    if locks and machine.locked:
+        found.append(Protection(source="disableApiStop", sentence="its cloud refuses to stop it (disableApiStop)"))
+    return tuple(found)
+
+
+def _end_of(value: str) -> datetime | None:
+    """A marker may name its own end; one that does not protects for ever."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _losses(machine: Machine) -> tuple[Loss, ...]:
+    terminated = Loss(verb=Verb.TERMINATE, name=LossName.TERMINATE, sentence="the machine and its disks are gone")
+    if not machine.sku.local_disks:
+        return (*machine.losses, terminated)
+    disks = Loss(
+        verb=Verb.STOP,
+        name=LossName.LOCAL_DISKS,
+        sentence=f"a {machine.sku.name} has local disks; what is on them is lost when it stops",
+    )
+    return (*machine.losses, disks, terminated)
