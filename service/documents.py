@@ -5,44 +5,77 @@ Both doors (files and `PUT`) use these same models, so what is accepted and how 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from babel.numbers import list_currencies
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from policies.policy import Mode, Policy
+from policies.policy import Mode, Policy, Remedy
 from policies.quantities import Duration
 from providers import registry
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""Lower case letters, digits and inner hyphens, at most 63: fits every cloud's labels."""
 
 
-def nearest(word: str, candidates: Any) -> str:
-    """` Did you mean 'x'?` for a near miss, else nothing."""
+def nearest(word: str, candidates: Iterable[Any]) -> str:
+    """`; did you mean 'x'?` for a near miss, else nothing."""
+    close = nearest_of(word, candidates)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def nearest_of(word: str, candidates: Iterable[Any]) -> str | None:
+    """The candidate that was most likely meant."""
     from difflib import get_close_matches
 
-    close = get_close_matches(str(word), [str(c) for c in candidates], n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    texts = [str(candidate) for candidate in candidates]
+    by_lower = {text.lower(): text for text in texts}
+    close = get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
+def valid_name(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise ValueError(f"{value!r} is no name; use lower case letters, digits and inner hyphens, at most 63")
+    return value
 
 
 def _zone(value: str) -> str:
-    if value not in available_timezones():
-        raise ValueError(f"{value!r} is no time zone{nearest(value, available_timezones()) or '; write it like Asia/Ho_Chi_Minh'}")
+    zones = available_timezones()
+    if value not in zones:
+        raise ValueError(f"{value!r} is no time zone{nearest(value, zones) or '; write it like Asia/Ho_Chi_Minh'}")
     return value
 
 
 def _currency(value: str) -> str:
     if value not in list_currencies():
-        raise ValueError(f"{value!r} is no ISO 4217 currency code{nearest(value.upper(), list_currencies())}")
+        raise ValueError(f"{value!r} is no ISO 4217 currency code{nearest(value, list_currencies())}")
     return value
 
 
-Address = Annotated[str, Field(pattern=r"^[^@\s<>,;\"]+@[^@\s<>,;\"]+$", max_length=254)]
+def _address(value: str) -> str:
+    if len(value) > 254 or not re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", value):
+        raise ValueError(f"{value!r} is no mail address; write it like lead@example.org")
+    return value
+
+
+def _channel(value: str) -> str:
+    if MASK in value:
+        raise ValueError(f"{MASK} stands for a secret that is not shown; write it again, best as ${{NAME}}")
+    if "${" not in value and "://" not in value:
+        _address(value)
+    return value
+
+
+Name = Annotated[str, AfterValidator(valid_name)]
+"""Lower case letters, digits and inner hyphens, at most 63: fits every cloud's labels."""
+Address = Annotated[str, AfterValidator(_address)]
 """A mail address; private domains such as `lead@corp.local` are fine."""
+Channel = Annotated[str, AfterValidator(_channel)]
+"""A mail address or an Apprise URL, with `${SECRET}`s."""
 TimeZone = Annotated[str, AfterValidator(_zone)]
 Currency = Annotated[str, AfterValidator(_currency)]
 
@@ -64,13 +97,18 @@ class Source(_Document):
     provider: str
     ceiling: Mode = Mode.ENFORCE
     """Caps every policy on this source's resources."""
-    telemetry_interval: Duration = Field(default="5m", validate_default=True)  # type: ignore[assignment]
+    telemetry_interval: Duration = Field(default="5m", validate_default=True)
     """How often metrics are asked for; clouds bill for the asking. The re-check before an act always asks anew."""
+
+    @field_validator("provider")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in registry.known():
+            raise ValueError(f"there is no provider {value!r}{nearest(value, registry.known())}")
+        return value
 
     @model_validator(mode="after")
     def _provider_fields(self) -> Source:
-        if self.provider not in registry.known():
-            raise ValueError(f"provider: there is none called {self.provider!r}{nearest(self.provider, registry.known())}")
         registry.load(self.provider).Config.model_validate(self.config)
         return self
 
@@ -94,7 +132,7 @@ class Match(BaseModel):
     @model_validator(mode="after")
     def _not_empty(self) -> Match:
         if not (self.tags or self.accounts or self.sources or self.namespaces or self.owners):
-            raise ValueError("an empty match would claim everything; name tags, accounts, sources, namespaces or owners")
+            raise ValueError("an empty match claims everything; name tags, accounts, sources, namespaces or owners")
         return self
 
 
@@ -106,8 +144,8 @@ class Project(_Document):
     timezone: TimeZone = "UTC"
     currency: Currency = "USD"
     match: tuple[Match, ...] = ()
-    notify: tuple[str, ...] = ()
-    """Further channels, Apprise URLs with `${SECRET}`s."""
+    notify: tuple[Channel, ...] = ()
+    """Further channels."""
     description: str = ""
 
     @property
@@ -128,12 +166,28 @@ class Exemption(_Document):
     """Exclusive end, with its offset."""
     reason: str = Field(min_length=3)
 
+    @field_validator("until", mode="before")
+    @classmethod
+    def _moment(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError("write the moment as text, like 2026-12-01T18:00:00Z")
+        return value
+
+    @field_validator("until")
+    @classmethod
+    def _with_offset(cls, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            raise ValueError("needs its offset, like 2026-12-01T18:00:00Z or …+07:00")
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("lies beyond the calendar") from None
+        return value
+
     @model_validator(mode="after")
     def _names_something(self) -> Exemption:
-        if self.until.tzinfo is None:
-            raise ValueError("until: needs its offset, like 2026-12-01T18:00:00Z or …+07:00")
         if not (self.resources or self.projects or self.tags):
-            raise ValueError("an exemption names resources, projects or tags; exempting everything is what `curfew hold` is for")
+            raise ValueError("an exemption names resources, projects or tags; for everything there is `curfew hold`")
         return self
 
     @property
@@ -145,6 +199,13 @@ POLICY: TypeAdapter[Policy] = TypeAdapter(Policy)
 
 Kind = Literal["source", "project", "policy", "exemption"]
 KINDS: tuple[Kind, ...] = ("source", "project", "policy", "exemption")
+COLLECTIONS: Mapping[str, Kind] = {
+    "sources": "source",
+    "projects": "project",
+    "policies": "policy",
+    "exemptions": "exemption",
+}
+"""Their names in URLs and on the command line."""
 AnyDocument = Source | Project | Policy | Exemption
 MODELS: dict[Kind, TypeAdapter[Any]] = {
     "source": TypeAdapter(Source),
@@ -159,3 +220,105 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+def kind_of(document: AnyDocument) -> Kind:
+    match document:
+        case Source():
+            return "source"
+        case Project():
+            return "project"
+        case Exemption():
+            return "exemption"
+    return "policy"
+
+
+def written(document: AnyDocument) -> dict[str, Any]:
+    """What a person wrote, in its plainest form: this is stored, so that a default may change later."""
+    body: dict[str, Any] = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return body
+
+
+def effective(document: AnyDocument) -> dict[str, Any]:
+    """All fields with their defaults: this is compared and shown."""
+    body: dict[str, Any] = document.model_dump(mode="json", by_alias=True)
+    return body
+
+
+# --- what each kind of resource can take -----------------------------------------------------------------------------
+
+_EVERYTHING_RUNNING = frozenset({Remedy.NOTIFY, Remedy.STOP, Remedy.TERMINATE})
+
+REMEDIES: Mapping[str, frozenset[Remedy]] = {
+    "instance": _EVERYTHING_RUNNING | {Remedy.HIBERNATE, Remedy.SUSPEND, Remedy.MOVE_TO_SPOT},
+    "node": frozenset({Remedy.NOTIFY}),  # never stopped directly: its node group or cloud owns it
+    "node_group": frozenset({Remedy.NOTIFY, Remedy.STOP, Remedy.SCALE_TO_ZERO, Remedy.MOVE_TO_SPOT}),
+    "workload": _EVERYTHING_RUNNING | {Remedy.SUSPEND, Remedy.SCALE_TO_ZERO},
+    "notebook": _EVERYTHING_RUNNING,
+    "endpoint": _EVERYTHING_RUNNING | {Remedy.SCALE_TO_ZERO},
+    "training_job": _EVERYTHING_RUNNING,
+}
+"""Kind → what a policy may ask of it. `stop` on a group means `scale_to_zero`."""
+
+
+# --- what is never shown ---------------------------------------------------------------------------------------------
+
+MASK = "***"
+PLACEHOLDER = re.compile(r"(\$\{[A-Za-z_][A-Za-z0-9_]*\})")
+WEB_SCHEMES = frozenset({"http", "https", "json", "jsons", "form", "forms", "xml", "xmls", "mailto", "mailtos"})
+"""Schemes whose URL is a place; in the others (slack, discord, …) the path itself is the secret."""
+
+
+def mask_channel(url: str) -> str:
+    """A notification channel without what is secret in it. `${NAME}` says nothing and stays."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    if scheme.lower() not in WEB_SCHEMES:
+        return scheme + separator + _mask_text(rest)
+    place, question, query = rest.partition("?")
+    authority, slash, path = place.partition("/")
+    login, at, host = authority.rpartition("@")
+    user, colon, password = login.partition(":")
+    login = f"{user}{colon}{_mask_text(password)}"
+    query = re.sub(r"(=)([^&]*)", lambda found: found[1] + _mask_text(found[2]), query)
+    return f"{scheme}{separator}{login}{at}{host}{slash}{path}{question}{query}"
+
+
+def _mask_text(text: str) -> str:
+    return "".join(part if PLACEHOLDER.fullmatch(part) else MASK for part in PLACEHOLDER.split(text) if part)
+
+
+def masked(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A document's body as it may be shown to anybody who may read it."""
+    shown = dict(body)
+    if isinstance(shown.get("notify"), list | tuple):
+        shown["notify"] = [mask_channel(channel) for channel in shown["notify"]]
+    return shown
+
+
+SECRET_FIELD = re.compile(r"(password|passwd|secret|token|api_?key|private_?key|access_?key)(?!.*(_file|_path|_name)$)")
+
+
+def literal_secrets(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Fields of a source that look like secrets and are written out. They belong into `${NAME}`."""
+    found: list[tuple[str, ...]] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found += literal_secrets(value, (*path, key))
+        elif isinstance(value, str) and "${" not in value and value:
+            login_in_url = re.match(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", value)
+            if SECRET_FIELD.search(key.lower()) or login_in_url:
+                found.append((*path, key))
+    return found
+
+
+def endpoints(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+    """Custom endpoints a source names: any field called an endpoint or an URL."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found += endpoints(value, (*path, key))
+        elif isinstance(value, str) and value and re.search(r"(^|_)(endpoint|url|uri|host|server)s?(_|$)", key.lower()):
+            found.append(((*path, key), value))
+    return found

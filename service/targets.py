@@ -1,0 +1,105 @@
+"""Keeps addresses that people write into documents away from what only this machine can reach (SSRF).
+
+Notifications may go to public hosts and to what is allowed by name or network; a source's custom endpoint, which is
+handed credentials, only to what is allowed. Nothing is sent from here; a name is looked up each time it is asked about.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+CLOUD_INTERNAL = frozenset({ipaddress.IPv4Address("168.63.129.16")})
+"""Looks public, but is the inside of the cloud: Azure's WireServer."""
+
+
+class ForbiddenTarget(ValueError):
+    """The sentence names the host and the setting that would allow it."""
+
+
+class UnresolvedTarget(ForbiddenTarget):
+    """The name has no address just now; it may have one later."""
+
+
+def check_target(url_or_host: str, allowed: Sequence[str]) -> None:
+    """Raises ForbiddenTarget for loopback, private, link-local and metadata addresses, unless they are allowed."""
+    host = host_of(url_or_host)
+    if _named(host, allowed):
+        return
+    for address in _addresses(host):
+        if not _public(address) and not _within(address, allowed):
+            raise ForbiddenTarget(
+                f"{host} is {_words(address)}; only a host or network named in CURFEW_ALLOW_TARGETS may be there"
+            )
+
+
+def check_endpoint(url: str, allowed: Sequence[str]) -> None:
+    """Raises ForbiddenTarget unless this host, or every address it has, is allowed. Public ones are no exception."""
+    host = host_of(url)
+    if _named(host, allowed):
+        return
+    has_networks = any(_network(entry) for entry in allowed)
+    if not has_networks or not all(_within(address, allowed) for address in _addresses(host)):
+        raise ForbiddenTarget(f"a custom endpoint must be allowed first: add {host} to CURFEW_ALLOW_ENDPOINTS")
+
+
+def host_of(url_or_host: str) -> str:
+    """The host in lower case, of an URL or of `host:port`."""
+    text = url_or_host if "://" in url_or_host else f"//{url_or_host}"
+    try:
+        host = urlsplit(text).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise ForbiddenTarget("there is no host in this address; write it like https://host:port/path")
+    return host.rstrip(".")
+
+
+def _named(host: str, allowed: Sequence[str]) -> bool:
+    return host in {entry.lower().rstrip(".").strip("[]") for entry in allowed}
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(entry.strip("[]"), strict=False)
+    except ValueError:
+        return None
+
+
+def _within(address: IPAddress, allowed: Sequence[str]) -> bool:
+    networks = (_network(entry) for entry in allowed)
+    return any(address in network for network in networks if network is not None)
+
+
+def _addresses(host: str) -> list[IPAddress]:
+    """Every address a connection to this host could go to, unwrapped from its IPv6 disguises."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        raise UnresolvedTarget(f"the host {host} cannot be found") from None
+    return [_unwrapped(ipaddress.ip_address(text.split("%")[0])) for text in sorted(found)]
+
+
+def _unwrapped(address: IPAddress) -> IPAddress:
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _public(address: IPAddress) -> bool:
+    return address.is_global and not address.is_multicast and address not in CLOUD_INTERNAL
+
+
+def _words(address: IPAddress) -> str:
+    if address.is_loopback or address.is_unspecified:
+        return f"this machine itself ({address})"
+    if address.is_link_local or address in CLOUD_INTERNAL:
+        return f"an address inside the cloud ({address})"
+    return f"a private address ({address})"
