@@ -59,7 +59,7 @@ class SimulatedInventory:
         return ResourceRecord(
             ref=self._cloud.ref(machine),
             incarnation=machine.external_id if self._cloud.provider == "aws" else f"{machine.created_at:%Y%m%dT%H%M%S}",
-            name=machine.name,
+            name=machine.name or machine.external_id,
             zone=machine.zone,
             sku=sku.name,
             gpu_vendor=sku.vendor,
