@@ -1,0 +1,356 @@
+"""Turns a source's settings into AWS calls, and what can go wrong with a call into `providers.errors`.
+
+The only file that sees botocore's exceptions. What answers mean is `translate`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from threading import Lock
+from typing import Any, TypeVar, cast
+
+import boto3
+from botocore import exceptions as sdk
+from botocore import xform_name
+from botocore.config import Config as SdkConfig
+from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+from botocore.parsers import ResponseParserError
+from botocore.session import Session as SdkSession
+
+from providers.aws import Config
+from providers.errors import (
+    Conflict,
+    Forbidden,
+    Misconfigured,
+    NoCapacity,
+    NotFound,
+    Protected,
+    ProviderError,
+    Throttled,
+    Unreachable,
+    Unsupported,
+)
+
+Answer = Mapping[str, Any]
+T = TypeVar("T")
+
+PATIENT = SdkConfig(
+    retries={"mode": "standard", "total_max_attempts": 6},
+    connect_timeout=5,
+    read_timeout=30,
+    max_pool_connections=16,
+    user_agent_extra="gpu-curfew",
+)
+"""For reading: better late than wrong."""
+PROMPT = SdkConfig(
+    retries={"mode": "standard", "total_max_attempts": 2},
+    connect_timeout=3,
+    read_timeout=15,
+    user_agent_extra="gpu-curfew",
+)
+"""For acting: both attempts, the pause between and a renewal of the role's credentials end within
+`Capabilities.act_timeout_seconds` (2 x 18 s, 1 s and 2 x 8 s of 60 s)."""
+RENEWAL = SdkConfig(
+    retries={"mode": "standard", "total_max_attempts": 2},
+    connect_timeout=3,
+    read_timeout=5,
+    user_agent_extra="gpu-curfew",
+)
+"""For assuming the role, which may happen inside any other call."""
+
+
+class Client:
+    """Every AWS service of one account. One SDK client per service, region and patience, shared by threads."""
+
+    def __init__(self, config: Config) -> None:
+        self._endpoint = config.endpoint
+        with translated("session", None):
+            base = boto3.Session(profile_name=config.profile)
+            self.home_region = _home_region(config, base.region_name)
+            """Where questions go that are not about one region."""
+            self._session = base if config.role_arn is None else _assumed(base, config, self.home_region)
+        self._clients: dict[tuple[str, str, bool], Any] = {}
+        self._lock = Lock()
+
+    def call(self, service: str, region: str, operation: str, *path: str, prompt: bool = False, **params: Any) -> Any:
+        """The answer, or what stands at `path` in it. `operation` is the API's name, and so the permission's too."""
+        client = self._client(service, region, prompt=prompt)
+        with translated(service, region, operation):
+            answer = getattr(client, xform_name(operation))(**params)
+        return _at(path, answer, service, region, operation)
+
+    def pages(self, service: str, region: str, operation: str, key: str, **params: Any) -> Iterator[Answer]:
+        """All pages of an answer, each with something under `key`. Those before an error are valid, but not all."""
+        client = self._client(service, region)
+        with translated(service, region, operation):
+            for page in client.get_paginator(xform_name(operation)).paginate(**params):
+                _at((key,), page, service, region, operation)
+                yield page
+
+    def items(self, service: str, region: str, operation: str, key: str, **params: Any) -> Iterator[Answer]:
+        """Everything under `key` in all pages."""
+        for page in self.pages(service, region, operation, key, **params):
+            yield from page[key]
+
+    def account(self) -> str:
+        """Id of the account that answers."""
+        return cast(str, self.call("sts", self.home_region, "GetCallerIdentity", "Account"))
+
+    def _client(self, service: str, region: str, *, prompt: bool = False) -> Any:
+        key = (service, region, prompt)
+        with self._lock:  # creating clients is what boto3 sessions cannot do in several threads
+            if key not in self._clients:
+                with translated(service, region):
+                    self._clients[key] = cast(Any, self._session).client(
+                        service,
+                        region_name=region,
+                        endpoint_url=self._endpoint,
+                        config=PROMPT if prompt else PATIENT,
+                    )
+            return self._clients[key]
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """What fits one call at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _at(path: Sequence[str], answer: Any, service: str, region: str, operation: str) -> Any:
+    """An answer that lacks what AWS always says is not AWS's: a proxy's page must not read as an empty account."""
+    for key in path:
+        if not isinstance(answer, Mapping) or key not in answer:
+            raise Unreachable(f"{_where(service, region, operation)} was answered without {'.'.join(path)}")
+        answer = answer[key]
+    return answer
+
+
+def _home_region(config: Config, default: str | None) -> str:
+    if config.regions != "all":
+        return config.regions[0]
+    partition = config.role_arn.split(":")[1] if config.role_arn else "aws"
+    return default or {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "us-east-1")
+
+
+def _assumed(base: boto3.Session, config: Config, region: str) -> boto3.Session:
+    """The same session with the role's credentials in place of its own."""
+    sts = base.client("sts", region_name=region, endpoint_url=config.endpoint, config=RENEWAL)
+    session = SdkSession(profile=config.profile)
+    session.register_component("credential_provider", CredentialResolver([_AssumedRole(sts, config)]))
+    return boto3.Session(botocore_session=session, region_name=region)
+
+
+class _AssumedRole(CredentialProvider):
+    """Credentials of the role, fetched at first use and renewed before they run out."""
+
+    METHOD = "curfew-assumed-role"
+
+    def __init__(self, sts: Any, config: Config) -> None:
+        super().__init__()
+        self._sts = sts
+        self._question = {"RoleArn": config.role_arn, "RoleSessionName": "curfew"}
+        if config.external_id is not None:
+            self._question["ExternalId"] = config.external_id
+
+    def load(self) -> DeferredRefreshableCredentials:
+        return DeferredRefreshableCredentials(self._renew, self.METHOD)
+
+    def _renew(self) -> dict[str, str]:
+        credentials = self._sts.assume_role(**self._question)["Credentials"]
+        return {
+            "access_key": credentials["AccessKeyId"],
+            "secret_key": credentials["SecretAccessKey"],
+            "token": credentials["SessionToken"],
+            "expiry_time": credentials["Expiration"].isoformat(),
+        }
+
+
+# What can go wrong, from the SDK's words into ours.
+
+CODES: Mapping[type[ProviderError], frozenset[str]] = {
+    Throttled: frozenset(
+        {
+            "BandwidthLimitExceeded",
+            "EC2ThrottledException",
+            "LimitExceededException",
+            "PriorRequestNotComplete",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "SlowDown",
+            "Throttling",
+            "ThrottlingException",
+            "ThrottledException",
+            "TooManyRequestsException",
+        }
+    ),
+    Forbidden: frozenset(
+        {
+            "AccessDenied",
+            "AccessDeniedException",
+            "Blocked",
+            "Client.UnauthorizedOperation",
+            "UnauthorizedAccess",
+            "UnauthorizedOperation",
+        }
+    ),
+    Misconfigured: frozenset(
+        {
+            "AuthFailure",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "IncompleteSignature",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "InvalidToken",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "NotSignedUp",
+            "OptInRequired",
+            "PendingVerification",
+            "RegionDisabledException",
+            "RequestExpired",
+            "RequestTimeTooSkewed",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+        }
+    ),
+    NotFound: frozenset({"InvalidInstanceID", "InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound"}),
+    NoCapacity: frozenset(
+        {
+            "InstanceLimitExceeded",
+            "InsufficientCapacity",
+            "InsufficientHostCapacity",
+            "InsufficientInstanceCapacity",
+            "InsufficientReservedInstanceCapacity",
+            "MaxSpotInstanceCountExceeded",
+            "ReservationCapacityExceeded",
+            "Server.InsufficientInstanceCapacity",
+            "SpotMaxPriceTooLow",
+            "VcpuLimitExceeded",
+        }
+    ),
+    Conflict: frozenset(
+        {
+            "ConcurrentModification",
+            "IncorrectInstanceState",
+            "IncorrectSpotRequestState",
+            "IncorrectState",
+            "IncorrectStateException",
+            "InvalidState",
+            "ResourceInUse",
+        }
+    ),
+    Protected: frozenset({"OperationNotPermitted"}),
+    Unreachable: frozenset(
+        {
+            "InternalError",
+            "InternalFailure",
+            "InternalServerError",
+            "InternalServiceError",
+            "InternalServiceFault",
+            "RequestTimeout",
+            "RequestTimeoutException",
+            "ServiceUnavailable",
+            "ServiceUnavailableException",
+            "Unavailable",
+        }
+    ),
+}
+_CLASS_OF_CODE = {code: error for error, codes in CODES.items() for code in codes}
+
+_OUR_SETTINGS = (
+    sdk.NoCredentialsError,
+    sdk.PartialCredentialsError,
+    sdk.CredentialRetrievalError,
+    sdk.ProfileNotFound,
+    sdk.ConfigParseError,
+    sdk.InvalidConfigError,
+    sdk.NoRegionError,
+    sdk.InvalidRegionError,
+    sdk.TokenRetrievalError,
+    sdk.SSOError,
+    sdk.ParamValidationError,
+    sdk.InvalidEndpointConfigurationError,
+)
+
+_NAMED_PERMISSION = re.compile(r"not authori[sz]ed to perform:?\s+([a-z0-9-]+:[A-Za-z0-9]+)")
+_LONGEST_REASON = 300
+
+
+@contextmanager
+def translated(service: str, region: str | None, operation: str | None = None) -> Iterator[None]:
+    """Whatever the SDK raises inside comes out as one of `providers.errors`, with the SDK's as its cause."""
+    try:
+        yield
+    except sdk.ClientError as error:
+        raise _refusal(error, service, region) from error
+    except _OUR_SETTINGS as error:
+        raise Misconfigured(f"{_where(service, region, operation)}: {_short(str(error))}") from error
+    except (sdk.BotoCoreError, ResponseParserError) as error:
+        hint = _region_hint(region) if isinstance(error, sdk.EndpointConnectionError) else ""
+        raise Unreachable(f"{_where(service, region, operation)} gave no answer: {_short(str(error))}{hint}") from error
+
+
+def _refusal(error: sdk.ClientError, service: str, region: str | None) -> ProviderError:
+    """AWS answered no: which no, with the missing permission named."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    metadata = error.response.get("ResponseMetadata", {})
+    # a role is assumed inside another call: the failed call's own name counts
+    action = f"{'sts' if error.operation_name == 'AssumeRole' else service}:{error.operation_name}"
+    place = f"{action} in {region}" if region else action
+    kind = _kind_of_refusal(code, metadata.get("HTTPStatusCode", 0))
+    if kind is Forbidden:
+        named = _NAMED_PERMISSION.search(message)
+        permission = named[1] if named else action
+        return Forbidden(f"AWS refuses {place}: {_short(message)}; it needs {permission}", permission=permission)
+    sentence = f"{place}: {_short(message) or 'no reason given'} ({code})"
+    if kind is Misconfigured and region:
+        sentence += f"; are the credentials valid, and is {region} enabled in this account?"
+    return kind(sentence, retry_after=_retry_after(metadata.get("HTTPHeaders", {})) if kind.retry else None)
+
+
+def _kind_of_refusal(code: str, status: int) -> type[ProviderError]:
+    if code in _CLASS_OF_CODE:
+        return _CLASS_OF_CODE[code]
+    if code.endswith(".NotFound"):
+        return NotFound
+    if status == 429:
+        return Throttled
+    if status >= 500:
+        return Unreachable
+    return Unsupported
+
+
+def _where(service: str, region: str | None, operation: str | None) -> str:
+    action = f"{service}:{operation}" if operation else f"AWS {service}"
+    return f"{action} in {region}" if region else action
+
+
+def _short(message: str) -> str:
+    """AWS appends an encoded blob of kilobytes to some refusals; nobody can read it."""
+    words = message.split("Encoded authorization failure message")[0].strip().rstrip(".")
+    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("retry-after", "")
+    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else None
+
+
+def _region_hint(region: str | None) -> str:
+    """A misspelt region looks like a network failure: its host name does not exist."""
+    session = boto3.Session()
+    known = {
+        name
+        for partition in session.get_available_partitions()
+        for name in session.get_available_regions("ec2", partition)
+    }
+    if region is None or region in known:
+        return ""
+    close = get_close_matches(region, known, n=1)
+    return f"; AWS has no region {region!r} that its SDK knows of" + (f", did you mean {close[0]!r}?" if close else "")
