@@ -1,0 +1,149 @@
+"""Turns a presented token into who is asking and what they may do. Who is told what is not decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hmac import compare_digest
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from limits import parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from service.api.problems import Problem
+from service.runtime import Runtime
+from service.store import tokens
+
+
+class Role(StrEnum):
+    """Each may do all that the ones before may."""
+
+    VIEWER = "viewer"
+    OWNER = "owner"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    @property
+    def rank(self) -> int:
+        return list(Role).index(self)
+
+
+NEEDS: Mapping[str, Role] = {
+    "read": Role.VIEWER,
+    "snooze": Role.OWNER,
+    "approve": Role.OWNER,
+    "dismiss": Role.OWNER,
+    "act": Role.OWNER,
+    "undo": Role.OWNER,
+    "hold": Role.OPERATOR,
+    "cycle": Role.OPERATOR,
+    "documents": Role.ADMIN,
+    "tokens": Role.ADMIN,
+}
+"""The least role that may do a thing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Who is asking."""
+
+    name: str
+    role: Role
+    projects: frozenset[str] | None = None
+    """Confined to these; None: not confined."""
+
+    @property
+    def actor(self) -> str:
+        """How the audit log names them."""
+        return f"token:{self.name}"
+
+    def sees(self, project: str | None) -> bool:
+        """Whether things of this project (None: of nobody's, or of everybody's) are theirs to see."""
+        return self.projects is None or project in self.projects
+
+    def may(self, verb: str, project: str | None = None) -> bool:
+        """Whether they may do this to things of that project (None: to what belongs to no single project)."""
+        return self.role.rank >= NEEDS[verb].rank and self.sees(project)
+
+
+def authenticate(runtime: Runtime, raw_token: str) -> Principal | None:
+    """Who holds this token; None when it is unknown, expired or revoked."""
+    admin = runtime.settings.admin_token
+    if admin is not None and compare_digest(tokens.digest(raw_token), tokens.digest(admin.get_secret_value())):
+        return Principal(name="CURFEW_ADMIN_TOKEN", role=Role.ADMIN)
+    with runtime.database.reading() as session:
+        token = tokens.find(session, raw_token, now=runtime.clock.now())
+    if token is None:
+        return None
+    role = Role(token.role)
+    confined = bool(token.projects) or role is Role.OWNER
+    return Principal(name=token.name, role=role, projects=frozenset(token.projects) if confined else None)
+
+
+class FailedLogins:
+    """Slows down guessing: after 20 wrong tokens in a minute an address has to wait. Counted in real time."""
+
+    def __init__(self, limit: str = "20/minute") -> None:
+        self._limit = parse(limit)
+        self._seen = MovingWindowRateLimiter(MemoryStorage())
+
+    def blocked(self, address: str) -> bool:
+        return not self._seen.test(self._limit, address)
+
+    def failed(self, address: str) -> None:
+        self._seen.hit(self._limit, address)
+
+
+def runtime_of(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="A Curfew token: `curfew token create`.")
+
+
+def caller(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Principal:
+    """Who is asking, or 401; 429 for an address that keeps presenting wrong tokens."""
+    failed_logins: FailedLogins = request.app.state.failed_logins
+    address = address_of(request)
+    if failed_logins.blocked(address):
+        raise Problem(
+            429,
+            "TooManyFailedLogins",
+            "too many wrong tokens came from this address; try again in a minute",
+            headers={"Retry-After": "60"},
+        )
+    if credentials is None:
+        raise _unauthorised("this needs a token: send `Authorization: Bearer …`")
+    principal = authenticate(runtime_of(request), credentials.credentials)
+    if principal is None:
+        failed_logins.failed(address)
+        raise _unauthorised("this token is unknown, expired or revoked")
+    return principal
+
+
+def _unauthorised(detail: str) -> Problem:
+    return Problem(401, "Unauthorised", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def require(principal: Principal, verb: str, project: str | None = None) -> None:
+    """403 with the role that it takes."""
+    if principal.role.rank < NEEDS[verb].rank:
+        raise Problem(403, "RoleTooLow", f"this takes the role {NEEDS[verb]}; this token is {principal.role}")
+    if not principal.may(verb, project):
+        theirs = ", ".join(sorted(principal.projects or ())) or "no project"
+        raise Problem(403, "OtherProject", f"this token is confined to {theirs}")
+
+
+TheRuntime = Annotated[Runtime, Depends(runtime_of)]
+Caller = Annotated[Principal, Depends(caller)]
