@@ -1,0 +1,150 @@
+"""Signed links that let a person who got a message act on one finding, once, without an account.
+
+A link says what it does and until when it may; it is signed, not secret from its reader. Expiry is counted on the
+governed clock, so it is ours and not itsdangerous's. What following a link does belongs to `service.console`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from enum import StrEnum
+
+from itsdangerous import BadData, URLSafeSerializer
+
+from service.notify.wording import moment
+
+SALT = "curfew-link"
+
+
+class LinkVerb(StrEnum):
+    """What a link may do."""
+
+    KEEP_1H = "keep_1h"
+    KEEP_4H = "keep_4h"
+    KEEP_UNTIL_MORNING = "keep_until_morning"
+    STOP_NOW = "stop_now"
+    APPROVE = "approve"
+    UNDO = "undo"
+    DETAILS = "details"
+    """Reads only: the finding's page, for those without an account."""
+
+    @property
+    def keeps(self) -> bool:
+        return self in (LinkVerb.KEEP_1H, LinkVerb.KEEP_4H, LinkVerb.KEEP_UNTIL_MORNING)
+
+
+class BadLink(Exception):
+    """A link that gives no right to anything; the text says why and what to do."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a genuine link says."""
+
+    finding_id: str
+    verb: LinkVerb
+    recipient: str
+    expires: datetime
+    episode: int
+    until: datetime | None = None
+    """For `keep_until_morning`: the morning the message named."""
+
+    @property
+    def nonce(self) -> str:
+        """What its use is recorded under. A message sent twice about the same episode gives no second use."""
+        return hashlib.sha256(f"{self.finding_id}\0{self.episode}\0{self.recipient}\0{self.verb}".encode()).hexdigest()[
+            :32
+        ]
+
+    def keep_until(self, now: datetime) -> datetime:
+        """Until when this keep link keeps, if it is used now."""
+        if self.until is not None:
+            return self.until
+        return now + {LinkVerb.KEEP_1H: timedelta(hours=1), LinkVerb.KEEP_4H: timedelta(hours=4)}[self.verb]
+
+
+def next_working_morning(now: datetime, zone: tzinfo) -> datetime:
+    """The next 09:00, Monday to Friday, on the clocks of that zone."""
+    day = now.astimezone(zone).date()
+    while True:
+        morning = datetime.combine(day, time(9), zone).astimezone(UTC)
+        if morning > now and day.weekday() < 5:
+            return morning
+        day += timedelta(days=1)
+
+
+class Links:
+    """Makes and reads the links of this installation. The first of several keys signs; all of them are accepted."""
+
+    def __init__(self, key: str | Sequence[str], public_url: str) -> None:
+        keys = [key] if isinstance(key, str) else list(key)
+        self._signer = URLSafeSerializer(keys[::-1], salt=SALT, signer_kwargs={"digest_method": hashlib.sha256})
+        self._public_url = public_url.rstrip("/")
+
+    @property
+    def usable(self) -> bool:
+        """Without a public URL nobody could follow a link, so there are none."""
+        return bool(self._public_url)
+
+    def all_for(
+        self, finding_id: str, episode: int, recipient: str, now: datetime, zone: tzinfo, expires: datetime
+    ) -> dict[str, str]:
+        """Verb → URL, for one recipient of a message about one finding; empty without a public URL."""
+        if not self.usable:
+            return {}
+        morning = next_working_morning(now, zone)
+        return {
+            verb.value: self.url(
+                Claim(
+                    finding_id=finding_id,
+                    verb=verb,
+                    recipient=recipient,
+                    expires=expires,
+                    episode=episode,
+                    until=morning if verb is LinkVerb.KEEP_UNTIL_MORNING else None,
+                )
+            )
+            for verb in LinkVerb
+        }
+
+    def url(self, claim: Claim) -> str:
+        return f"{self._public_url}/l/{self._write(claim)}"
+
+    def read(self, token: str, now: datetime) -> Claim:
+        """The claim of a genuine link that has not expired. Raises BadLink."""
+        try:
+            finding_id, episode, recipient, expires, verb, *until = self._signer.loads(token)
+            claim = Claim(
+                finding_id=finding_id,
+                verb=LinkVerb(verb),
+                recipient=recipient,
+                expires=datetime.fromtimestamp(expires, UTC),
+                episode=episode,
+                until=datetime.fromtimestamp(until[0], UTC) if until else None,
+            )
+        except (BadData, ValueError, TypeError) as error:
+            raise BadLink(
+                "This link is not one of ours: it was cut off or changed on its way, or Curfew's signing key is "
+                "another one by now. Please use the link in the newest message."
+            ) from error
+        if now >= claim.expires:
+            raise BadLink(
+                f"This link was good until {moment(claim.expires, UTC)} and has expired. "
+                "Please use the link in a newer message."
+            )
+        return claim
+
+    def _write(self, claim: Claim) -> str:
+        expires = int(claim.expires.timestamp())
+        until = [] if claim.until is None else [int(claim.until.timestamp())]
+        token = self._signer.dumps(
+            [claim.finding_id, claim.episode, claim.recipient, expires, claim.verb.value, *until]
+        )
+        return token if isinstance(token, str) else token.decode()

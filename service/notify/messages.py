@@ -1,0 +1,366 @@
+"""Turns a message's data into the words people read: a subject, plain text of at most 72 columns, simple HTML.
+
+Pure: no clock, no network, no store. What is said is decided once, as a `_Letter`; text and HTML are two ways to set
+it. Nothing here promises an act unless the payload says that one will happen.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from functools import cache
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from service.notify.links import LinkVerb, next_working_morning
+from service.notify.wording import gpus, hourly, length, moment, money, name, parse_moment, plain, relative, zone_of
+
+COLUMNS = 72
+Level = Literal["info", "success", "warning", "failure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A message in words. `level` colours it where a channel can."""
+
+    subject: str
+    text: str
+    html: str
+    level: Level = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Button:
+    label: str
+    url: str
+    strong: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Letter:
+    """What a message says, before it is set as text or HTML."""
+
+    subject: str
+    level: Level
+    headline: str
+    paragraphs: Sequence[str]
+    facts: Sequence[tuple[str, str]] = ()
+    losses: Sequence[str] = ()
+    ask: str = ""
+    buttons: Sequence[_Button] = ()
+    closing: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """All that the words depend on."""
+
+    payload: Mapping[str, Any]
+    now: datetime
+    due_at: datetime | None
+    links: Mapping[str, str]
+
+    @property
+    def zone(self) -> tzinfo:
+        return zone_of(self.payload.get("timezone"))
+
+    @property
+    def resource(self) -> Mapping[str, Any]:
+        return self.payload.get("resource") or {}
+
+    @property
+    def called(self) -> str:
+        return name(self.resource.get("name") or self.resource.get("external_id") or "a machine")
+
+    @property
+    def subject_tail(self) -> str:
+        return f"{self.called} ({gpus(self.resource)})"
+
+    @property
+    def reason(self) -> str:
+        return plain(self.payload.get("reason") or "No reason was given.")
+
+    @property
+    def acts(self) -> bool:
+        return bool(self.payload.get("acts")) and self.due_at is not None
+
+    def at(self, value: object) -> str | None:
+        found = parse_moment(value)
+        return None if found is None else f"{moment(found, self.zone)}, {relative(found, self.now)}"
+
+    def buttons(self, *verbs: LinkVerb, strong: LinkVerb | None = None) -> list[_Button]:
+        return [
+            _Button(label=self._label(verb), url=self.links[verb], strong=verb is strong)
+            for verb in verbs
+            if verb in self.links
+        ]
+
+    def _label(self, verb: LinkVerb) -> str:
+        if verb is LinkVerb.KEEP_UNTIL_MORNING:
+            morning = next_working_morning(self.now, self.zone).astimezone(self.zone)
+            return f"Keep it until {morning:%A} {morning.day} {morning:%B, %H:%M}"
+        return {
+            LinkVerb.KEEP_1H: "Keep it for 1 hour",
+            LinkVerb.KEEP_4H: "Keep it for 4 hours",
+            LinkVerb.STOP_NOW: f"{_infinitive(self.payload.get('remedy')).capitalize()} it now",
+            LinkVerb.APPROVE: "Approve",
+            LinkVerb.UNDO: "Put it back",
+            LinkVerb.DETAILS: "See the details",
+        }[verb]
+
+
+_WORDS = {
+    "stop": ("stop", "stopped"),
+    "hibernate": ("hibernate", "hibernated"),
+    "suspend": ("suspend", "suspended"),
+    "scale_to_zero": ("scale to zero", "scaled to zero"),
+    "terminate": ("terminate", "terminated"),
+    "move_to_spot": ("move to spot capacity", "moved to spot capacity"),
+    "start": ("start", "started again"),
+}
+
+
+def _infinitive(verb: object) -> str:
+    return _WORDS.get(str(verb), ("stop", "stopped"))[0]
+
+
+def _participle(verb: object) -> str:
+    return _WORDS.get(str(verb), ("stop", "stopped"))[1]
+
+
+def render(
+    kind: str, payload: Mapping[str, Any], *, now: datetime, due_at: datetime | None, links: Mapping[str, str]
+) -> Rendered:
+    """The message of that kind in words. `links` is verb → URL; `due_at` is None when nothing will act."""
+    write = _LETTERS.get(kind)
+    if write is None:
+        raise ValueError(f"there is no message kind {kind!r}; there are {', '.join(_LETTERS)}")
+    letter = write(_Case(payload=payload, now=now, due_at=due_at, links=links))
+    return Rendered(subject=letter.subject, text=_as_text(letter), html=_as_html(letter), level=letter.level)
+
+
+# --- what is said, kind by kind ---------------------------------------------------------------------------------------
+
+
+def _warning(case: _Case) -> _Letter:
+    if not case.acts or case.due_at is None:
+        return _notice(case)
+    participle, when = _participle(case.payload.get("remedy")), relative(case.due_at, case.now)
+    facts = [("When", f"{moment(case.due_at, case.zone)}, {when}"), *_facts(case)]
+    if case.payload.get("approval_required"):
+        return _Letter(
+            subject=f"Waits for approval: {case.subject_tail}",
+            level="warning",
+            headline=f"{case.called} will be {participle} once somebody approves it.",
+            paragraphs=[case.reason, "Without an approval nothing is done to it, however long that takes."],
+            facts=[("Not before", facts[0][1]), *facts[1:]],
+            losses=_losses(case),
+            ask="Do you want to approve it, or to keep it?",
+            buttons=case.buttons(LinkVerb.APPROVE, *_KEEPS, LinkVerb.DETAILS, strong=LinkVerb.APPROVE),
+            closing=_no_links(case),
+        )
+    return _Letter(
+        subject=f"Will be {participle} {when}: {case.subject_tail}",
+        level="warning",
+        headline=f"{case.called} will be {participle} {when}, unless you keep it.",
+        paragraphs=[case.reason],
+        facts=facts,
+        losses=_losses(case),
+        ask="Do you still need it?",
+        buttons=case.buttons(*_KEEPS, LinkVerb.STOP_NOW, LinkVerb.DETAILS, strong=LinkVerb.KEEP_4H),
+        closing=_no_links(case) or "It is also left alone if it is put to work again before then.",
+    )
+
+
+def _notice(case: _Case) -> _Letter:
+    cost = case.payload.get("hourly_cost")
+    price = f", {money(int(cost['amount_micros']), str(cost['currency']))} an hour" if cost else ""
+    why_not = case.payload.get("not_acting_reason")
+    return _Letter(
+        subject=f"Please have a look: {case.subject_tail}{price}",
+        level="info",
+        headline=f"Please have a look at {case.called}.",
+        paragraphs=[case.reason, f"Curfew will not touch it{': ' + plain(why_not).rstrip('.') if why_not else ''}."],
+        facts=_facts(case),
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
+def _enforced(case: _Case) -> _Letter:
+    action = case.payload.get("action") or {}
+    participle = _participle(action.get("verb") or case.payload.get("remedy"))
+    cost = hourly(case.payload.get("hourly_cost"))
+    paragraphs = [case.reason]
+    if cost is not None:
+        paragraphs.append(f"For as long as it stays that way, this avoids {cost}.")
+    undoable = action.get("verb") != "terminate"
+    return _Letter(
+        subject=f"{participle.capitalize()}: {case.subject_tail}",
+        level="info",
+        headline=f"{case.called} was {participle}.",
+        paragraphs=paragraphs,
+        facts=[*_fact("Done", case.at(action.get("at"))), *_facts(case, running=False)],
+        ask="Do you need it back?" if undoable else "",
+        buttons=case.buttons(*((LinkVerb.UNDO,) if undoable else ()), LinkVerb.DETAILS, strong=LinkVerb.UNDO),
+        closing="" if undoable else "A terminated machine cannot be put back.",
+    )
+
+
+def _undone(case: _Case) -> _Letter:
+    action = case.payload.get("action") or {}
+    cost = hourly(case.payload.get("hourly_cost"))
+    return _Letter(
+        subject=f"Put back: {case.subject_tail}",
+        level="success",
+        headline=f"{case.called} is as it was before Curfew acted.",
+        paragraphs=[case.reason, *([f"From now on it costs {cost} again."] if cost else [])],
+        facts=[*_fact("Done", case.at(action.get("at"))), *_facts(case)],
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
+def _failed(case: _Case) -> _Letter:
+    action = case.payload.get("action") or {}
+    verb = action.get("verb") or case.payload.get("remedy")
+    cost = hourly(case.payload.get("hourly_cost"))
+    return _Letter(
+        subject=f"Could not {_infinitive(verb)}: {case.subject_tail}",
+        level="failure",
+        headline=f"Curfew tried to {_infinitive(verb)} {case.called}, and could not.",
+        paragraphs=[
+            f"The cloud's answer: {plain(action.get('error') or 'none')}",
+            f"Why it was tried: {case.reason}",
+            *([f"It goes on costing {cost}."] if cost and verb != "start" else []),
+        ],
+        facts=[*_fact("Tried", case.at(action.get("at"))), *_facts(case)],
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
+def _breaker(case: _Case) -> _Letter:
+    held_by = case.payload.get("held_by")
+    return _Letter(
+        subject="Curfew holds everything until a person lifts it",
+        level="failure",
+        headline="Curfew holds everything: it acts on nothing until a person lifts the hold.",
+        paragraphs=[
+            case.reason,
+            "Watching, metering and warning go on. Please check what happened, then lift the hold.",
+        ],
+        facts=_fact("Held by", name(held_by) if held_by else None),
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
+def _unknown(case: _Case) -> _Letter:
+    return _Letter(
+        subject=f"Cannot tell whether it is busy: {case.subject_tail}",
+        level="warning",
+        headline=f"Curfew cannot tell whether {case.called} is busy or idle.",
+        paragraphs=[case.reason, "What is not known is never acted on, so it goes on running and costing."],
+        facts=[*_fact("Unknown since", case.at(case.payload.get("since"))), *_facts(case)],
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
+_LETTERS: Mapping[str, Callable[[_Case], _Letter]] = {
+    "warning": _warning,
+    "notice": _notice,
+    "enforced": _enforced,
+    "undone": _undone,
+    "failed": _failed,
+    "breaker": _breaker,
+    "unknown": _unknown,
+}
+_KEEPS = (LinkVerb.KEEP_1H, LinkVerb.KEEP_4H, LinkVerb.KEEP_UNTIL_MORNING)
+
+
+def _facts(case: _Case, *, running: bool = True) -> list[tuple[str, str]]:
+    """What it is, where, whose, what it costs."""
+    payload, resource = case.payload, case.resource
+    what = f"{case.called}: {gpus(resource)}" + (f", {name(resource['sku'])}" if resource.get("sku") else "")
+    capacity = str(resource.get("capacity_type") or "unknown")
+    if capacity != "unknown":
+        what += f", {name(capacity).replace('_', '-')}"
+    places = [resource.get("provider"), resource.get("account"), resource.get("region"), resource.get("external_id")]
+    where = ", ".join(name(place) for place in places if place)
+    told = ", ".join(name(one) for one in payload.get("told") or ())
+    project, policy = payload.get("project"), payload.get("policy")
+    return [
+        ("What", what),
+        *_fact("Where", where),
+        ("Project", name(project) if project else "none: nobody has claimed it"),
+        ("Owner", name(resource["owner"]) if resource.get("owner") else "nobody is named"),
+        ("Cost", hourly(payload.get("hourly_cost")) or "its price is not known"),
+        *_fact("Running", _running(case) if running else None),
+        *_fact("Policy", name(policy) if policy else None),
+        *_fact("Also told", told),
+    ]
+
+
+def _running(case: _Case) -> str | None:
+    since = parse_moment(case.resource.get("launched_at"))
+    if since is None or case.resource.get("state") not in ("running", None):
+        return None
+    return f"for {length((case.now - since).total_seconds())}"
+
+
+def _fact(label: str, value: str | None) -> list[tuple[str, str]]:
+    return [(label, value)] if value else []
+
+
+def _losses(case: _Case) -> list[str]:
+    return [plain(loss) for loss in case.payload.get("losses") or ()]
+
+
+def _no_links(case: _Case) -> str:
+    if any(verb in case.links for verb in _KEEPS):
+        return ""
+    return "To keep it, ask whoever runs Curfew for you: it has no public address, so there are no links here."
+
+
+# --- the two ways to set it -------------------------------------------------------------------------------------------
+
+
+def _as_text(letter: _Letter) -> str:
+    blocks = [_wrap(letter.headline), *(_wrap(paragraph) for paragraph in letter.paragraphs)]
+    if letter.facts:
+        width = max(len(label) for label, _ in letter.facts) + 2
+        blocks.append(
+            "\n".join(_wrap(value, first=label.ljust(width), rest=" " * width) for label, value in letter.facts)
+        )
+    if letter.losses:
+        lost = "\n".join(_wrap(loss, first="- ", rest="  ") for loss in letter.losses)
+        blocks.append(f"{LOSES}\n{lost}")
+    if letter.ask:
+        blocks.append(_wrap(letter.ask))
+    blocks += [f"{button.label}:\n{button.url}" for button in letter.buttons]
+    if letter.closing:
+        blocks.append(_wrap(letter.closing))
+    return "\n\n".join(blocks) + "\n"
+
+
+LOSES = "What would be lost:"
+
+
+def _wrap(text: str, *, first: str = "", rest: str = "") -> str:
+    return textwrap.fill(text, COLUMNS, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def _as_html(letter: _Letter) -> str:
+    return _template().render(letter=letter, loses=LOSES)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("service.notify"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("mail.html")
