@@ -1,0 +1,113 @@
+"""The one door for documents, used by the API and at start-up: every check, then all of them or none.
+
+What a document looks like is `service.files`'; how it is kept is `service.store.documents`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sqlmodel import Session
+
+from policies.policy import BasePolicy
+from service import files
+from service.documents import Exemption, Kind, Project, Source, endpoints, nearest_of
+from service.files import FieldPath, Mistake, Parsed, RawDocument, Refused
+from service.runtime import Runtime
+from service.settings import Settings
+from service.store import documents as store
+from service.store.documents import Change
+from service.targets import ForbiddenTarget, check_endpoint
+
+
+def check(settings: Settings, raws: Iterable[RawDocument], mistakes: Sequence[Mistake] = ()) -> list[Parsed]:
+    """Every check that needs no other document; may look up names. Raises Refused with all mistakes."""
+    parsed, more = files.parse(raws)
+    found = [*mistakes, *more]
+    for entry in parsed:
+        found += _not_here(settings, entry)
+    if found:
+        raise Refused(found)
+    return parsed
+
+
+def plan(session: Session, parsed: Sequence[Parsed], *, set_name: str | None, prune: bool) -> list[Change]:
+    """What applying would change. Raises Refused where a name leads nowhere, OwnedBySet where another set owns."""
+    changes = store.plan_changes(session, [entry.document for entry in parsed], set_name=set_name, prune=prune)
+    known = store.names(session)
+    for change in changes:
+        if change.action == "delete":
+            known[change.kind].discard(change.name)
+        else:
+            known[change.kind].add(change.name)
+    mistakes = [mistake for entry in parsed for mistake in _leads_nowhere(entry, known)]
+    if mistakes:
+        raise Refused(mistakes)
+    return changes
+
+
+def apply_paths(runtime: Runtime, paths: Iterable[Path], *, by: str) -> list[Change]:
+    """Apply files or folders, each as the set of its folder's name: what `CURFEW_APPLY` does at start-up."""
+    sets = [(set_of(path), check(runtime.settings, *read_texts(files.texts_at(path)))) for path in paths]
+    changes: list[Change] = []
+    with runtime.database.transaction() as session:
+        for set_name, parsed in sets:
+            planned = plan(session, parsed, set_name=set_name, prune=False)
+            store.apply_changes(session, planned, by=by, now=runtime.clock.now())
+            changes += planned
+    return changes
+
+
+def read_texts(texts: Iterable[tuple[str, str]]) -> tuple[list[RawDocument], list[Mistake]]:
+    """Named YAML texts as raw documents."""
+    raws: list[RawDocument] = []
+    mistakes: list[Mistake] = []
+    for name, text in texts:
+        found, wrong = files.read_yaml(text, name)
+        raws += found
+        mistakes += wrong
+    return raws, mistakes
+
+
+def set_of(path: Path) -> str:
+    """The set that files belong to unless another is named: their folder's name."""
+    whole = path.resolve()
+    return (whole if whole.is_dir() else whole.parent).name or "root"
+
+
+def _not_here(settings: Settings, entry: Parsed) -> Iterator[Mistake]:
+    """What this installation does not allow."""
+    source = entry.document
+    if not isinstance(source, Source):
+        return
+    if settings.demo_speed > 0 and source.provider != "simulated":
+        reason = "the demo's accelerated clock governs simulated sources only; a real cloud lives in real time"
+        yield entry.raw.mistake(("provider",), reason)
+    for path, url in endpoints(source.config):
+        try:
+            check_endpoint(url, settings.allow_endpoints)
+        except ForbiddenTarget as error:
+            yield entry.raw.mistake(path, str(error))
+
+
+def _leads_nowhere(entry: Parsed, known: dict[str, set[str]]) -> Iterator[Mistake]:
+    """References to documents that are neither stored nor being applied."""
+    for path, kind, names in _references(entry):
+        for index, name in enumerate(names):
+            if name not in known[kind]:
+                reason = f"there is no {kind} {name!r}"
+                yield entry.raw.mistake((*path, index), reason, nearest_of(name, known[kind]))
+
+
+def _references(entry: Parsed) -> Iterator[tuple[FieldPath, Kind, Sequence[str]]]:
+    document = entry.document
+    if isinstance(document, BasePolicy):
+        yield ("scope", "projects"), "project", document.scope.projects
+        yield ("scope", "sources"), "source", document.scope.sources
+    if isinstance(document, Project):
+        for index, match in enumerate(document.match):
+            yield ("match", index, "sources"), "source", match.sources
+    if isinstance(document, Exemption):
+        yield ("projects",), "project", document.projects
+        yield ("policies",), "policy", document.policies
