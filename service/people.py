@@ -6,11 +6,18 @@ Used alike by the API, the links in mails and the command. Nothing here calls a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
+from service.model import ActionStatus, Status
+from service.store import audit
 from service.store.tables import Action, Finding, Hold
+
+LONGEST_SNOOZE = timedelta(days=14)
+"""Whoever needs longer writes an exemption, which says why and is seen by all."""
+UNDO_GIVES_UP_AFTER = timedelta(days=2)
+"""Capacity may be gone for a while; an undo keeps trying this long."""
 
 
 class NotPossible(Exception):
@@ -31,34 +38,170 @@ class Person:
 
 def snooze(session: Session, finding: Finding, *, until: datetime, reason: str, by: Person, now: datetime) -> None:
     """Leave the resource alone until then; a fresh warning and grace follow."""
-    raise NotImplementedError
+    _must_be_active(finding)
+    if finding.status in (Status.ACTING, Status.ENFORCED):
+        raise NotPossible("TooLate", "it has been acted on already; undo the action instead")
+    if until <= now:
+        raise NotPossible("InThePast", f"{until.isoformat()} is not in the future")
+    if until > now + LONGEST_SNOOZE:
+        raise NotPossible("TooLong", f"a snooze lasts at most {LONGEST_SNOOZE.days} days; write an exemption for longer")
+    _afresh(finding)
+    finding.status = Status.SNOOZED.value
+    finding.quiet_until, finding.quiet_by = until, by.actor
+    finding.status_reason = f"Kept until {until.isoformat()} by {by.actor}: {reason}"
+    session.add(finding)
+    _note(session, finding, "snooze", by, now, reason=reason, until=until.isoformat())
 
 
 def approve(session: Session, finding: Finding, *, by: Person, now: datetime) -> None:
     """Say yes to an act whose policy requires approval."""
-    raise NotImplementedError
+    _must_be_active(finding)
+    if finding.status not in (Status.OPEN, Status.WARNED, Status.DUE):
+        raise NotPossible("NothingToApprove", f"a finding that is {finding.status} waits for no approval")
+    finding.approved_at, finding.approved_by = now, by.actor
+    session.add(finding)
+    _note(session, finding, "approve", by, now)
 
 
 def dismiss(session: Session, finding: Finding, *, reason: str, by: Person, now: datetime) -> None:
-    """A person says no; the finding ends and reopens only if the breach ends and comes back."""
-    raise NotImplementedError
+    """A person says no; the finding ends and a new one opens only after the breach has ended once."""
+    _must_be_active(finding)
+    if finding.status in (Status.ACTING, Status.ENFORCED):
+        raise NotPossible("TooLate", "it has been acted on already; undo the action instead")
+    _afresh(finding)
+    finding.status, finding.closed_at, finding.quiet_until = Status.DISMISSED.value, now, None
+    finding.quiet_by = by.actor
+    finding.status_reason = f"Dismissed by {by.actor}: {reason}"
+    session.add(finding)
+    _note(session, finding, "dismiss", by, now, reason=reason)
 
 
 def stop_now(session: Session, finding: Finding, *, by: Person, now: datetime) -> None:
     """Act without waiting for grace; protection, preconditions and ceilings still hold."""
-    raise NotImplementedError
+    _must_be_active(finding)
+    if finding.remedy == "notify":
+        raise NotPossible("NothingToDo", "its policy only notifies; there is no act to bring forward")
+    if finding.status in (Status.ACTING, Status.ENFORCED):
+        raise NotPossible("TooLate", "it has been acted on already")
+    if finding.status in (Status.SNOOZED, Status.EXEMPT):
+        finding.quiet_until = finding.quiet_by = None
+        finding.status = Status.OPEN.value
+    finding.stop_now_by = by.actor
+    finding.status_reason = f"{by.actor} asked to stop it now; the next cycle looks again and acts."
+    session.add(finding)
+    _note(session, finding, "stop now", by, now)
 
 
 def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Action:
     """Ask for an action to be put back; returns the new action that will do it."""
-    raise NotImplementedError
+    if action.undoes is not None:
+        raise NotPossible("NotUndoable", "this is an undo itself; what it put back can be acted on anew")
+    if action.status not in (ActionStatus.TAKEN, ActionStatus.VERIFIED):
+        raise NotPossible("NotUndoable", f"an action that is {action.status} has nothing to put back")
+    if action.resumed_at is not None:
+        raise NotPossible("NotUndoable", "the resource runs again already")
+    if action.verb == "terminate":
+        raise NotPossible("NotUndoable", "what was terminated cannot be put back")
+    under_way = session.exec(
+        select(Action).where(
+            col(Action.undoes) == action.id,
+            col(Action.status).in_([ActionStatus.INTENDED.value, ActionStatus.TAKEN.value]),
+        )
+    ).first()
+    if under_way is not None:
+        return under_way
+    putting_back = Action(
+        finding_id=action.finding_id,
+        resource_id=action.resource_id,
+        source=action.source,
+        project=action.project,
+        policy=action.policy,
+        verb="start",
+        status=ActionStatus.INTENDED.value,
+        reason=f"{by.actor} asked to undo it.",
+        requested_by=by.actor,
+        lease_token=0,
+        pre_state=action.pre_state,
+        undoes=action.id,
+        intended_at=now,
+        abandon_at=now + UNDO_GIVES_UP_AFTER,
+        rate_micros=action.rate_micros,
+        currency=action.currency,
+    )
+    session.add(putting_back)
+    session.flush()
+    audit.record(
+        session,
+        at=now,
+        actor=by.actor,
+        verb="undo",
+        object=f"action/{action.id}",
+        project=action.project,
+        details={"undo": putting_back.id, "resource": action.resource_id},
+    )
+    return putting_back
 
 
-def hold(session: Session, *, project: str | None, until: datetime | None, reason: str, by: Person, now: datetime) -> Hold:
+def hold(
+    session: Session, *, project: str | None, until: datetime | None, reason: str, by: Person, now: datetime
+) -> Hold:
     """Stop all acting at once, everywhere or in one project."""
-    raise NotImplementedError
+    if until is not None and until <= now:
+        raise NotPossible("InThePast", f"{until.isoformat()} is not in the future")
+    for before in _active(session, project, now):
+        before.lifted_at, before.lifted_by = now, by.actor  # the new one replaces it
+        session.add(before)
+    row = Hold(project=project, until=until, reason=reason, created_by=by.actor, created_at=now)
+    session.add(row)
+    session.flush()
+    audit.record(
+        session,
+        at=now,
+        actor=by.actor,
+        verb="hold",
+        object=f"hold/{row.id}",
+        project=project,
+        reason=reason,
+        details={"until": until.isoformat() if until else None},
+    )
+    return row
 
 
 def lift(session: Session, *, project: str | None, by: Person, now: datetime) -> list[Hold]:
     """End the active holds of that reach; every grace in it starts anew."""
-    raise NotImplementedError
+    lifted = _active(session, project, now)
+    for row in lifted:
+        row.lifted_at, row.lifted_by = now, by.actor
+        session.add(row)
+        audit.record(session, at=now, actor=by.actor, verb="lift", object=f"hold/{row.id}", project=project)
+    return lifted
+
+
+def _active(session: Session, project: str | None, now: datetime) -> list[Hold]:
+    rows = session.exec(select(Hold).where(col(Hold.lifted_at).is_(None))).all()
+    return [row for row in rows if row.project == project and (row.until is None or row.until > now)]
+
+
+def _must_be_active(finding: Finding) -> None:
+    if finding.closed_at is not None:
+        raise NotPossible("Ended", f"this finding ended ({finding.status}): {finding.status_reason}")
+
+
+def _afresh(finding: Finding) -> None:
+    """Whatever was warned, due, approved or asked for no longer counts."""
+    finding.episode += 1
+    finding.warned_at = finding.due_at = finding.approved_at = None
+    finding.approved_by = finding.stop_now_by = None
+
+
+def _note(session: Session, finding: Finding, verb: str, by: Person, now: datetime, *, reason: str = "", **more: str) -> None:
+    audit.record(
+        session,
+        at=now,
+        actor=by.actor,
+        verb=verb,
+        object=f"finding/{finding.id}",
+        project=finding.project,
+        reason=reason,
+        details={"resource": finding.resource_id, "policy": finding.policy, **more},
+    )

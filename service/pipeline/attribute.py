@@ -11,7 +11,7 @@ from datetime import datetime
 
 from providers.records import ResourceRecord
 from service.documents import Match, Project
-from service.pipeline.model import Known
+from service.model import Known
 
 OWNER_TAGS = ("owner", "created-by", "created_by", "createdby", "creator")
 """Tag keys that name a person, in this order, whatever their case."""

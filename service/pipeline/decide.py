@@ -15,8 +15,9 @@ from providers.records import Price, ResourceRef
 from service.documents import Exemption, Project
 from service.pipeline.attribute import attributed
 from service.pipeline.evaluate import Judged, judge
-from service.pipeline.meter import interval_cost, meter, whole_seconds
-from service.pipeline.model import Known, MeterChange, OpenInterval, SourceAnswer, Telemetry
+from service.money import SECONDS_PER_HOUR
+from service.pipeline.meter import meter
+from service.model import Known, MeterChange, Interval, SourceAnswer, Telemetry
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
 from service.pipeline.price import PriceFile, price_of
 from service.pipeline.reconcile import reconcile
@@ -37,10 +38,8 @@ class World:
     exemptions: Sequence[Exemption]
     standing: Standing
     limits: Limits
-    intervals: Mapping[str, OpenInterval]
-    """The meter's open intervals."""
-    metered: Mapping[str, int] = field(default_factory=dict)
-    """Micro-units of the closed intervals of each resource."""
+    intervals: Mapping[str, Interval]
+    """Each resource's latest meter interval."""
     prices: PriceFile = field(default_factory=PriceFile)
 
 
@@ -71,7 +70,7 @@ def decide(world: World, now: datetime) -> Ruling:
         merged.seen,
         world.telemetry,
         [in_force.policy for in_force in world.policies.values()],
-        _cost_to_date(world, now),
+        {key: interval.reached(now) // SECONDS_PER_HOUR for key, interval in world.intervals.items()},
         now,
     )
     planned = plan(
@@ -87,12 +86,3 @@ def decide(world: World, now: datetime) -> Ruling:
     )
     changed = frozenset(known.id for known in resources if world.known.get(known.id) != known)
     return Ruling(resources=resources, changed=changed, meter=changes, judged=judged, plan=planned)
-
-
-def _cost_to_date(world: World, now: datetime) -> dict[str, int]:
-    """Micro-units metered for each resource until now."""
-    costs = dict(world.metered)
-    for key, interval in world.intervals.items():
-        running = interval_cost(interval.base, interval.rate_micros, whole_seconds(interval.started_at, now))
-        costs[key] = costs.get(key, 0) + running
-    return costs

@@ -15,7 +15,7 @@ from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
 from providers.records import State
 from service.pipeline.activity import UNKNOWN, Activity, judge_activity
-from service.pipeline.model import Known, Telemetry
+from service.model import Known, Telemetry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from policies.resolve import Candidate, resolve
 from providers.records import Kind, State, Verb
 from service.documents import Exemption, Project
 from service.pipeline.evaluate import Judged
-from service.pipeline.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status
+from service.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status
 
 UNKNOWN_REPORTED_AFTER = timedelta(hours=6)
 """How long a running machine may be silent before its people are told so."""
@@ -280,12 +280,12 @@ class _Planner:
         """Each breach, each active finding, one step on."""
         touched: set[tuple[str, str]] = set()
         for name, in_force in self.policies.items():
-            verdicts = self.judged.judgement.verdicts(name)
-            for row in verdicts.breach:
+            outcome = self.judged.judgement.outcomes[name]
+            for row in outcome.breaches:
                 known = self._known_at(row)
                 touched.add((name, known.id))
                 self._breached(in_force, known, row)
-            for row in verdicts.unknown:
+            for row in outcome.unknown:
                 known = self._known_at(row)
                 touched.add((name, known.id))
                 self._unknown(in_force, known, row)
@@ -354,6 +354,8 @@ class _Planner:
             return finding
         if finding.status in (Status.EXEMPT, Status.SNOOZED):
             finding = _reopened(finding, "The quiet time is over.")
+        if finding.status is Status.REFUSED and finding.quiet_by == "recheck" and finding.stop_now_by is None:
+            return finding  # only a full description shows what forbids it; `reconsider` asks for one now and then
         anew = self._starts_anew(finding, in_force, known)
         if anew is not None:
             finding = replace(_reopened(finding, anew), project=known.project)
@@ -508,10 +510,11 @@ class _Planner:
     def choose(self) -> list[Intent]:
         """The acts to try now: due, approved, not held, one per resource, within each disruption budget."""
         due = [finding for finding in self.findings.values() if finding.status is Status.DUE]
-        busy = {act.resource_id for act in self.standing.acts}
+        in_flight = {f.resource_id for f in self.findings.values() if f.status is Status.ACTING}
         by_resource: dict[str, list[FindingState]] = {}
         for finding in due:
-            if finding.resource_id in busy and finding.stop_now_by is None and self._in_flight(finding.resource_id):
+            if finding.resource_id in in_flight:
+                self._put(replace(finding, status_reason="Another act on this resource is under way."))
                 continue
             waiting = self._waits(finding)
             if waiting is not None:
@@ -521,9 +524,6 @@ class _Planner:
         chosen = [self._one(findings) for findings in by_resource.values()]
         chosen.sort(key=lambda finding: (finding.stop_now_by is None, finding.due_at or self.now, finding.id))
         return self._within_budgets(chosen)
-
-    def _in_flight(self, resource_id: str) -> bool:
-        return any(f.resource_id == resource_id and f.status is Status.ACTING for f in self.findings.values())
 
     def _waits(self, finding: FindingState) -> str | None:
         """Why a due finding has to wait for a person, if it has to."""
@@ -580,7 +580,7 @@ class _Planner:
 
     def _budget_full(self, policy: BasePolicy, count: int, rate_sum: int, rate: int, known: Known) -> str | None:
         budget = policy.disruption_budget
-        in_scope = self.judged.judgement.verdicts(policy.name).in_scope
+        in_scope = self.judged.judgement.outcomes[policy.name].in_scope
         most = budget.max if isinstance(budget.max, int) else math.ceil(round(budget.max * in_scope, 9))
         if count >= most:
             return f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the hour."
@@ -633,11 +633,8 @@ class _Planner:
 
     def report_unknown(self) -> None:
         """Running machines that stay silent are told about, once per run; they are never acted on."""
-        speaking = [f.policy for f in self.policies.values() if f.policy.mode is not Mode.OBSERVE]
-        if not speaking or self.limits.ceiling is Mode.OBSERVE:
-            loud = False
-        else:
-            loud = True
+        speaking = any(in_force.policy.mode is not Mode.OBSERVE for in_force in self.policies.values())
+        loud = speaking and self.limits.ceiling is not Mode.OBSERVE
         for known in self.resources.values():
             if known.record.state is not State.RUNNING or not known.governed:
                 continue

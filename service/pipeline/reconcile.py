@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from providers.records import ResourceRecord, State, resource_id
-from service.pipeline.model import Known, SourceAnswer
+from service.model import Known, SourceAnswer
 
 _RUNNING = (State.RUNNING, State.PENDING)
 _HALTED = (State.STOPPED, State.SUSPENDED, State.STOPPING)

@@ -179,8 +179,8 @@ class Message:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenInterval:
-    """The meter's open interval of one resource."""
+class Interval:
+    """The meter's latest interval of one resource; open while `ended_at` is None."""
 
     resource_id: str
     project: str | None
@@ -192,6 +192,12 @@ class OpenInterval:
     started_at: datetime
     base: int
     """The resource's cumulative integer at `started_at`, micro-units × seconds per hour."""
+    ended_at: datetime | None = None
+
+    def reached(self, at: datetime) -> int:
+        """The cumulative integer at a moment within, or at the end when it has ended before."""
+        until = at if self.ended_at is None else min(at, self.ended_at)
+        return self.base + self.rate_micros * max(0, int((until - self.started_at).total_seconds()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,4 +207,4 @@ class MeterChange:
     resource_id: str
     closes: bool
     at: datetime
-    opened: OpenInterval | None
+    opened: Interval | None

@@ -1,0 +1,96 @@
+"""The providers of the sources in force, built when a source's document changes, and what they may do.
+
+The ceilings are composed here, once: below `enforce` a source's actuator is replaced by one that refuses to disturb
+anything, so that no mistake further up can act. Restoring what we stopped stays possible.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from policies.policy import Mode, lowest
+from providers import registry
+from providers.contract import Actuator, BuildContext, Provider
+from providers.errors import Misconfigured, ProviderError, Refused
+from providers.records import Fault, Kind, ResourceRecord, ResourceRef, Verb
+from service.documents import Source
+from service.secrets import MissingSecret, Secrets
+
+
+class CannotDisturb:
+    """An actuator below the ceiling: refuses every act, still restores."""
+
+    def __init__(self, inner: Actuator, ceiling: Mode) -> None:
+        self._inner = inner
+        self._ceiling = ceiling
+
+    def remember(self, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
+        return self._inner.remember(record, verb)
+
+    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+        raise Refused(f"the ceiling is {self._ceiling.value}: nothing may be disturbed")
+
+    def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
+        self._inner.restore(ref, remembered, request_id=request_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One source: its document and its provider, or why it could not be built."""
+
+    source: Source
+    provider: Provider | None
+    fault: Fault | None = None
+
+
+class Fleet:
+    """All sources in force."""
+
+    def __init__(self, *, secrets: Secrets, ceiling: Mode, now: Callable[[], datetime]) -> None:
+        self._secrets = secrets
+        self._ceiling = ceiling
+        self._now = now
+        self._members: dict[str, Member] = {}
+        self._lock = threading.Lock()
+
+    def update(self, sources: Mapping[str, Source]) -> Mapping[str, Member]:
+        """Build what is new or changed, retry what failed, drop what is gone."""
+        with self._lock:
+            self._members = {name: self._member(source) for name, source in sources.items()}
+            return self._members
+
+    def get(self, source: str) -> Provider | None:
+        member = self._members.get(source)
+        return None if member is None else member.provider
+
+    def verbs(self) -> dict[str, Mapping[Kind, frozenset[Verb]]]:
+        """Source → kind → what its provider can do."""
+        return {
+            name: member.provider.capabilities.verbs
+            for name, member in self._members.items()
+            if member.provider is not None and member.provider.actuator is not None
+        }
+
+    def _member(self, source: Source) -> Member:
+        before = self._members.get(source.name)
+        if before is not None and before.provider is not None and before.source == source:
+            return before
+        try:
+            config = registry.load(source.provider).Config.model_validate(self._secrets.reveal(source.config))
+            context = BuildContext(source=source.name, now=self._now)
+            built = registry.build(source.provider, config, context)
+        except ProviderError as error:
+            return Member(source=source, provider=None, fault=error.as_fault())
+        except (MissingSecret, ValueError) as error:
+            return Member(source=source, provider=None, fault=Misconfigured(self._secrets.mask(str(error))).as_fault())
+        return Member(source=source, provider=self._capped(built, source))
+
+    def _capped(self, provider: Provider, source: Source) -> Provider:
+        ceiling = lowest(self._ceiling, source.ceiling)
+        if provider.actuator is None or ceiling is Mode.ENFORCE:
+            return provider
+        return replace(provider, actuator=CannotDisturb(provider.actuator, ceiling))

@@ -1,0 +1,35 @@
+"""Decides which channels a message goes to. Pure.
+
+Owners and budget owners by mail, the project's and the policy's further channels, and the owner named on the machine
+when the address belongs to a domain the project already writes to (anyone may set a tag). When nobody is left, the
+installation's own `CURFEW_NOTIFY`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from service.documents import Project
+from service.model import Message
+
+
+def channels_for(message: Message, projects: Mapping[str, Project], fallback: Sequence[str]) -> tuple[str, ...]:
+    """Each channel once, people first."""
+    project = projects.get(message.project) if message.project else None
+    found: list[str] = []
+    if project is not None:
+        people = [*project.owners, *project.budget_owners]
+        found += [f"mail:{address}" for address in people]
+        domains = {_domain(address) for address in people}
+        owner = message.payload.get("resource", {}).get("owner") or ""
+        if "@" in owner and _domain(owner) in domains and " " not in owner:
+            found.append(f"mail:{owner}")
+        found += project.notify
+    found += message.policy_channels
+    if not found:
+        found += [f"mail:{entry}" if "@" in entry and "://" not in entry else entry for entry in fallback]
+    return tuple(dict.fromkeys(found))
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2].lower()

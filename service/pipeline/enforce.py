@@ -1,0 +1,377 @@
+"""Carries out what the plan wants, one target at a time: look again, claim the intent, call the cloud, keep the outcome.
+
+A crash at any instant leaves no double act and no lost act: the intent is stored under the lease's token before the
+call, and whoever finds an intent without an outcome reads the truth back from the cloud before doing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlmodel import Session, col, select
+
+from policies.policy import BasePolicy
+from providers.contract import Provider
+from providers.errors import NotFound, ProviderError
+from providers.records import ResourceRecord, State, Verb
+from service.fleet import Fleet, Member
+from service.model import ActionStatus, FindingState, Intent, Known, Status
+from service.pipeline import recheck
+from service.pipeline.plan import Limits, exemption_for, hold_for
+from service.pipeline.tell import told
+from service.store import actions, audit, findings, lease, resources
+from service.store.database import Database
+from service.store.documents import Documents, load
+from service.store.tables import Action, Finding
+
+log = structlog.get_logger()
+LOOK_AGAIN_AT_REFUSED = timedelta(hours=1)
+"""What only a full description shows (stop protection, spot request) is asked again this often."""
+LEAST_ABANDON = timedelta(minutes=10)
+"""An intent is given up after one grace, but not sooner than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hands:
+    """What acting needs, composed once per cycle."""
+
+    database: Database
+    fleet: Fleet
+    members: dict[str, Member]
+    limits: Limits
+    held: lease.Held
+    now: Callable[[], datetime]
+    fallback_channels: Sequence[str]
+
+
+def enforce(intents: Sequence[Intent], documents: Documents, hands: Hands) -> dict[str, int]:
+    """Every intent, each by itself; what goes wrong with one is kept with that one. Answers counts by outcome."""
+    counts: dict[str, int] = {}
+    for intent in intents:
+        try:
+            outcome = _one(intent, documents, hands)
+        except lease.LeaseLost:
+            raise
+        except Exception:
+            log.exception("an act failed in a way nobody foresaw", finding=intent.finding.id)
+            outcome = "unexpected"
+        counts[outcome] = counts.get(outcome, 0) + 1
+    return counts
+
+
+def resume(hands: Hands) -> int:
+    """Intents without an outcome: after a crash, a lost answer, or an undo somebody asked for. Answers how many."""
+    with hands.database.reading() as session:
+        waiting = [action for action in actions.in_flight(session) if action.status == ActionStatus.INTENDED]
+        documents = load(session)
+    for action in waiting:
+        try:
+            _resume_one(action, documents, hands)
+        except lease.LeaseLost:
+            raise
+        except Exception:
+            log.exception("an intent could not be resumed", action=action.id)
+    return len(waiting)
+
+
+def reconsider(documents: Documents, hands: Hands) -> None:
+    """Findings refused at a second look: ask again now and then whether what forbade acting is gone."""
+    now = hands.now()
+    with hands.database.reading() as session:
+        refused = [
+            (findings.state_of(row), resources.find(session, row.resource_id))
+            for row in session.exec(
+                select(Finding).where(
+                    col(Finding.status) == Status.REFUSED,
+                    col(Finding.quiet_by) == "recheck",
+                    col(Finding.quiet_until) <= now,
+                    col(Finding.closed_at).is_(None),
+                )
+            ).all()
+        ]
+    for finding, known in refused:
+        policy = documents.policies.get(finding.policy)
+        provider = hands.fleet.get(known.source) if known else None
+        if policy is None or known is None or provider is None:
+            continue
+        fresh = recheck.describe(known, provider)
+        forbidden = fresh.refusal or (fresh.record and recheck.forbidden(known, fresh.record, policy, hands.limits, now))
+        with hands.database.transaction() as session:
+            lease.check(session, hands.held)
+            row = session.get(Finding, finding.id)
+            if row is None or row.status != Status.REFUSED:
+                continue
+            if forbidden:
+                row.quiet_until, row.status_reason = now + LOOK_AGAIN_AT_REFUSED, forbidden
+            else:
+                row.quiet_until = row.quiet_by = None  # the plan reopens it, with a fresh warning
+            session.add(row)
+
+
+def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
+    """One intent from second look to outcome."""
+    known, finding = intent.resource, intent.finding
+    policy = documents.policies[finding.policy]
+    provider = hands.fleet.get(known.source)
+    if provider is None or provider.actuator is None:
+        return _not_done(finding, "its source cannot act just now", hands)
+    _renew(hands, provider)
+    fresh = recheck.look_again(
+        known,
+        policy,
+        provider=provider,
+        telemetry_members=hands.members,
+        projects=documents.projects,
+        limits=hands.limits,
+        asked_by_person=finding.stop_now_by is not None,
+        now=hands.now(),
+    )
+    if fresh.refusal is not None or fresh.record is None:
+        return _refused(finding, fresh, hands)
+    pre_state = provider.actuator.remember(fresh.record, Verb(intent.verb)) | _seen(fresh.record)
+    try:
+        with hands.database.transaction() as session:
+            _still_wanted(session, intent, known, policy, documents, hands)
+            action = actions.claim(
+                session,
+                intent,
+                held=hands.held,
+                pre_state=pre_state,
+                requested_by=finding.stop_now_by or "curfew",
+                abandon_after=max(policy.grace, LEAST_ABANDON),
+                now=hands.now(),
+            )
+            audit.record(
+                session,
+                at=hands.now(),
+                actor=finding.stop_now_by or "curfew",
+                verb=f"intend {intent.verb}",
+                object=f"resource/{known.id}",
+                project=known.project,
+                reason=intent.reason,
+                details={"action": action.id, "finding": finding.id, "policy": finding.policy},
+            )
+    except actions.NotClaimed as why:
+        return _not_done(finding, str(why), hands)
+    return _call(action, known, provider, hands)
+
+
+def _still_wanted(
+    session: Session, intent: Intent, known: Known, policy: BasePolicy, planned: Documents, hands: Hands
+) -> None:
+    """Policies and exemptions may have changed since the plan was made: whoever objected in time is heard."""
+    documents = load(session)
+    if documents.policies.get(policy.name) != policy:
+        raise actions.NotClaimed("its policy was changed a moment ago")
+    if documents.sources.get(known.source) != planned.sources.get(known.source):
+        raise actions.NotClaimed("its source was changed a moment ago")
+    exemption = exemption_for(known, policy.name, tuple(documents.exemptions.values()), hands.now())
+    if exemption is not None:
+        raise actions.NotClaimed(f"it was exempted a moment ago: {exemption.reason}")
+    if session.exec(
+        select(Action.id).where(
+            col(Action.resource_id) == known.id,
+            col(Action.status).in_([ActionStatus.INTENDED.value, ActionStatus.TAKEN.value]),
+        )
+    ).first():
+        raise actions.NotClaimed("another act on it is under way")
+
+
+def _call(action: Action, known: Known, provider: Provider, hands: Hands) -> str:
+    """The call itself, with no transaction open, and its outcome."""
+    assert provider.actuator is not None
+    _renew(hands, provider)
+    try:
+        if action.undoes is not None:
+            provider.actuator.restore(known.record.ref, action.pre_state, request_id=action.id)
+        else:
+            provider.actuator.act(known.record.ref, Verb(action.verb), request_id=action.id)
+    except ProviderError as error:
+        if error.retry:  # what happened is not known: the next look reads the truth back
+            return _keep(action, known, hands, status=ActionStatus.INTENDED, error=error.sentence)
+        return _keep(action, known, hands, status=ActionStatus.FAILED, error=error.sentence)
+    return _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
+
+
+def _keep(action: Action, known: Known, hands: Hands, *, status: ActionStatus, error: str | None) -> str:
+    """The outcome of a call, in one transaction with what follows from it."""
+    now = hands.now()
+    with hands.database.transaction() as session:
+        lease.check(session, hands.held)
+        row = session.get(Action, action.id)
+        assert row is not None
+        row.attempts += 1
+        row.error = error
+        row.status = status.value
+        if status is ActionStatus.TAKEN:
+            row.taken_at = now
+        elif status is ActionStatus.FAILED:
+            _after_failure(session, row, known, hands, error or "")
+        session.add(row)
+        if status is not ActionStatus.INTENDED:
+            audit.record(
+                session,
+                at=now,
+                actor="curfew",
+                verb=f"{row.verb} {status.value}",
+                object=f"resource/{row.resource_id}",
+                project=row.project,
+                reason=error or row.reason,
+                details={"action": row.id, "finding": row.finding_id},
+            )
+    return status.value
+
+
+def _after_failure(session: Session, row: Action, known: Known, hands: Hands, error: str) -> None:
+    """A stop that the cloud refused: its finding says so and is looked at again later; people are told."""
+    finding = session.get(Finding, row.finding_id) if row.finding_id else None
+    if finding is not None and row.undoes is None:
+        finding.status = Status.REFUSED.value
+        finding.status_reason = f"The cloud refused: {error}"
+        finding.quiet_by, finding.quiet_until = "recheck", hands.now() + LOOK_AGAIN_AT_REFUSED
+        finding.stop_now_by = None
+        session.add(finding)
+    told(session, "failed", row, known, hands.fallback_channels, hands.now())
+
+
+def _resume_one(action: Action, documents: Documents, hands: Hands) -> None:
+    """An intent without an outcome: read the truth, then finish, repeat or abandon it."""
+    with hands.database.reading() as session:
+        known = resources.find(session, action.resource_id)
+    provider = hands.fleet.get(action.source)
+    if known is None or provider is None or provider.inventory is None or provider.actuator is None:
+        if action.abandon_at <= hands.now():
+            _abandon(action, "its source can no longer be reached", hands)
+        return
+    _renew(hands, provider)
+    try:
+        record = provider.inventory.describe(known.record.ref)
+    except NotFound:
+        _abandon(action, "the resource no longer exists", hands)
+        return
+    except ProviderError as error:
+        if action.abandon_at <= hands.now():
+            _abandon(action, f"it could not be read back: {error.sentence}", hands)
+        return
+    if _took_effect(action, record):
+        _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
+    elif action.abandon_at <= hands.now():
+        _abandon(action, action.error or "it did not take effect in time", hands)
+    elif action.undoes is not None:
+        _call(action, known, provider, hands)
+    else:
+        _try_again(action, known, record, documents, provider, hands)
+
+
+def _try_again(
+    action: Action, known: Known, record: ResourceRecord, documents: Documents, provider: Provider, hands: Hands
+) -> None:
+    """The call was never made, or had no effect: only if everything that allowed it still holds."""
+    policy = documents.policies.get(action.policy or "")
+    why = None
+    if policy is None:
+        why = "its policy no longer exists"
+    elif _seen(record) != {key: action.pre_state.get(key) for key in _seen(record)}:
+        why = "it was restarted or changed in the meantime"
+    else:
+        with hands.database.reading() as session:
+            hold = hold_for(action.project, findings.active_holds(session, hands.now()))
+        exemption = exemption_for(known, policy.name, tuple(documents.exemptions.values()), hands.now())
+        if hold is not None or exemption is not None:
+            why = f"it is held or exempt now: {(hold or exemption).reason}"  # type: ignore[union-attr]
+        else:
+            fresh = recheck.look_again(
+                known,
+                policy,
+                provider=provider,
+                telemetry_members=hands.members,
+                projects=documents.projects,
+                limits=hands.limits,
+                asked_by_person=action.requested_by != "curfew",
+                now=hands.now(),
+            )
+            why = fresh.refusal
+    if why is not None:
+        _abandon(action, why, hands)
+    else:
+        _call(action, known, provider, hands)
+
+
+def _abandon(action: Action, why: str, hands: Hands) -> None:
+    """Give an intent up; its finding starts anew."""
+    now = hands.now()
+    with hands.database.transaction() as session:
+        lease.check(session, hands.held)
+        row = session.get(Action, action.id)
+        if row is None or row.status != ActionStatus.INTENDED:
+            return
+        row.status, row.error = ActionStatus.ABANDONED.value, why
+        session.add(row)
+        finding = session.get(Finding, row.finding_id) if row.finding_id else None
+        if finding is not None and finding.status == Status.ACTING:
+            finding.status = Status.OPEN.value
+            finding.status_reason = f"The act was abandoned: {why}."
+            finding.episode += 1
+            finding.warned_at = finding.due_at = finding.approved_at = None
+            finding.stop_now_by = None
+            session.add(finding)
+        audit.record(
+            session,
+            at=now,
+            actor="curfew",
+            verb=f"abandon {row.verb}",
+            object=f"resource/{row.resource_id}",
+            project=row.project,
+            reason=why,
+            details={"action": row.id, "finding": row.finding_id},
+        )
+
+
+def _took_effect(action: Action, record: ResourceRecord) -> bool:
+    """Does the cloud already show what the action wanted?"""
+    halted = record.state in (State.STOPPING, State.STOPPED, State.SUSPENDED, State.TERMINATED)
+    if action.undoes is not None:
+        return record.state in (State.RUNNING, State.PENDING)
+    return halted
+
+
+def _seen(record: ResourceRecord) -> dict[str, str | None]:
+    """What tells this run of a machine from its next one."""
+    return {
+        "seen_state": record.state.value,
+        "seen_launched_at": record.launched_at.isoformat() if record.launched_at else None,
+    }
+
+
+def _refused(finding: FindingState, fresh: recheck.Fresh, hands: Hands) -> str:
+    """A second look said no: forbidden things rest as refused, a changed world is left to the next cycle."""
+    why = fresh.refusal or "it could not be described"
+    if not fresh.forbidden:
+        return _not_done(finding, why, hands)
+    with hands.database.transaction() as session:
+        row = session.get(Finding, finding.id)
+        if row is not None and row.status == Status.DUE:
+            row.status, row.status_reason = Status.REFUSED.value, why
+            row.quiet_by, row.quiet_until = "recheck", hands.now() + LOOK_AGAIN_AT_REFUSED
+            row.stop_now_by = None
+            session.add(row)
+    return "refused"
+
+
+def _not_done(finding: FindingState, why: str, hands: Hands) -> str:
+    """Nothing was done, and the reason is kept."""
+    with hands.database.transaction() as session:
+        row = session.get(Finding, finding.id)
+        if row is not None and row.status == Status.DUE:
+            row.status_reason = f"Looked again right before acting, and nothing was done: {why}."
+            session.add(row)
+    return "not done"
+
+
+def _renew(hands: Hands, provider: Provider) -> None:
+    """No call is started whose time-out exceeds what is left of the lease."""
+    with hands.database.transaction() as session:
+        lease.renew(session, hands.held, at_least=timedelta(seconds=2 * provider.capabilities.act_timeout_seconds))

@@ -1,0 +1,119 @@
+"""Looks again right before acting: a fresh description, fresh activity, protection, project. Anything changed: no act.
+
+Reads from the cloud, changes nothing. It judges with the same `judge` as the cycle, on one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from policies.decision import Verdict
+from policies.policy import BasePolicy
+from providers.contract import Provider
+from providers.errors import NotFound, ProviderError
+from providers.records import ResourceRecord, Series, Signal, State, resource_id
+from service.documents import Project
+from service.fleet import Member
+from service.pipeline.attribute import attribute
+from service.pipeline.evaluate import judge, longest_window
+from service.model import Known, Telemetry
+from service.pipeline.plan import Limits, why_not
+from service.pipeline.samples import merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """What a second look found: the resource as it is now, or why nothing may be done."""
+
+    record: ResourceRecord | None
+    refusal: str | None = None
+    forbidden: bool = False
+    """True when a protection, precondition or loss forbids it, rather than the world having moved on."""
+
+
+def look_again(
+    known: Known,
+    policy: BasePolicy,
+    *,
+    provider: Provider,
+    telemetry_members: Mapping[str, Member],
+    projects: Mapping[str, Project],
+    limits: Limits,
+    asked_by_person: bool,
+    now: datetime,
+) -> Fresh:
+    """May we still act on this resource for this policy, this very moment?"""
+    described = describe(known, provider)
+    if described.record is None or described.refusal is not None:
+        return described
+    record = described.record
+    after = replace(known, record=record)
+    if why := forbidden(known, record, policy, limits, now):
+        return Fresh(record=record, refusal=why, forbidden=True)
+    project = attribute(record, known.source, projects).project
+    if project != known.project:
+        return _moved(record, f"its project is {project or 'none'} now, it was {known.project or 'none'}")
+    if record.state is not State.RUNNING:
+        return _moved(record, f"it is {record.state.value} now")
+    if record.launched_at != known.record.launched_at:
+        return _moved(record, "it was restarted in the meantime")
+    if asked_by_person:
+        return Fresh(record=record)
+    telemetry = sampled_now(after, policy, telemetry_members, now)
+    judged = judge([after], frozenset({known.id}), telemetry, [policy], {}, now)
+    decision = judged.judgement.decision(policy.name, 0)
+    if decision.verdict is not Verdict.BREACH:
+        return _moved(record, f"a second look says {decision.verdict.value.replace('_', ' ')}: {decision.reason}")
+    return Fresh(record=record)
+
+
+def forbidden(known: Known, record: ResourceRecord, policy: BasePolicy, limits: Limits, now: datetime) -> str | None:
+    """What of a fresh description forbids acting, if anything."""
+    return why_not(replace(known, record=record), policy, limits, now)
+
+
+def describe(known: Known, provider: Provider) -> Fresh:
+    """One resource read back from its cloud, in full and still the same incarnation."""
+    if provider.inventory is None:
+        return Fresh(record=None, refusal="its source has no inventory")
+    try:
+        record = provider.inventory.describe(known.record.ref)
+    except NotFound:
+        return Fresh(record=None, refusal="it no longer exists")
+    except ProviderError as error:
+        return Fresh(record=None, refusal=f"it could not be described: {error.sentence}")
+    if resource_id(record.ref, record.incarnation) != known.id:
+        return Fresh(record=record, refusal="another resource has taken its name")
+    if not record.fully_described:
+        return Fresh(record=record, refusal="its cloud did not describe it in full")
+    return Fresh(record=record)
+
+
+def sampled_now(known: Known, policy: BasePolicy, members: Mapping[str, Member], now: datetime) -> Telemetry:
+    """Samples of one resource asked for right now, past every memory. What fails is simply not there: unknown."""
+    start = now - longest_window([policy])
+    series: dict[tuple[str, Signal], Series] = {}
+    ambiguous = False
+    for name, member in members.items():
+        provider = member.provider
+        if provider is None or provider.telemetry is None or (provider.inventory is not None and name != known.source):
+            continue
+        try:
+            answer = provider.telemetry.samples([known.record], start=start, end=now)
+        except ProviderError:
+            continue
+        ambiguous = ambiguous or known.record.ref in answer.ambiguous
+        for one in answer.series:
+            if one.ref == known.record.ref:
+                key = (one.device, one.signal)
+                series[key] = merged(series.get(key), one)
+    return Telemetry(
+        series={known.id: tuple(series.values())},
+        ambiguous=frozenset({known.id}) if ambiguous else frozenset(),
+    )
+
+
+def _moved(record: ResourceRecord, why: str) -> Fresh:
+    return Fresh(record=record, refusal=why)

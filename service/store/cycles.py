@@ -1,0 +1,34 @@
+"""Cycles as rows: what each step did and how long it took, for the person who asks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from service.store.tables import Cycle
+
+KEPT = 1000
+"""Older reports are dropped; what they did lives on in findings, actions and the audit log."""
+
+
+def start(session: Session, *, cycle_id: str, requested_by: str, now: datetime) -> None:
+    session.merge(Cycle(id=cycle_id, started_at=now, requested_by=requested_by))
+
+
+def finish(
+    session: Session, cycle_id: str, *, steps: list[Any], sources: list[Any], error: str | None, now: datetime
+) -> None:
+    row = session.get(Cycle, cycle_id)
+    if row is None:
+        return
+    row.finished_at, row.steps, row.sources, row.error = now, steps, sources, error
+    session.add(row)
+    old = session.exec(select(Cycle).order_by(col(Cycle.started_at).desc()).offset(KEPT)).all()
+    for one in old:
+        session.delete(one)
+
+
+def last(session: Session) -> Cycle | None:
+    return session.exec(select(Cycle).order_by(col(Cycle.started_at).desc()).limit(1)).first()

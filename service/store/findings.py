@@ -1,0 +1,86 @@
+"""Findings, holds and past acts as rows and as the values the plan works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime, timedelta
+
+from sqlmodel import Session, col, or_, select
+
+from service.model import ActionStatus, ActiveHold, FindingState, PastAct, Status
+from service.store.tables import Action, Finding, Hold, Resource
+
+DISRUPTION_WINDOW = timedelta(hours=1)
+"""Disruption budgets and the breaker count what was disturbed within this."""
+_COUNTING = (ActionStatus.INTENDED, ActionStatus.TAKEN, ActionStatus.VERIFIED, ActionStatus.UNDONE)
+
+
+def load_active(session: Session) -> list[FindingState]:
+    """Findings that have not ended."""
+    rows = session.exec(select(Finding).where(col(Finding.closed_at).is_(None))).all()
+    return [state_of(row) for row in rows]
+
+
+def load_dismissed(session: Session) -> list[FindingState]:
+    """Findings a person ended while the breach went on; a set `quiet_until` says the breach has ended since."""
+    rows = session.exec(
+        select(Finding).where(col(Finding.status) == Status.DISMISSED, col(Finding.quiet_until).is_(None))
+    ).all()
+    return [state_of(row) for row in rows]
+
+
+def save(session: Session, findings: Iterable[FindingState]) -> None:
+    """Write these as they are now."""
+    for finding in findings:
+        session.merge(Finding(**{**asdict(finding), "status": finding.status.value, "evidence": dict(finding.evidence)}))
+
+
+def state_of(row: Finding) -> FindingState:
+    values = {name: getattr(row, name) for name in FindingState.__dataclass_fields__}
+    return FindingState(**{**values, "status": Status(row.status)})
+
+
+def recent_acts(session: Session, now: datetime) -> list[PastAct]:
+    """Acts in flight or of the last hour, undos apart."""
+    rows = session.exec(
+        select(Action, Resource)
+        .join(Resource, col(Resource.id) == col(Action.resource_id))
+        .where(
+            col(Action.undoes).is_(None),
+            col(Action.status).in_([status.value for status in _COUNTING]),
+            or_(
+                col(Action.intended_at) > now - DISRUPTION_WINDOW,
+                col(Action.status).in_([ActionStatus.INTENDED.value, ActionStatus.TAKEN.value]),
+            ),
+        )
+    ).all()
+    return [
+        PastAct(
+            policy=action.policy,
+            resource_id=action.resource_id,
+            gpus=resource.gpu_count * resource.gpu_share,
+            rate_micros=action.rate_micros or 0,
+        )
+        for action, resource in rows
+    ]
+
+
+def active_holds(session: Session, now: datetime) -> list[ActiveHold]:
+    """Holds in force, the widest first."""
+    rows = session.exec(select(Hold).where(col(Hold.lifted_at).is_(None)).order_by(col(Hold.project))).all()
+    return [
+        ActiveHold(id=row.id, project=row.project, reason=row.reason, until=row.until)
+        for row in sorted(rows, key=lambda row: row.project or "")
+        if row.until is None or row.until > now
+    ]
+
+
+def holds_ended(session: Session, now: datetime) -> dict[str | None, datetime]:
+    """Project (None: everywhere) → when its last hold ended, by lifting or by time."""
+    ended: dict[str | None, datetime] = {}
+    for row in session.exec(select(Hold)).all():
+        end = row.lifted_at or row.until
+        if end is not None and end <= now:
+            ended[row.project] = max(end, ended.get(row.project, end))
+    return ended

@@ -1,0 +1,77 @@
+"""Messages waiting to be delivered: queued in the transaction that makes them true, sent at least once later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlmodel import Session, col, select
+
+from service.model import Message
+from service.store.tables import Outbox, new_id
+
+GIVE_UP_AFTER = timedelta(days=2)
+"""A message that no channel took for so long has no reader any more."""
+FIRST_RETRY = timedelta(seconds=30)
+LONGEST_RETRY = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addressed:
+    """A message and one channel it goes to."""
+
+    message: Message
+    channel: str
+    channel_kind: str
+
+
+def queue(session: Session, addressed: Iterable[Addressed], now: datetime) -> None:
+    """Queue each once: its Message-ID is built from what it is about and to whom it goes."""
+    wanted = {f"{entry.message.key}:{entry.channel}": entry for entry in addressed}
+    if not wanted:
+        return
+    there = set(session.exec(select(Outbox.message_id).where(col(Outbox.message_id).in_(list(wanted)))).all())
+    session.add_all(
+        Outbox(
+            id=new_id(),
+            message_id=message_id,
+            kind=entry.message.kind,
+            finding_id=entry.message.finding_id,
+            episode=entry.message.episode,
+            action_id=entry.message.action_id,
+            channel=entry.channel,
+            channel_kind=entry.channel_kind,
+            payload=dict(entry.message.payload),
+            created_at=now,
+            next_try_at=now,
+        )
+        for message_id, entry in wanted.items()
+        if message_id not in there
+    )
+
+
+def pending(session: Session, now: datetime, *, limit: int = 500) -> list[Outbox]:
+    """What should be tried now, oldest first."""
+    return list(
+        session.exec(
+            select(Outbox)
+            .where(col(Outbox.status) == "pending", col(Outbox.next_try_at) <= now)
+            .order_by(col(Outbox.created_at), col(Outbox.id))
+            .limit(limit)
+        ).all()
+    )
+
+
+def delivered(row: Outbox, now: datetime) -> None:
+    row.status, row.delivered_at, row.error, row.attempts = "delivered", now, None, row.attempts + 1
+
+
+def failed(row: Outbox, error: str, now: datetime) -> None:
+    """Try again later, less and less often, until it is given up."""
+    row.attempts += 1
+    row.error = error
+    if now - row.created_at > GIVE_UP_AFTER:
+        row.status = "failed"
+        return
+    row.next_try_at = now + min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(row.attempts - 1, 10))

@@ -1,0 +1,212 @@
+"""Resources and sources as rows, and as the plain values the pipeline works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from providers.records import (
+    Blocker,
+    CapacityType,
+    Kind,
+    Loss,
+    LossName,
+    Price,
+    Protection,
+    ResourceRecord,
+    ResourceRef,
+    State,
+    Verb,
+)
+from service.model import Known, SourceAnswer
+from service.store.tables import Resource, SourceState
+
+
+def load_known(session: Session) -> dict[str, Known]:
+    """Every resource that has not ended, by id."""
+    rows = session.exec(select(Resource).where(col(Resource.ended_at).is_(None))).all()
+    return {row.id: known_of(row) for row in rows}
+
+
+def find(session: Session, resource_id: str) -> Known | None:
+    """One resource, ended or not."""
+    row = session.get(Resource, resource_id)
+    return None if row is None else known_of(row)
+
+
+def save(session: Session, resources: Iterable[Known]) -> None:
+    """Write these as they are now; only changed ones are handed in."""
+    for known in resources:
+        session.merge(row_of(known))
+
+
+def known_of(row: Resource) -> Known:
+    """A row as a value."""
+    price = None
+    if row.running_rate_micros is not None and row.currency is not None:
+        price = Price(rate_micros=row.running_rate_micros, currency=row.currency, source=row.price_source or "")
+    return Known(
+        id=row.id,
+        source=row.source,
+        record=ResourceRecord(
+            ref=ResourceRef(
+                provider=row.provider,
+                account=row.account,
+                region=row.region,
+                kind=Kind(row.kind),
+                external_id=row.external_id,
+            ),
+            incarnation=row.incarnation,
+            name=row.name,
+            zone=row.zone,
+            sku=row.sku,
+            gpu_vendor=row.gpu_vendor,
+            gpu_model=row.gpu_model,
+            gpu_count=row.gpu_count,
+            gpu_share=row.gpu_share,
+            gpu_memory_mib=row.gpu_memory_mib,
+            capacity_type=CapacityType(row.capacity_type),
+            state=State(row.state),
+            launched_at=row.launched_at,
+            created_at=row.created_at,
+            tags=row.tags,
+            managed_by=row.managed_by,
+            protections=tuple(_protection(entry) for entry in row.protections),
+            blockers=tuple(Blocker(**{**entry, "verb": Verb(entry["verb"])}) for entry in row.blockers),
+            losses=tuple(
+                Loss(**{**entry, "verb": Verb(entry["verb"]), "name": LossName(entry["name"])}) for entry in row.losses
+            ),
+        ),
+        first_seen=row.first_seen,
+        state_since=row.state_since,
+        started_at=row.started_at,
+        restarted_at=row.restarted_at,
+        protected_since=row.protected_since,
+        missing_since=row.missing_since,
+        ended_at=row.ended_at,
+        orphaned_at=row.orphaned_at,
+        project=row.project,
+        project_since=row.project_since,
+        owner=row.owner,
+        price=price,
+    )
+
+
+def row_of(known: Known) -> Resource:
+    """A value as a row."""
+    record = known.record
+    return Resource(
+        id=known.id,
+        source=known.source,
+        provider=record.ref.provider,
+        account=record.ref.account,
+        region=record.ref.region,
+        zone=record.zone,
+        kind=record.ref.kind.value,
+        external_id=record.ref.external_id,
+        incarnation=record.incarnation,
+        name=record.name,
+        sku=record.sku,
+        gpu_vendor=record.gpu_vendor,
+        gpu_model=record.gpu_model,
+        gpu_count=record.gpu_count,
+        gpu_share=record.gpu_share,
+        gpu_memory_mib=record.gpu_memory_mib,
+        capacity_type=record.capacity_type.value,
+        state=record.state.value,
+        state_since=known.state_since,
+        launched_at=record.launched_at,
+        created_at=record.created_at,
+        tags=dict(record.tags),
+        managed_by=record.managed_by,
+        protections=[_plain(asdict(entry)) for entry in record.protections],
+        protected_since=known.protected_since,
+        blockers=[_plain(asdict(entry)) for entry in record.blockers],
+        losses=[_plain(asdict(entry)) for entry in record.losses],
+        project=known.project,
+        project_since=known.project_since,
+        owner=known.owner,
+        rate_micros=known.rate_micros,
+        running_rate_micros=known.price.rate_micros if known.price else None,
+        currency=known.price.currency if known.price else None,
+        price_source=known.price.source if known.price else None,
+        first_seen=known.first_seen,
+        started_at=known.started_at,
+        restarted_at=known.restarted_at,
+        missing_since=known.missing_since,
+        ended_at=known.ended_at,
+        orphaned_at=known.orphaned_at,
+    )
+
+
+def _protection(entry: Mapping[str, Any]) -> Protection:
+    until = entry.get("until")
+    return Protection(
+        source=entry["source"],
+        sentence=entry["sentence"],
+        until=datetime.fromisoformat(until) if until else None,
+    )
+
+
+def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-ready: times as ISO text, enums as words."""
+    return {
+        key: value.isoformat() if isinstance(value, datetime) else getattr(value, "value", value)
+        for key, value in entry.items()
+    }
+
+
+def identities(session: Session) -> dict[str, str]:
+    """Source → who it was when it first answered."""
+    rows = session.exec(select(SourceState)).all()
+    return {row.source: row.identity for row in rows if row.identity is not None}
+
+
+def save_answers(session: Session, answers: Sequence[SourceAnswer], now: datetime) -> None:
+    """How each source did in this look."""
+    for answer in answers:
+        row = session.get(SourceState, answer.source) or SourceState(source=answer.source)
+        row.attempted_at = now
+        row.fault = fault_of(answer)
+        row.parts = []
+        if answer.answer is not None:
+            row.identity = row.identity or answer.answer.identity
+            row.parts = [_plain_part(part) for part in answer.answer.parts]
+            if answer.answer.complete and not answer.identity_changed:
+                row.succeeded_at = now
+        session.add(row)
+
+
+def fault_of(answer: SourceAnswer) -> dict[str, Any] | None:
+    """Why a source gave nothing usable, as JSON, or None."""
+    if answer.identity_changed and answer.answer is not None:
+        return {
+            "code": "IdentityChanged",
+            "sentence": f"it answers as {answer.answer.identity}, but it was {answer.identity}; nothing of it is believed",
+            "permission": None,
+        }
+    return None if answer.fault is None else asdict(answer.fault)
+
+
+def report_of(answer: SourceAnswer) -> dict[str, Any]:
+    """One source's line in a cycle's report."""
+    usable = answer.answer is not None and not answer.identity_changed
+    return {
+        "source": answer.source,
+        "complete": usable and answer.answer is not None and answer.answer.complete,
+        "resources": len(answer.answer.records) if answer.answer is not None else 0,
+        "parts": [_plain_part(part) for part in answer.answer.parts] if answer.answer is not None else [],
+        "fault": fault_of(answer),
+    }
+
+
+def _plain_part(part: Any) -> dict[str, Any]:
+    return {
+        "part": part.part,
+        "complete": part.complete,
+        "fault": None if part.fault is None else asdict(part.fault),
+    }
