@@ -8,34 +8,45 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter
-from pytimeparse import parse as parse_words
+from pytimeparse.timeparse import timeparse as parse_words
 
 MICROS = 1_000_000
+MAX_MICROS = 2**63 - 1
+"""What a database column holds: about nine million million units of money."""
+MAX_DURATION = timedelta(days=3660)
+"""Ten years; whoever writes more has slipped, and dates would run over."""
 _ISO = TypeAdapter(timedelta)
+_EXACTLY = Context(traps=[Inexact, InvalidOperation, Overflow])
+"""Rounds nothing silently: what six decimals cannot hold is an error."""
 
 
 def parse_duration(value: Any) -> timedelta:
     """`45m`, `1h30m`, `2d`, `PT45M` → timedelta of whole seconds. A bare number is refused: 45 what?"""
     if isinstance(value, timedelta):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("a duration is written with its unit, like 45m, 1h30m or PT45M")
-    text = value.strip()
-    if text.upper().startswith("P"):
-        try:
-            found = _ISO.validate_python(text.upper())
-        except ValueError:
-            found = None
+        found: timedelta | None = value
+    elif isinstance(value, str):
+        found = _read_duration(value.strip())
     else:
-        seconds = None if re.fullmatch(r"[\d.:]*", text) else parse_words(text)
-        found = None if seconds is None else timedelta(seconds=seconds)
+        raise ValueError("a duration is written with its unit, like 45m, 1h30m or PT45M")
     if found is None or found < timedelta(0) or found.microseconds:
         raise ValueError(f"{value!r} is no duration; write it like 45m, 1h30m or PT45M, in whole seconds")
+    if found > MAX_DURATION:
+        raise ValueError(f"{value!r} is longer than {MAX_DURATION.days} days")
     return found
+
+
+def _read_duration(text: str) -> timedelta | None:
+    try:
+        if text.upper().startswith("P"):
+            return _ISO.validate_python(text.upper())
+        seconds = None if re.fullmatch(r"[\d.:]*", text) else parse_words(text)
+        return None if seconds is None else timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        return None
 
 
 def format_duration(value: timedelta) -> str:
@@ -66,12 +77,13 @@ def format_share(value: float) -> str:
 def parse_amount(value: Any) -> int:
     """`200`, `"199.95"` → micro-units, exactly. More than six decimals or a non-number is refused."""
     try:
-        amount = Decimal(str(value)) * MICROS
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if isinstance(value, bool) or not amount.is_finite() or amount != amount.to_integral_value() or amount < 0:
+        micros = _EXACTLY.multiply(Decimal(str(value)), MICROS).to_integral_exact(context=_EXACTLY)
+        exact = not isinstance(value, bool) and 0 <= micros <= MAX_MICROS
+    except ArithmeticError:
+        exact = False
+    if not exact:
         raise ValueError(f"{value!r} is no amount of money; write a number like 200 or 199.95")
-    return int(amount)
+    return int(micros)
 
 
 def format_amount(micros: int) -> str:
