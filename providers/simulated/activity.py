@@ -6,7 +6,7 @@ Small scripts that combine: `Until(moment=…, first=Busy(), then=Idle())`. Turn
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
@@ -129,10 +129,16 @@ class Serving:
     """An inference server: the model stays loaded, a request comes now and then and takes a minute."""
 
     every: timedelta
+    at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    """When one of the requests comes; the others follow and precede it."""
     memory: float = 0.8
 
+    @cached_property
+    def _phase(self) -> int:
+        return int(self.at.timestamp() % self.every.total_seconds())
+
     def __call__(self, device: int, second: int) -> Load | None:
-        served, since = divmod(second, int(self.every.total_seconds()))
+        served, since = divmod(second - self._phase, int(self.every.total_seconds()))
         return Load(0.35 if since < 60 else 0.0, self.memory, served)
 
 

@@ -127,7 +127,7 @@ def _aws_machines() -> Iterator[Machine]:
     yield _machine(
         "chat-rare",
         "g6e.12xlarge",
-        Serving(every=timedelta(hours=5)),
+        Serving(every=timedelta(hours=5), at=START + timedelta(hours=4)),
         project="assistants",
         owner="jonas",
         region="eu-west-1",
@@ -359,7 +359,14 @@ def _workloads() -> Iterator[Machine]:
         ),
         ("vision", "Job", "ablation-18", "nvidia-a100-80gb-x4", Busy(seed=92), "quang"),
         ("assistants", "Deployment", "chat", "nvidia-l4-x2", Busy(level=0.5, seed=93), "jonas"),
-        ("assistants", "Deployment", "chat-canary", "nvidia-l4-x1", Serving(every=timedelta(hours=6)), "jonas"),
+        (
+            "assistants",
+            "Deployment",
+            "chat-canary",
+            "nvidia-l4-x1",
+            Serving(every=timedelta(hours=6), at=START + timedelta(hours=2)),
+            "jonas",
+        ),
         ("assistants", "StatefulSet", "embeddings", "nvidia-l4-x2", Busy(level=0.45, seed=94), "jonas"),
         (
             "labels",
