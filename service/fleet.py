@@ -63,6 +63,10 @@ class Fleet:
             self._members = {name: self._member(source) for name, source in sources.items()}
             return self._members
 
+    @property
+    def members(self) -> Mapping[str, Member]:
+        return self._members
+
     def get(self, source: str) -> Provider | None:
         member = self._members.get(source)
         return None if member is None else member.provider

@@ -44,7 +44,9 @@ def snooze(session: Session, finding: Finding, *, until: datetime, reason: str, 
     if until <= now:
         raise NotPossible("InThePast", f"{until.isoformat()} is not in the future")
     if until > now + LONGEST_SNOOZE:
-        raise NotPossible("TooLong", f"a snooze lasts at most {LONGEST_SNOOZE.days} days; write an exemption for longer")
+        raise NotPossible(
+            "TooLong", f"a snooze lasts at most {LONGEST_SNOOZE.days} days; write an exemption for longer"
+        )
     _afresh(finding)
     finding.status = Status.SNOOZED.value
     finding.quiet_until, finding.quiet_by = until, by.actor
@@ -194,7 +196,9 @@ def _afresh(finding: Finding) -> None:
     finding.approved_by = finding.stop_now_by = None
 
 
-def _note(session: Session, finding: Finding, verb: str, by: Person, now: datetime, *, reason: str = "", **more: str) -> None:
+def _note(
+    session: Session, finding: Finding, verb: str, by: Person, now: datetime, *, reason: str = "", **more: str
+) -> None:
     audit.record(
         session,
         at=now,

@@ -1,16 +1,68 @@
-"""What a running Curfew is made of, composed once at start-up: settings, clock, database, secrets.
+"""What a running Curfew is made of, composed once at start-up.
 
 Everything that serves a request or runs a cycle is handed this value; nothing reaches for globals.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from service.clock import Clock
+from policies.policy import Mode
+from service.clock import AcceleratedClock, Clock, RealClock
+from service.fleet import Fleet
+from service.model import Known
+from service.notify.channels import Channels
+from service.notify.links import Links
+from service.pipeline.evaluate import Judged
+from service.pipeline.notify import Post
+from service.pipeline.plan import InForce, Limits
+from service.pipeline.price import PriceFile
+from service.pipeline.samples import SampleMemory
 from service.secrets import Secrets
 from service.settings import Settings
 from service.store.database import Database
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What the last cycle saw and judged: for reads that need no new look."""
+
+    at: datetime
+    resources: dict[str, Known]
+    judged: Judged
+    policies: dict[str, InForce]
+    limits: Limits
+
+    def activity(self, resource_id: str) -> tuple[str, int | None]:
+        """`busy`, `idle` or `unknown` by the installation's own profile, and for how many seconds idle."""
+        return self.judged.default_activity(resource_id)
+
+
+@dataclass(kw_only=True)
+class Memory:
+    """What a cycle remembers for the next one and may forget at any time: forgetting only makes it more careful."""
+
+    samples: dict[str, SampleMemory] = field(default_factory=dict)
+    idle_since: dict[tuple[str, str], datetime] = field(default_factory=dict)
+    unknown_since: dict[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Counted:
+    """What this process counts itself; a restart begins at zero, as Prometheus expects of a counter."""
+
+    source_errors: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    step_seconds: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    step_runs: Counter[tuple[str, ...]] = field(default_factory=Counter)
+
+
+def _nobody(by: str) -> str:
+    raise RuntimeError(f"{by} asked for a cycle, but nothing here runs cycles")
 
 
 @dataclass(kw_only=True)
@@ -21,3 +73,51 @@ class Runtime:
     clock: Clock
     database: Database
     secrets: Secrets = field(repr=False)
+    fleet: Fleet = field(repr=False)
+    channels: Channels = field(repr=False)
+    links: Links = field(repr=False)
+    prices: PriceFile = field(default_factory=PriceFile, repr=False)
+    holder: str = ""
+    """Who we are to the lease: this process, never another one on the same machine."""
+    memory: Memory = field(default_factory=Memory, repr=False)
+    view: View | None = field(default=None, repr=False)
+    """None until the first cycle of this process."""
+    metrics: bytes = field(default=b"", repr=False)
+    """Rendered once per cycle."""
+    counted: Counted = field(default_factory=Counted, repr=False)
+    ask_for_cycle: Callable[[str], str] = field(default=_nobody, repr=False)
+
+    def request_cycle(self, *, by: str) -> str:
+        """Ask for a cycle now; answers its id, or the id of the one that is running."""
+        return self.ask_for_cycle(by)
+
+    @property
+    def post(self) -> Post:
+        return Post(database=self.database, channels=self.channels, links=self.links, now=self.clock.now)
+
+    @property
+    def ceiling(self) -> Mode:
+        return self.settings.ceiling
+
+
+def compose(settings: Settings, *, clock: Clock | None = None, database: Database | None = None) -> Runtime:
+    """A runtime from settings. Raises ValueError for settings that cannot work."""
+    clock = clock or _clock(settings)
+    secrets = Secrets(folder=settings.secrets_dir)
+    return Runtime(
+        settings=settings,
+        clock=clock,
+        database=database or Database(settings.resolved_database_url),
+        secrets=secrets,
+        fleet=Fleet(secrets=secrets, ceiling=settings.ceiling, now=clock.now),
+        channels=Channels(settings, secrets),
+        links=Links(settings.signing_key(), settings.public_url),
+        prices=PriceFile.read(settings.prices) if settings.prices else PriceFile(),
+        holder=f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}",
+    )
+
+
+def _clock(settings: Settings) -> Clock:
+    if settings.demo_speed > 0:
+        return AcceleratedClock(start=datetime.fromisoformat(settings.demo_start), speed=settings.demo_speed)
+    return RealClock()

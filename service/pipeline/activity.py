@@ -143,7 +143,11 @@ def _idle_since(
     if profile.busy_gpus_below > 1:
         return since
     reached = max(
-        (_idle_back_to(one, start, floor, gap, profile.utilisation_below) for one in series if one.signal is Signal.UTILISATION),
+        (
+            _idle_back_to(one, start, floor, gap, profile.utilisation_below)
+            for one in series
+            if one.signal is Signal.UTILISATION
+        ),
         default=start,
     )
     return datetime.fromtimestamp(min(reached, start), UTC)

@@ -13,11 +13,11 @@ from datetime import datetime
 from policies.policy import Mode
 from providers.records import Price, ResourceRef
 from service.documents import Exemption, Project
+from service.model import Interval, Known, MeterChange, SourceAnswer, Telemetry
+from service.money import SECONDS_PER_HOUR
 from service.pipeline.attribute import attributed
 from service.pipeline.evaluate import Judged, judge
-from service.money import SECONDS_PER_HOUR
 from service.pipeline.meter import meter
-from service.model import Known, MeterChange, Interval, SourceAnswer, Telemetry
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
 from service.pipeline.price import PriceFile, price_of
 from service.pipeline.reconcile import reconcile

@@ -17,7 +17,7 @@ from policies.policy import BasePolicy
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
 from providers.records import ResourceRecord, State, Verb
-from service.fleet import Fleet, Member
+from service.fleet import Fleet
 from service.model import ActionStatus, FindingState, Intent, Known, Status
 from service.pipeline import recheck
 from service.pipeline.plan import Limits, exemption_for, hold_for
@@ -40,7 +40,6 @@ class Hands:
 
     database: Database
     fleet: Fleet
-    members: dict[str, Member]
     limits: Limits
     held: lease.Held
     now: Callable[[], datetime]
@@ -98,7 +97,9 @@ def reconsider(documents: Documents, hands: Hands) -> None:
         if policy is None or known is None or provider is None:
             continue
         fresh = recheck.describe(known, provider)
-        forbidden = fresh.refusal or (fresh.record and recheck.forbidden(known, fresh.record, policy, hands.limits, now))
+        forbidden = fresh.refusal or (
+            fresh.record and recheck.forbidden(known, fresh.record, policy, hands.limits, now)
+        )
         with hands.database.transaction() as session:
             lease.check(session, hands.held)
             row = session.get(Finding, finding.id)
@@ -123,7 +124,7 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
         known,
         policy,
         provider=provider,
-        telemetry_members=hands.members,
+        telemetry_members=hands.fleet.members,
         projects=documents.projects,
         limits=hands.limits,
         asked_by_person=finding.stop_now_by is not None,
@@ -287,7 +288,7 @@ def _try_again(
                 known,
                 policy,
                 provider=provider,
-                telemetry_members=hands.members,
+                telemetry_members=hands.fleet.members,
                 projects=documents.projects,
                 limits=hands.limits,
                 asked_by_person=action.requested_by != "curfew",

@@ -14,8 +14,8 @@ from policies.facts import BASE, TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
 from providers.records import State
-from service.pipeline.activity import UNKNOWN, Activity, judge_activity
 from service.model import Known, Telemetry
+from service.pipeline.activity import UNKNOWN, Activity, judge_activity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,11 @@ def facts_of(
     by_profile = {}
     for key, by_id in activity.items():
         found = [by_id.get(known.id, UNKNOWN) for known in resources]
-        columns = {column.name: [getattr(one, column.name) for one in found] for column in TELEMETRY if column.name != "idle_seconds"}
+        columns = {
+            column.name: [getattr(one, column.name) for one in found]
+            for column in TELEMETRY
+            if column.name != "idle_seconds"
+        }
         columns["idle_seconds"] = [None if one.idle_since is None else _seconds(one.idle_since, now) for one in found]
         by_profile[key] = columns
     return Facts(base=base, activity=by_profile, tags=[known.record.tags for known in resources])

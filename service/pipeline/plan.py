@@ -19,8 +19,8 @@ from policies.quantities import format_amount, format_duration
 from policies.resolve import Candidate, resolve
 from providers.records import Kind, State, Verb
 from service.documents import Exemption, Project
-from service.pipeline.evaluate import Judged
 from service.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status
+from service.pipeline.evaluate import Judged
 
 UNKNOWN_REPORTED_AFTER = timedelta(hours=6)
 """How long a running machine may be silent before its people are told so."""
@@ -402,7 +402,9 @@ class _Planner:
                 stop_now_by=None,
                 status_reason=f"{finding.stop_now_by} asked to stop it now, but the ceiling does not allow acting.",
             )
-        return replace(finding, status=Status.DUE, due_at=self.now, status_reason=f"{finding.stop_now_by} asked to stop it now.")
+        return replace(
+            finding, status=Status.DUE, due_at=self.now, status_reason=f"{finding.stop_now_by} asked to stop it now."
+        )
 
     def _by_mode(self, finding: FindingState, in_force: InForce, known: Known) -> FindingState:
         """Observe rests, warn tells, enforce acts when the grace after a delivered warning is over."""
@@ -492,7 +494,9 @@ class _Planner:
             why = "Its source no longer covers it."
         else:
             row = self.judged.rows.get(known.id)
-            why = "It is no longer judged." if row is None else self.judged.judgement.decision(finding.policy, row).reason
+            why = (
+                "It is no longer judged." if row is None else self.judged.judgement.decision(finding.policy, row).reason
+            )
         self._put(replace(finding, status=Status.CLEARED, status_reason=why, closed_at=self.now))
 
     def _settled(self, finding: FindingState, known: Known | None) -> None:
@@ -600,8 +604,16 @@ class _Planner:
         disturbed = past | planned
         if not intents or len(disturbed) <= 1:
             return None
-        running = sum(gpus_of(known) for known in self.resources.values() if known.record.state is State.RUNNING and known.governed)
-        total = running + sum(gpus for key, gpus in past.items() if key in self.resources and self.resources[key].record.state is not State.RUNNING)
+        running = sum(
+            gpus_of(known)
+            for known in self.resources.values()
+            if known.record.state is State.RUNNING and known.governed
+        )
+        total = running + sum(
+            gpus
+            for key, gpus in past.items()
+            if key in self.resources and self.resources[key].record.state is not State.RUNNING
+        )
         if total and sum(disturbed.values()) / total > self.limits.breaker:
             return (
                 f"{sum(disturbed.values()):g} of {total:g} GPUs would be stopped within an hour, more than the "
@@ -643,7 +655,12 @@ class _Planner:
             since = self.standing.unknown_since.get(known.id, self.now)
             self.unknown_since[known.id] = since
             if loud and self.now - since >= UNKNOWN_REPORTED_AFTER:
-                self._report(known, "unknown", since, f"It has sent no usable GPU telemetry for {format_duration(_whole_hours(self.now - since))}.")
+                self._report(
+                    known,
+                    "unknown",
+                    since,
+                    f"It has sent no usable GPU telemetry for {format_duration(_whole_hours(self.now - since))}.",
+                )
 
     def report_old_protections(self) -> None:
         """A protection older than 30 days is honoured and reported, once a month."""

@@ -16,9 +16,9 @@ from providers.errors import NotFound, ProviderError
 from providers.records import ResourceRecord, Series, Signal, State, resource_id
 from service.documents import Project
 from service.fleet import Member
+from service.model import Known, Telemetry
 from service.pipeline.attribute import attribute
 from service.pipeline.evaluate import judge, longest_window
-from service.model import Known, Telemetry
 from service.pipeline.plan import Limits, why_not
 from service.pipeline.samples import merged
 

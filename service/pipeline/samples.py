@@ -108,7 +108,9 @@ def merged(before: Series | None, after: Series) -> Series:
         times = (before.times if before else ()) + after.times
         values = (before.values if before else ()) + after.values
     else:
-        samples = dict(zip(before.times, before.values, strict=True)) | dict(zip(after.times, after.values, strict=True))
+        samples = dict(zip(before.times, before.values, strict=True)) | dict(
+            zip(after.times, after.values, strict=True)
+        )
         times = tuple(sorted(samples))
         values = tuple(samples[time] for time in times)
     return Series(ref=after.ref, device=after.device, signal=after.signal, times=times, values=values)

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlmodel import Session
+
+from alembic import command
 
 
 class Database:
@@ -44,6 +45,7 @@ class Database:
         engine = self.engine.execution_options(curfew_reading=True)
         with Session(engine, expire_on_commit=False) as session:
             yield session
+            session.expunge_all()  # what was read stays readable after the transaction
             session.rollback()
 
     def upgrade(self) -> None:

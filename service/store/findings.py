@@ -33,7 +33,9 @@ def load_dismissed(session: Session) -> list[FindingState]:
 def save(session: Session, findings: Iterable[FindingState]) -> None:
     """Write these as they are now."""
     for finding in findings:
-        session.merge(Finding(**{**asdict(finding), "status": finding.status.value, "evidence": dict(finding.evidence)}))
+        session.merge(
+            Finding(**{**asdict(finding), "status": finding.status.value, "evidence": dict(finding.evidence)})
+        )
 
 
 def state_of(row: Finding) -> FindingState:

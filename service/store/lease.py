@@ -70,5 +70,7 @@ def check(session: Session, held: Held) -> None:
 
 def release(session: Session, held: Held) -> None:
     """Give it back early, so that the next one need not wait."""
-    statement = update(Lease).where(col(Lease.name) == NAME, col(Lease.token) == held.token).values(expires_at=real_now())
+    statement = (
+        update(Lease).where(col(Lease.name) == NAME, col(Lease.token) == held.token).values(expires_at=real_now())
+    )
     session.connection().execute(statement)

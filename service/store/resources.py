@@ -166,6 +166,12 @@ def identities(session: Session) -> dict[str, str]:
     return {row.source: row.identity for row in rows if row.identity is not None}
 
 
+def source_states(session: Session) -> dict[tuple[str, ...], float]:
+    """(source,) → Unix time of its last complete answer, for those that ever gave one."""
+    rows = session.exec(select(SourceState)).all()
+    return {(row.source,): row.succeeded_at.timestamp() for row in rows if row.succeeded_at is not None}
+
+
 def save_answers(session: Session, answers: Sequence[SourceAnswer], now: datetime) -> None:
     """How each source did in this look."""
     for answer in answers:
@@ -175,7 +181,7 @@ def save_answers(session: Session, answers: Sequence[SourceAnswer], now: datetim
         row.parts = []
         if answer.answer is not None:
             row.identity = row.identity or answer.answer.identity
-            row.parts = [_plain_part(part) for part in answer.answer.parts]
+            row.parts = [plain_part(part) for part in answer.answer.parts]
             if answer.answer.complete and not answer.identity_changed:
                 row.succeeded_at = now
         session.add(row)
@@ -199,12 +205,12 @@ def report_of(answer: SourceAnswer) -> dict[str, Any]:
         "source": answer.source,
         "complete": usable and answer.answer is not None and answer.answer.complete,
         "resources": len(answer.answer.records) if answer.answer is not None else 0,
-        "parts": [_plain_part(part) for part in answer.answer.parts] if answer.answer is not None else [],
+        "parts": [plain_part(part) for part in answer.answer.parts] if answer.answer is not None else [],
         "fault": fault_of(answer),
     }
 
 
-def _plain_part(part: Any) -> dict[str, Any]:
+def plain_part(part: Any) -> dict[str, Any]:
     return {
         "part": part.part,
         "complete": part.complete,

@@ -162,8 +162,13 @@ class MeterInterval(SQLModel, table=True):
     __tablename__ = "meter_interval"
     __table_args__ = (
         Index("meter_interval_resource", "resource_id", "started_at"),
-        Index("meter_interval_open", "resource_id", unique=True, sqlite_where=text("ended_at IS NULL"),
-              postgresql_where=text("ended_at IS NULL")),
+        Index(
+            "meter_interval_open",
+            "resource_id",
+            unique=True,
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -184,8 +189,14 @@ class Finding(SQLModel, table=True):
 
     __tablename__ = "finding"
     __table_args__ = (
-        Index("finding_active", "policy", "resource_id", unique=True, sqlite_where=text("closed_at IS NULL"),
-              postgresql_where=text("closed_at IS NULL")),
+        Index(
+            "finding_active",
+            "policy",
+            "resource_id",
+            unique=True,
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
         Index("finding_opened", "opened_at", "id"),
     )
 

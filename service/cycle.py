@@ -1,0 +1,225 @@
+"""The whole cycle on one screen: collect → decide → write → enforce → verify → notify → export.
+
+`decide` is the pure middle (reconcile, attribute, price, meter, evaluate, plan). Read this function first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from providers.records import State
+from service import metrics
+from service.model import SourceAnswer
+from service.pipeline.collect import Collected, collect
+from service.pipeline.decide import Ruling, World, decide
+from service.pipeline.enforce import Hands, enforce, reconsider, resume
+from service.pipeline.evaluate import longest_window
+from service.pipeline.notify import drain
+from service.pipeline.plan import InForce, Limits, Standing
+from service.pipeline.tell import queued
+from service.pipeline.verify import note_resumed, verify
+from service.runtime import Runtime, View
+from service.store import audit, cycles, findings, lease, ledger, resources
+from service.store.documents import Documents, load
+from service.store.tables import Hold
+
+log = structlog.get_logger()
+
+
+def run_cycle(rt: Runtime, *, cycle_id: str, requested_by: str) -> None:
+    """One look at everything and what follows from it. Its report is stored whatever happens."""
+    now = rt.clock.now()
+    report = Report()
+    with rt.database.transaction() as session:
+        cycles.start(session, cycle_id=cycle_id, requested_by=requested_by, now=now)
+        held = lease.take(session, rt.holder)
+    if held is None:
+        report.error = "another instance governs just now"
+    else:
+        try:
+            _govern(rt, held, report, now)
+        except lease.LeaseLost as error:
+            report.error = str(error)
+        except Exception as error:
+            log.exception("the cycle broke off")
+            report.error = f"it broke off: {type(error).__name__}; the service's log has the details"
+        with rt.database.transaction() as session:
+            lease.release(session, held)
+    rt.counted.step_seconds.update({(step["step"],): step["seconds"] for step in report.steps})
+    rt.counted.step_runs.update((step["step"],) for step in report.steps)
+    with rt.database.transaction() as session:
+        cycles.finish(
+            session, cycle_id, steps=report.steps, sources=report.sources, error=report.error, now=rt.clock.now()
+        )
+
+
+def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> None:
+    """The steps, in the order in which data goes."""
+    # 1. What do we know, and who is in force?
+    with report.step("read"), rt.database.reading() as session:
+        documents = load(session)
+        identities = resources.identities(session)
+    members = rt.fleet.update(documents.sources)
+
+    # 2. Ask every source. No transaction is open.
+    with report.step("collect") as said:
+        collected = collect(
+            members.values(),
+            identities=identities,
+            memories=rt.memory.samples,
+            window=longest_window(tuple(documents.policies.values())),
+            now=now,
+        )
+        said["summary"] = f"{sum(len(a.answer.records) for a in collected.answers if a.answer)} resources"
+    report.sources = [_source_report(answer, collected) for answer in collected.answers]
+    rt.counted.source_errors.update((line["source"],) for line in report.sources if not _flawless(line))
+
+    # 3. Decide: pure, the same code as every preview and re-check.
+    with report.step("decide") as said:
+        world = _world(rt, documents, collected, now)
+        ruling = decide(world, now)
+        said["summary"] = f"{len(ruling.plan.intents)} acts are due"
+
+    # 4. Write what changed, in one transaction.
+    with report.step("write") as said:
+        _write(rt, held, documents, collected, ruling, now)
+        said["summary"] = f"{len(ruling.changed)} resources and {len(ruling.plan.findings)} findings changed"
+
+    # 5. Act: first what an earlier cycle left open, then what is due. Each target is looked at again by itself.
+    hands = _hands(rt, held, world.limits)
+    with report.step("enforce") as said:
+        resumed = resume(hands)
+        reconsider(documents, hands)
+        said["summary"] = f"{resumed} resumed, {enforce(ruling.plan.intents, documents, hands)}"
+
+    # 6. Read the truth back.
+    with report.step("verify") as said:
+        said["summary"] = str(verify(hands))
+
+    # 7. Tell people; a delivered warning starts a grace.
+    with report.step("notify") as said:
+        with rt.database.transaction() as session:
+            lease.renew(session, held)
+        said["summary"] = str(drain(rt.post))
+
+    # 8. Let others look.
+    with report.step("export"):
+        rt.view = View(
+            at=now,
+            resources={known.id: known for known in ruling.resources},
+            judged=ruling.judged,
+            policies=dict(world.policies),
+            limits=world.limits,
+        )
+        rt.memory.idle_since = ruling.judged.idle_since()
+        rt.memory.unknown_since = dict(ruling.plan.unknown_since)
+        rt.metrics = metrics.page(rt, ruling.judged, now)
+
+
+def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetime) -> World:
+    """Everything the ruling rests on, read in one transaction."""
+    with rt.database.reading() as session:
+        standing = Standing(
+            findings=findings.load_active(session),
+            dismissed=findings.load_dismissed(session),
+            acts=findings.recent_acts(session, now),
+            holds=findings.active_holds(session, now),
+            held_until=findings.holds_ended(session, now),
+            unknown_since=rt.memory.unknown_since,
+        )
+        known = resources.load_known(session)
+        intervals = ledger.latest(session)
+    return World(
+        known=known,
+        answers=collected.answers,
+        quotes=collected.quotes,
+        telemetry=collected.telemetry(rt.memory.idle_since),
+        sources={name: source.ceiling for name, source in documents.sources.items()},
+        projects=documents.projects,
+        policies={
+            name: InForce(
+                policy=policy,
+                version=documents.policy_versions[name],
+                stricter_since=documents.mode_changed_at.get(name),
+            )
+            for name, policy in documents.policies.items()
+        },
+        exemptions=tuple(documents.exemptions.values()),
+        standing=standing,
+        limits=Limits(
+            ceiling=rt.ceiling,
+            source_ceilings={name: source.ceiling for name, source in documents.sources.items()},
+            breaker=rt.settings.breaker,
+            links_usable=rt.links.usable,
+            verbs=rt.fleet.verbs(),
+        ),
+        intervals=intervals,
+        prices=rt.prices,
+    )
+
+
+def _write(
+    rt: Runtime, held: lease.Held, documents: Documents, collected: Collected, ruling: Ruling, now: datetime
+) -> None:
+    """All or nothing, and only under the newest lease."""
+    with rt.database.transaction() as session:
+        lease.check(session, held)
+        resources.save(session, [known for known in ruling.resources if known.id in ruling.changed])
+        resources.save_answers(session, collected.answers, now)
+        ledger.apply(session, ruling.meter)
+        findings.save(session, ruling.plan.findings)
+        running = {known.id: known for known in ruling.resources if known.record.state is State.RUNNING}
+        note_resumed(session, running, now)
+        if ruling.plan.breaker is not None:
+            session.add(Hold(project=None, until=None, reason=ruling.plan.breaker, created_by="curfew", created_at=now))
+            audit.record(
+                session, at=now, actor="curfew", verb="hold", object="hold/breaker", reason=ruling.plan.breaker
+            )
+        queued(session, ruling.plan.messages, dict(documents.projects), rt.settings.notify, now)
+
+
+def _hands(rt: Runtime, held: lease.Held, limits: Limits) -> Hands:
+    return Hands(
+        database=rt.database,
+        fleet=rt.fleet,
+        limits=limits,
+        held=held,
+        now=rt.clock.now,
+        fallback_channels=rt.settings.notify,
+    )
+
+
+def _source_report(answer: SourceAnswer, collected: Collected) -> dict[str, Any]:
+    faults = collected.telemetry_faults.get(answer.source, ())
+    return resources.report_of(answer) | {"telemetry": [resources.plain_part(part) for part in faults]}
+
+
+def _flawless(line: dict[str, Any]) -> bool:
+    return line["complete"] and not line["telemetry"] and all(part["fault"] is None for part in line["parts"])
+
+
+@dataclass
+class Report:
+    """What a cycle did, step by step."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[dict[str, Any]]:
+        """Times a step; what it says of itself goes into `summary`."""
+        said: dict[str, Any] = {"step": name, "summary": ""}
+        began = time.monotonic()
+        try:
+            yield said
+        finally:
+            said["seconds"] = round(time.monotonic() - began, 4)
+            self.steps.append(said)

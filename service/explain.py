@@ -1,0 +1,164 @@
+"""Answers "why was it stopped, or why was it not": every policy's verdict on one resource, with the numbers used, what
+became of it, and what was done so far.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlmodel import Session, col, or_, select
+
+from policies.decision import Verdict
+from service.model import Known
+from service.pipeline.plan import PROTECTION_REPORTED_AFTER, exemption_for, hold_for, why_not
+from service.runtime import Runtime, View
+from service.store.documents import load
+from service.store.findings import active_holds
+from service.store.resources import known_of
+from service.store.tables import Action, Finding, Resource
+
+
+def find_resource(session: Session, word: str) -> Resource | None:
+    """A resource by our id, its cloud's id or its name; the one still there and newest when several fit."""
+    rows = session.exec(
+        select(Resource)
+        .where(or_(col(Resource.id) == word, col(Resource.external_id) == word, col(Resource.name) == word))
+        .order_by(col(Resource.ended_at).is_(None).desc(), col(Resource.first_seen).desc())
+    ).all()
+    return rows[0] if rows else None
+
+
+def explain(rt: Runtime, resource_id: str) -> dict[str, Any] | None:
+    """Everything that is known of why a resource is as it is; None when there is no such resource."""
+    now = rt.clock.now()
+    with rt.database.reading() as session:
+        row = find_resource(session, resource_id)
+        if row is None:
+            return None
+        documents = load(session)
+        findings = session.exec(
+            select(Finding).where(Finding.resource_id == row.id).order_by(col(Finding.opened_at).desc()).limit(50)
+        ).all()
+        actions = session.exec(
+            select(Action).where(Action.resource_id == row.id).order_by(col(Action.intended_at).desc()).limit(50)
+        ).all()
+        holds = active_holds(session, now)
+    known = known_of(row)
+    hold = hold_for(known.project, holds)
+    newest: dict[str, Finding] = {}
+    for finding in findings:
+        newest.setdefault(finding.policy, finding)
+    policies = []
+    for name in sorted(documents.policies):
+        verdict = _verdict(rt.view, known, name)
+        exemption = exemption_for(known, name, tuple(documents.exemptions.values()), now)
+        policies.append(
+            {
+                "policy": name,
+                "mode": documents.policies[name].mode.value,
+                **verdict,
+                "cannot_act_because": _cannot(rt, known, name),
+                "exempt": None
+                if exemption is None
+                else {
+                    "exemption": exemption.name,
+                    "until": exemption.until_utc.isoformat(),
+                    "reason": exemption.reason,
+                },
+                "finding": _finding(newest.get(name)),
+            }
+        )
+    return {
+        "resource": _resource(known),
+        "judged_at": None if rt.view is None else rt.view.at.isoformat(),
+        "hold": None
+        if hold is None
+        else {"reason": hold.reason, "until": hold.until.isoformat() if hold.until else None},
+        "ceiling": rt.ceiling.value,
+        "policies": policies,
+        "protections": [
+            {
+                "source": protection.source,
+                "sentence": protection.sentence,
+                "since": known.protected_since.isoformat() if known.protected_since else None,
+                "old": known.protected_since is not None and now - known.protected_since > PROTECTION_REPORTED_AFTER,
+            }
+            for protection in known.record.protections
+        ],
+        "actions": [_action(action) for action in actions],
+    }
+
+
+def _verdict(view: View | None, known: Known, policy: str) -> dict[str, Any]:
+    """What the last cycle judged, or why it did not."""
+    nothing: dict[str, Any] = {"verdict": Verdict.OUT_OF_SCOPE.value, "evidence": {}}
+    if known.ended_at is not None:
+        return {**nothing, "reason": "The resource no longer exists."}
+    if known.orphaned_at is not None:
+        return {**nothing, "reason": "Its source no longer covers it, so it is not judged."}
+    if view is None or known.id not in view.judged.rows or policy not in view.judged.judgement.outcomes:
+        return {**nothing, "verdict": Verdict.UNKNOWN.value, "reason": "No cycle has judged it yet."}
+    decision = view.judged.judgement.decision(policy, view.judged.rows[known.id])
+    return {"verdict": decision.verdict.value, "reason": decision.reason, "evidence": dict(decision.evidence)}
+
+
+def _cannot(rt: Runtime, known: Known, policy: str) -> str | None:
+    """What forbids acting on it for this policy, breached or not."""
+    if rt.view is None or policy not in rt.view.policies:
+        return None
+    return why_not(known, rt.view.policies[policy].policy, rt.view.limits, rt.clock.now())
+
+
+def _resource(known: Known) -> dict[str, Any]:
+    record = known.record
+    return {
+        "id": known.id,
+        "name": record.name,
+        "source": known.source,
+        "provider": record.ref.provider,
+        "external_id": record.ref.external_id,
+        "region": record.ref.region,
+        "kind": record.ref.kind.value,
+        "sku": record.sku,
+        "gpu_model": record.gpu_model,
+        "gpu_count": record.gpu_count,
+        "state": record.state.value,
+        "project": known.project,
+        "owner": known.owner,
+        "managed_by": record.managed_by,
+        "started_at": known.started_at.isoformat() if known.started_at else None,
+        "restarted_at": known.restarted_at.isoformat() if known.restarted_at else None,
+    }
+
+
+def _finding(row: Finding | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    return {
+        "id": row.id,
+        "status": row.status,
+        "status_reason": row.status_reason,
+        "reason": row.reason,
+        "evidence": row.evidence,
+        "opened_at": row.opened_at.isoformat(),
+        "warned_at": row.warned_at.isoformat() if row.warned_at else None,
+        "due_at": row.due_at.isoformat() if row.due_at else None,
+        "closed_at": row.closed_at.isoformat() if row.closed_at else None,
+    }
+
+
+def _action(row: Action) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "verb": row.verb,
+        "status": row.status,
+        "reason": row.reason,
+        "requested_by": row.requested_by,
+        "policy": row.policy,
+        "intended_at": row.intended_at.isoformat(),
+        "taken_at": row.taken_at.isoformat() if row.taken_at else None,
+        "verified_at": row.verified_at.isoformat() if row.verified_at else None,
+        "undone_at": row.undone_at.isoformat() if row.undone_at else None,
+        "resumed_at": row.resumed_at.isoformat() if row.resumed_at else None,
+        "error": row.error,
+    }

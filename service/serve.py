@@ -1,0 +1,51 @@
+"""Runs the service: migrations, documents given at start, the jobs, the HTTP server; and ends them in order."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from service.app import create_app
+from service.files import read_paths
+from service.jobs import Jobs
+from service.runtime import Runtime, compose
+from service.settings import Settings
+from service.store.documents import apply_changes, plan_changes
+
+log = structlog.get_logger()
+
+
+def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Until it is told to stop. Raises ValueError for settings or documents that cannot work."""
+    configure_logs()
+    rt = compose(settings)
+    rt.database.upgrade()
+    apply_at_start(rt)
+    jobs = Jobs(rt)
+    app = create_app(rt)
+    jobs.start()
+    try:
+        uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+    finally:
+        jobs.stop()
+        rt.database.close()
+
+
+def configure_logs() -> None:
+    """One JSON line per event on standard error; people read the pages and the audit log."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
