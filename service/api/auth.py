@@ -114,6 +114,16 @@ def caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Principal:
     """Who is asking, or 401; 429 for an address that keeps presenting wrong tokens."""
+    return principal_of(request, None if credentials is None else credentials.credentials)
+
+
+def bearer_of(request: Request) -> str | None:
+    """The token of the Authorization header, for routes that may also be open."""
+    scheme, _, raw = request.headers.get("Authorization", "").partition(" ")
+    return raw.strip() if scheme.lower() == "bearer" else None
+
+
+def principal_of(request: Request, raw: str | None) -> Principal:
     failed_logins: FailedLogins = request.app.state.failed_logins
     address = address_of(request)
     if failed_logins.blocked(address):
@@ -123,9 +133,9 @@ def caller(
             "too many wrong tokens came from this address; try again in a minute",
             headers={"Retry-After": "60"},
         )
-    if credentials is None:
+    if raw is None:
         raise _unauthorised("this needs a token: send `Authorization: Bearer …`")
-    principal = authenticate(runtime_of(request), credentials.credentials)
+    principal = authenticate(runtime_of(request), raw)
     if principal is None:
         failed_logins.failed(address)
         raise _unauthorised("this token is unknown, expired or revoked")

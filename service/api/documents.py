@@ -1,0 +1,364 @@
+"""`/sources`, `/projects`, `/policies`, `/exemptions` and `/apply`: documents over HTTP, as JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlmodel import Session
+
+from service import apply, files
+from service.api.auth import Caller, Principal, TheRuntime, require
+from service.api.problems import Problem, not_found, responses
+from service.api.shapes import Cursor, Limit, Listing
+from service.api.writes import Body, Done, TheWrite, Write
+from service.documents import COLLECTIONS, MODELS, Kind, effective, masked
+from service.files import Mistake, RawDocument, Refused
+from service.store import documents as store
+from service.store import views
+from service.store.documents import Change
+from service.store.tables import Document
+
+router = APIRouter()
+
+
+class FieldChangeAnswer(BaseModel):
+    """One field, before and after."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class ChangeAnswer(BaseModel):
+    """What happens to one document."""
+
+    action: Literal["create", "update", "delete", "unchanged"]
+    kind: Kind
+    name: str
+    set: str | None
+    fields: list[FieldChangeAnswer]
+    notes: list[str]
+    """What follows from it."""
+
+
+class ApplyAnswer(BaseModel):
+    """What an apply changes, or would change."""
+
+    dry_run: bool
+    changes: list[ChangeAnswer]
+
+
+class Metadata(BaseModel):
+    """What the service says about a document. Ignored when it comes back in a PUT or an apply."""
+
+    version: int
+    set: str | None
+    """The set of files that owns it; null when it was PUT by hand."""
+    updated_at: datetime
+    updated_by: str
+
+
+DocumentAnswer = dict[str, Any]
+"""`kind`, `name`, all fields with their defaults, and `metadata`."""
+
+# --- many documents --------------------------------------------------------------------------------------------------
+
+_APPLY_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/yaml": {"schema": {"type": "string", "description": "one or many documents"}},
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        {"type": "array", "items": {"type": "object"}, "description": "documents"},
+                        {
+                            "type": "object",
+                            "description": "YAML files, so that a mistake names its file",
+                            "required": ["files"],
+                            "properties": {
+                                "files": {
+                                    "type": "array",
+                                    "items": {
+                                        "type": "object",
+                                        "required": ["name", "text"],
+                                        "properties": {"name": {"type": "string"}, "text": {"type": "string"}},
+                                    },
+                                }
+                            },
+                        },
+                    ]
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/apply",
+    tags=["documents"],
+    responses=responses(409, 413),
+    response_model=ApplyAnswer,
+    openapi_extra=_APPLY_BODY,
+    summary="Apply many documents, all or nothing",
+)
+def post_apply(
+    request: Request,
+    write: TheWrite,
+    body: Body,
+    dry_run: Annotated[bool, Query(description="answer the difference, change nothing")] = False,
+    prune: Annotated[bool, Query(description="delete what the set no longer has")] = False,
+    set: Annotated[
+        str | None, Query(min_length=1, max_length=100, description="the set of files that owns these documents")
+    ] = None,
+) -> JSONResponse:
+    """Documents of a set can only be changed through it. A mistake anywhere, and nothing is applied."""
+    require(write.principal, "documents")
+    if prune and set is None:
+        raise Problem(422, "InvalidRequest", "prune deletes what a set no longer has, so it needs `set`")
+    runtime = write.runtime
+    parsed = apply.check(runtime.settings, *_documents_in(request, body))
+
+    def planned(session: Session) -> list[Change]:
+        return apply.plan(session, parsed, set_name=set, prune=prune)
+
+    if dry_run:
+        with runtime.database.reading() as session:
+            answer = ApplyAnswer(dry_run=True, changes=[_change(change) for change in planned(session)])
+        return JSONResponse(answer.model_dump(mode="json"))
+
+    def work(session: Session) -> Done:
+        changes = planned(session)
+        store.apply_changes(session, changes, by=write.principal.actor, now=runtime.clock.now())
+        return Done(body=ApplyAnswer(dry_run=False, changes=[_change(change) for change in changes]))
+
+    return write.once(work)
+
+
+def _documents_in(request: Request, body: bytes) -> tuple[list[RawDocument], list[Mistake]]:
+    """Raw documents of a body, and what is already wrong with their text."""
+    text = _text(body)
+    if not _is_json(request):
+        return apply.read_texts([("body", text)])
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and "files" in found:
+        return apply.read_texts(_named_texts(found["files"]))
+    return files.read_json(text, "body"), []
+
+
+def _named_texts(entries: Any) -> list[tuple[str, str]]:
+    sound = isinstance(entries, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("text"), str)
+        for entry in entries
+    )
+    if not sound:
+        raise Problem(422, "InvalidRequest", "files: a list of {name, text}")
+    return [(entry["name"], entry["text"]) for entry in entries]
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Problem(422, "InvalidRequest", "the body is not text in UTF-8") from None
+
+
+def _is_json(request: Request) -> bool:
+    return "json" in request.headers.get("content-type", "")
+
+
+def _change(change: Change) -> ChangeAnswer:
+    return ChangeAnswer(
+        action=change.action,
+        kind=change.kind,
+        name=change.name,
+        set=change.set_name,
+        fields=[FieldChangeAnswer(**asdict(entry)) for entry in change.fields],
+        notes=list(change.notes),
+    )
+
+
+# --- one document ----------------------------------------------------------------------------------------------------
+
+
+def _routes(collection: str, kind: Kind) -> None:
+    """The four routes of one kind."""
+
+    @router.get(
+        f"/{collection}",
+        tags=[collection],
+        responses=responses(),
+        name=f"list_{collection}",
+        summary=f"List {collection}",
+    )
+    def list_documents(
+        runtime: TheRuntime, principal: Caller, cursor: Cursor = None, limit: Limit = 100
+    ) -> Listing[DocumentAnswer]:
+        with runtime.database.reading() as session:
+            among = _seen(session, kind, principal)
+            page = views.documents(session, kind, among=among, cursor=cursor, limit=limit)
+        return Listing(items=[_shown(row) for row in page.items], next=page.next)
+
+    @router.get(
+        f"/{collection}/{{name}}",
+        tags=[collection],
+        responses=responses(404),
+        name=f"get_{kind}",
+        summary=f"One {kind}",
+    )
+    def get_document(runtime: TheRuntime, principal: Caller, name: str, response: Response) -> DocumentAnswer:
+        """Its ETag is its version."""
+        with runtime.database.reading() as session:
+            among = _seen(session, kind, principal)
+            row = store.find(session, kind, name)
+        if row is None or (among is not None and name not in among):
+            raise not_found(kind, name)
+        response.headers["ETag"] = _etag(row)
+        return _shown(row)
+
+    @router.put(
+        f"/{collection}/{{name}}",
+        tags=[collection],
+        responses={201: {"model": DocumentAnswer, "description": "Created"}, **responses(409, 412, 413)},
+        response_model=DocumentAnswer,
+        openapi_extra=_document_body(kind),
+        name=f"put_{kind}",
+        summary=f"Create or change a {kind}",
+    )
+    def put_document(
+        request: Request, write: TheWrite, name: str, body: Body, if_match: IfMatch = None
+    ) -> JSONResponse:
+        """With `If-Match` only the version that was read is changed. 409 when a set of files owns it."""
+        require(write.principal, "documents")
+        return _put(write, kind, _one_document(request, body, kind, name), if_match)
+
+    @router.delete(
+        f"/{collection}/{{name}}",
+        tags=[collection],
+        responses=responses(404, 409, 412),
+        response_model=ChangeAnswer,
+        name=f"delete_{kind}",
+        summary=f"Delete a {kind}",
+    )
+    def delete_document(write: TheWrite, name: str, if_match: IfMatch = None) -> JSONResponse:
+        """Answers what follows from it: resources of a deleted source or project are kept, never terminated."""
+        require(write.principal, "documents")
+
+        def work(session: Session) -> Done:
+            row = store.find(session, kind, name, lock=True)
+            if row is None:
+                raise not_found(kind, name)
+            _check_version(row, if_match)
+            change = store.plan_delete(session, row)
+            store.apply_changes(session, [change], by=write.principal.actor, now=write.runtime.clock.now())
+            return Done(body=_change(change))
+
+        return write.once(work)
+
+
+IfMatch = Annotated[str | None, Header(max_length=100, description="the ETag that was read")]
+
+
+def _document_body(kind: Kind) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{kind.title()}"}
+    content = {"application/json": {"schema": schema}, "application/yaml": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def schemas() -> dict[str, Any]:
+    """The documents' own schemas, for OpenAPI."""
+    found: dict[str, Any] = {}
+    for kind, adapter in MODELS.items():
+        schema = adapter.json_schema(ref_template="#/components/schemas/{model}")
+        found |= schema.pop("$defs", {})
+        found[kind.title()] = schema
+    return found
+
+
+def _one_document(request: Request, body: bytes, kind: Kind, name: str) -> RawDocument:
+    """The document in a body; its kind and name may be left to the URL."""
+    raws, mistakes = _documents_in(request, body)
+    if mistakes:
+        raise Refused(mistakes)
+    if len(raws) != 1:
+        raise Problem(
+            422, "InvalidRequest", f"a PUT takes one document, here are {len(raws)}; use /api/v1/apply for many"
+        )
+    raw = raws[0]
+    named: Mapping[str, Any] = {"kind": kind, "name": name, **raw.body}
+    wrong = [raw.mistake((key,), f"the URL says {wanted!r}") for key, wanted in (("kind", kind), ("name", name))
+             if named[key] != wanted]  # fmt: skip
+    if wrong:
+        raise Refused(wrong)
+    return RawDocument(file=raw.file, body=named, places=raw.places)
+
+
+def _put(write: Write, kind: Kind, raw: RawDocument, if_match: str | None) -> JSONResponse:
+    runtime = write.runtime
+    parsed = apply.check(runtime.settings, [raw])
+    name = parsed[0].name
+
+    def work(session: Session) -> Done:
+        before = store.find(session, kind, name, lock=True)
+        _check_version(before, if_match)
+        changes = apply.plan(session, parsed, set_name=None, prune=False)
+        store.apply_changes(session, changes, by=write.principal.actor, now=runtime.clock.now())
+        row = store.find(session, kind, name)
+        assert row is not None  # it was just written
+        return Done(body=_shown(row), status=200 if before else 201, headers={"ETag": _etag(row)})
+
+    return write.once(work)
+
+
+def _check_version(row: Document | None, if_match: str | None) -> None:
+    if if_match is None:
+        return
+    wanted = [tag.strip().removeprefix("W/") for tag in if_match.split(",")]
+    if row is None:
+        raise Problem(412, "VersionChanged", "there is no version of it to match")
+    if _etag(row) not in wanted and "*" not in wanted:
+        raise Problem(412, "VersionChanged", f"it is at version {row.version} by now; read it again")
+
+
+def _etag(row: Document) -> str:
+    return f'"{row.version}"'
+
+
+def _seen(session: Session, kind: Kind, principal: Principal) -> set[str] | None:
+    """The names a confined caller may see; None: all."""
+    mine = principal.projects
+    if mine is None:
+        return None
+    documents = store.load(session)
+    match kind:
+        case "project":
+            return set(mine)
+        case "source":
+            return set()
+        case "policy":
+            scopes = {name: set(policy.scope.projects) for name, policy in documents.policies.items()}
+            return {name for name, projects in scopes.items() if not projects or projects & mine}
+        case "exemption":
+            return {name for name, exemption in documents.exemptions.items() if set(exemption.projects) & mine}
+
+
+def _shown(row: Document) -> DocumentAnswer:
+    body = masked(effective(store.read(row)))
+    first: dict[str, Any] = {key: body.pop(key) for key in ("name", "type") if key in body}
+    metadata = Metadata(version=row.version, set=row.set_name, updated_at=row.updated_at, updated_by=row.updated_by)
+    return {"kind": row.kind, **first, **body, "metadata": metadata.model_dump(mode="json")}
+
+
+for _collection, _kind in COLLECTIONS.items():
+    _routes(_collection, _kind)
