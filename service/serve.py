@@ -10,13 +10,10 @@ import structlog
 import uvicorn
 
 from service.app import create_app
-from service.files import read_paths
+from service.apply import apply_paths
 from service.jobs import Jobs
-from service.runtime import Runtime, compose
+from service.runtime import compose
 from service.settings import Settings
-from service.store.documents import apply_changes, plan_changes
-
-log = structlog.get_logger()
 
 
 def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080) -> None:
@@ -24,7 +21,7 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080) -> N
     configure_logs()
     rt = compose(settings)
     rt.database.upgrade()
-    apply_at_start(rt)
+    apply_paths(rt, [Path(path) for path in settings.apply.split(":") if path], by="start")
     jobs = Jobs(rt)
     app = create_app(rt)
     jobs.start()
