@@ -1,0 +1,290 @@
+"""Reads what the pages show: totals by project, findings by urgency, actions, sources, holds. Writes nothing.
+
+The sums are those of `/metrics`; currencies are kept apart. What a reader may see is asked of `Sees`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from service.store import totals as money
+from service.store import views
+from service.store.tables import Action, Cycle, Document, Finding, Hold, Outbox, Resource, SourceState, Token
+
+Sees = Callable[[str | None], bool]
+"""Whether things of this project (None: nobody's) may be shown."""
+ActivityOf = Callable[[str], str]
+"""Resource id → busy, idle or unknown, as the last cycle judged it."""
+Money = dict[str, int]
+"""Currency → micro-units."""
+
+URGENCY = ("acting", "due", "warned", "refused", "open", "snoozed", "exempt", "enforced")
+"""Active findings are shown in this order of their status."""
+ACTIVITIES = ("busy", "idle", "unknown", "stopped")
+SHOWN = 100
+"""Rows of a list on a page; more are counted, not listed."""
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """One project's share of the fleet, or all of it."""
+
+    project: str | None = None
+    resources: int = 0
+    gpus: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
+    """Activity (`stopped` for what does not run) → GPUs, a shared one counted by its share."""
+    hourly: Money = field(default_factory=lambda: defaultdict(int))
+    idle_hourly: Money = field(default_factory=lambda: defaultdict(int))
+    unpriced: int = 0
+    """Running resources whose price is not known: the sums lack them."""
+
+    @property
+    def all_gpus(self) -> float:
+        return sum(self.gpus.values())
+
+    def add(self, other: Totals) -> None:
+        self.resources += other.resources
+        self.unpriced += other.unpriced
+        for activity, gpus in other.gpus.items():
+            self.gpus[activity] += gpus
+        for mine, theirs in ((self.hourly, other.hourly), (self.idle_hourly, other.idle_hourly)):
+            for currency, micros in theirs.items():
+                mine[currency] += micros
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingRow:
+    """A finding with the resource it is about; None when that was forgotten."""
+
+    finding: Finding
+    resource: Resource | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionRow:
+    """An action with the resource it was on."""
+
+    action: Action
+    resource: Resource | None
+    undo: Action | None
+    """The newest attempt to put it back."""
+
+    @property
+    def can_be_undone(self) -> bool:
+        """Worth offering; whether it works is decided by who carries it out."""
+        action = self.action
+        done = action.status == "verified" and action.undoes is None and action.resumed_at is None
+        running = self.undo is not None and self.undo.status in ("intended", "taken", "verified")
+        return done and action.verb != "terminate" and not running
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRow:
+    """How a source does: `fine`, `partly` (some parts failed), `failing`, or `new` (never asked)."""
+
+    name: str
+    provider: str
+    health: str
+    succeeded_at: datetime | None
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """Everything on the first page."""
+
+    total: Totals
+    projects: Sequence[Totals]
+    avoided: Money
+    potential: Money
+    """What acting at once on findings that were only observed or warned about would have saved."""
+    findings: Sequence[FindingRow]
+    findings_left_out: int
+    actions: Sequence[ActionRow]
+    sources: Sequence[SourceRow]
+    holds: Sequence[Hold]
+    cycle: Cycle | None
+    timezones: Mapping[str, str]
+
+
+def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees) -> Overview:
+    """The first page, as this reader may see it."""
+    projects = totals(session, activity, sees)
+    total = Totals()
+    for one in projects:
+        total.add(one)
+    findings = active_findings(session, sees)
+    return Overview(
+        total=total,
+        projects=projects,
+        avoided=_by_currency(money.avoided(session, now), sees),
+        potential=_by_currency(money.potential(session, now), sees),
+        findings=findings[:SHOWN],
+        findings_left_out=max(0, len(findings) - SHOWN),
+        actions=recent_actions(session, sees),
+        sources=sources(session),
+        holds=[hold for hold in views.holds(session, now=now) if hold.project is None or sees(hold.project)],
+        cycle=views.last_cycle(session),
+        timezones=timezones(session),
+    )
+
+
+def totals(session: Session, activity: ActivityOf, sees: Sees) -> list[Totals]:
+    """By project, dearest first; what is gone or no longer judged is not in it."""
+    rows = session.exec(
+        select(  # type: ignore[call-overload]  # SQLModel types no more than four columns
+            Resource.id,
+            Resource.project,
+            Resource.state,
+            Resource.gpu_count,
+            Resource.gpu_share,
+            Resource.rate_micros,
+            Resource.currency,
+        ).where(col(Resource.ended_at).is_(None), col(Resource.orphaned_at).is_(None))
+    )
+    found: dict[str | None, Totals] = {}
+    for resource_id, project, state, count, share, rate, currency in rows:
+        if not sees(project):
+            continue
+        one = found.setdefault(project, Totals(project=project))
+        doing = shown_activity(state, activity(resource_id))
+        one.resources += 1
+        one.gpus[doing] += count * share
+        if rate is None or currency is None:
+            one.unpriced += state == "running"
+            continue
+        one.hourly[currency] += rate
+        if doing == "idle":
+            one.idle_hourly[currency] += rate
+    return sorted(found.values(), key=lambda one: (-sum(one.hourly.values()), one.project or "\uffff"))
+
+
+def shown_activity(state: str, told: str) -> str:
+    """What a resource does, as shown: `stopped` unless it runs, and unknown unless something is known."""
+    if state != "running":
+        return "stopped" if state in ("stopped", "suspended", "stopping") else "unknown"
+    return told if told in ("busy", "idle") else "unknown"
+
+
+def active_findings(session: Session, sees: Sees) -> list[FindingRow]:
+    """Those that have not ended, the most urgent first, then the dearest."""
+    rows = session.exec(
+        select(Finding, Resource)
+        .outerjoin(Resource, col(Resource.id) == col(Finding.resource_id))
+        .where(col(Finding.closed_at).is_(None))
+    ).all()
+    found = [FindingRow(finding=finding, resource=resource) for finding, resource in rows if sees(finding.project)]
+    return sorted(found, key=lambda row: (_urgency(row.finding), -(row.finding.rate_micros or 0), row.finding.id))
+
+
+def _urgency(finding: Finding) -> int:
+    return URGENCY.index(finding.status) if finding.status in URGENCY else len(URGENCY)
+
+
+def _by_currency(found: Mapping[tuple[str, str, str], int], sees: Sees) -> Money:
+    """The sums of (policy, project, currency) that this reader may see, by currency."""
+    total: Money = defaultdict(int)
+    for (_policy, project, currency), micros in found.items():
+        if sees(project or None):
+            total[currency] += micros
+    return total
+
+
+def recent_actions(session: Session, sees: Sees, *, limit: int = 20) -> list[ActionRow]:
+    """The newest first; undos stand beside what they put back."""
+    rows = session.exec(
+        select(Action, Resource)
+        .outerjoin(Resource, col(Resource.id) == col(Action.resource_id))
+        .where(col(Action.undoes).is_(None))
+        .order_by(col(Action.intended_at).desc(), col(Action.id).desc())
+        .limit(limit * 5)
+    ).all()
+    return _with_undos(session, [(action, resource) for action, resource in rows if sees(action.project)][:limit])
+
+
+def actions_of(session: Session, finding_id: str) -> list[ActionRow]:
+    """What was done about one finding, the newest first."""
+    rows = session.exec(
+        select(Action, Resource)
+        .outerjoin(Resource, col(Resource.id) == col(Action.resource_id))
+        .where(col(Action.undoes).is_(None), col(Action.finding_id) == finding_id)
+        .order_by(col(Action.intended_at).desc(), col(Action.id).desc())
+    ).all()
+    return _with_undos(session, rows)
+
+
+def _with_undos(session: Session, rows: Sequence[tuple[Action, Resource | None]]) -> list[ActionRow]:
+    ids = [action.id for action, _ in rows]
+    undos = session.exec(select(Action).where(col(Action.undoes).in_(ids)).order_by(col(Action.intended_at))).all()
+    newest = {undo.undoes: undo for undo in undos}
+    return [ActionRow(action=action, resource=resource, undo=newest.get(action.id)) for action, resource in rows]
+
+
+def messages_of(session: Session, finding_id: str) -> Sequence[Outbox]:
+    """Who was told what about a finding, the newest first."""
+    return session.exec(
+        select(Outbox)
+        .where(col(Outbox.finding_id) == finding_id)
+        .order_by(col(Outbox.created_at).desc(), col(Outbox.channel))
+        .limit(SHOWN)
+    ).all()
+
+
+def resources(session: Session, project: str | None) -> Sequence[Resource]:
+    """A project's (None: nobody's) living resources, the dearest first."""
+    return session.exec(
+        select(Resource)
+        .where(
+            col(Resource.project) == project if project is not None else col(Resource.project).is_(None),
+            col(Resource.ended_at).is_(None),
+            col(Resource.orphaned_at).is_(None),
+        )
+        .order_by(col(Resource.rate_micros).desc(), col(Resource.name), col(Resource.id))
+        .limit(500)
+    ).all()
+
+
+def sources(session: Session) -> list[SourceRow]:
+    """Every source applied, and how it does."""
+    documents = session.exec(select(Document).where(col(Document.kind) == "source").order_by(col(Document.name))).all()
+    states = {state.source: state for state in session.exec(select(SourceState))}
+    return [_source(row.name, str(row.body.get("provider", "")), states.get(row.name)) for row in documents]
+
+
+def _source(name: str, provider: str, state: SourceState | None) -> SourceRow:
+    if state is None:
+        return SourceRow(name=name, provider=provider, health="new", succeeded_at=None, faults=())
+    broken = [part for part in state.parts if not part.get("complete")]
+    faults = tuple(f"{part.get('part')}: {_sentence(part.get('fault'))}" for part in broken)
+    if state.fault is not None:
+        return SourceRow(
+            name=name,
+            provider=provider,
+            health="failing",
+            succeeded_at=state.succeeded_at,
+            faults=(_sentence(state.fault),),
+        )
+    health = "partly" if broken else "fine"
+    return SourceRow(name=name, provider=provider, health=health, succeeded_at=state.succeeded_at, faults=faults)
+
+
+def _sentence(fault: Mapping[str, Any] | None) -> str:
+    return str((fault or {}).get("sentence") or "it gave no reason")
+
+
+def timezones(session: Session) -> dict[str, str]:
+    """Project → its time zone."""
+    rows = session.exec(select(Document).where(col(Document.kind) == "project")).all()
+    return {row.name: str(row.body.get("timezone", "UTC")) for row in rows}
+
+
+def token_by_digest(session: Session, sha256: str, now: datetime) -> Token | None:
+    """The valid token a page's session stands for."""
+    token = session.exec(select(Token).where(col(Token.sha256) == sha256)).first()
+    return None if token is None or (token.expires_at is not None and token.expires_at <= now) else token
