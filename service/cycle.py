@@ -16,6 +16,7 @@ import structlog
 
 from providers.records import State
 from service import metrics
+from service.holder import is_gone
 from service.model import SourceAnswer
 from service.pipeline.collect import Collected, collect
 from service.pipeline.decide import Ruling, World, decide
@@ -39,7 +40,7 @@ def run_cycle(rt: Runtime, *, cycle_id: str, requested_by: str) -> None:
     report = Report()
     with rt.database.transaction() as session:
         cycles.start(session, cycle_id=cycle_id, requested_by=requested_by, now=now)
-        held = lease.take(session, rt.holder)
+        held = lease.take(session, rt.holder, is_gone=is_gone)
     if held is None:
         report.error = "another instance governs just now"
     else:

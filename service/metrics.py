@@ -40,12 +40,12 @@ def page(rt: Runtime, judged: Judged, now: datetime) -> bytes:
         ("curfew_gpus", "gauge", "GPUs of governed resources.", what, gpus),
         ("curfew_hourly_cost", "gauge", "Cost of an hour at present rates.", (*what, "currency"), hourly),
         ("curfew_cost_total", "counter", "Cost metered so far, in whole units.", by_project, _units(cost)),
-        ("curfew_avoided_cost_total", "counter", "Avoided by verified stops, 7 days each at most.", saved, _units(avoided)),
-        ("curfew_potential_avoided_cost_total", "counter", "What acting on the rest would avoid.", saved, _units(potential)),
+        ("curfew_avoided_cost_total", "counter", "Avoided by verified stops.", saved, _units(avoided)),
+        ("curfew_potential_avoided_cost_total", "counter", "What was not acted on.", saved, _units(potential)),
         ("curfew_findings", "gauge", "Active findings.", ("policy", "status", "project"), found),
         ("curfew_actions_total", "counter", "Actions so far.", ("policy", "verb", "outcome"), acted),
         ("curfew_notifications_total", "counter", "Messages so far.", ("channel", "outcome"), said),
-        ("curfew_telemetry_coverage_ratio", "gauge", "Running resources of known activity.", ("source",), _coverage(judged)),
+        ("curfew_telemetry_coverage_ratio", "gauge", "Running, activity known.", ("source",), _coverage(judged)),
         ("curfew_source_last_success_timestamp_seconds", "gauge", "Last complete answer.", ("source",), sources),
         ("curfew_source_errors_total", "counter", "Looks that failed in part.", ("source",), rt.counted.source_errors),
     ]
@@ -75,12 +75,9 @@ def _inventory(judged: Judged) -> tuple[Counter[Labels], Counter[Labels], Counte
     for row in range(len(judged.facts)):
         state = base["state"][row] or State.UNKNOWN.value
         activity = judged.default_activity(base["resource_id"][row])[0] if state == State.RUNNING else ""
-        key: Labels = tuple(str(base[name][row] or "") for name in ("project", "provider", "region", "kind")) + (
-            state,
-            base["gpu_model"][row] or "",
-            base["capacity_type"][row],
-            activity,
-        )
+        place = (str(base[name][row] or "") for name in ("project", "provider", "region", "kind"))
+        model, capacity = base["gpu_model"][row] or "", base["capacity_type"][row]
+        key: Labels = (*place, state, model, capacity, activity)
         resources[key] += 1
         gpus[key] += base["gpu_count"][row]
         if base["hourly_cost"][row] is not None:

@@ -5,8 +5,6 @@ Everything that serves a request or runs a cycle is handed this value; nothing r
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from datetime import datetime
 from policies.policy import Mode
 from service.clock import AcceleratedClock, Clock, RealClock
 from service.fleet import Fleet
+from service.holder import this_process
 from service.model import Known
 from service.notify.channels import Channels
 from service.notify.links import Links
@@ -113,7 +112,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, database: Databas
         channels=Channels(settings, secrets),
         links=Links(settings.signing_key(), settings.public_url),
         prices=PriceFile.read(settings.prices) if settings.prices else PriceFile(),
-        holder=f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}",
+        holder=this_process(),
     )
 
 

@@ -6,6 +6,7 @@ holder that was paused for too long cannot act on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -35,15 +36,15 @@ def real_now() -> datetime:
     return datetime.now(UTC)
 
 
-def take(session: Session, holder: str) -> Held | None:
-    """The lease, if it is free, expired or already ours; None while another holds it."""
+def take(session: Session, holder: str, *, is_gone: Callable[[str], bool] = lambda holder: False) -> Held | None:
+    """The lease, if it is free, expired, already ours or held by somebody gone; None while another holds it."""
     row = session.exec(select(Lease).where(Lease.name == NAME).with_for_update()).first()
     now = real_now()
     if row is None:
         session.add(Lease(name=NAME, holder=holder, token=1, expires_at=now + LENGTH))
         session.flush()
         return Held(holder=holder, token=1)
-    if row.holder != holder and row.expires_at > now:
+    if row.holder != holder and row.expires_at > now and not is_gone(row.holder):
         return None
     row.holder, row.token, row.expires_at = holder, row.token + 1, now + LENGTH
     session.add(row)
