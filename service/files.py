@@ -368,7 +368,7 @@ def _parse_one(raw: RawDocument) -> Parsed | list[Mistake]:
         document = MODELS[kind].validate_python(fields)
     except ValidationError as error:
         return _mistakes_of(raw, kind, error)
-    except OverflowError:
+    except ArithmeticError:
         return [raw.mistake((), "holds a number or a length of time beyond all measure")]
     parsed = Parsed(kind=kind, document=document, raw=raw)
     return list(_beyond_the_model(parsed)) or parsed
@@ -461,8 +461,8 @@ def _mistakes_of(raw: RawDocument, kind: Kind, error: ValidationError) -> list[M
     model = _model_of(raw, kind)
     found = []
     for details in error.errors():
-        if isinstance(details.get("ctx", {}).get("error"), ValidationError):
-            continue  # the provider's own fields, asked about below
+        if kind == "source" and details["loc"][:1] not in [(name,) for name in Source.model_fields]:
+            continue  # the provider's own fields are asked about below
         location = details["loc"][1:] if kind == "policy" else details["loc"]  # without the discriminator's value
         found.append(_mistake_of(raw, model, location, details))
     if kind == "source" and raw.body.get("provider") in registry.known():

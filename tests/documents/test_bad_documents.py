@@ -1,0 +1,357 @@
+"""Every kind of mistake in a document: where it is, what is wrong, and what was probably meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from service import apply, files
+from service.files import Mistake, Refused
+from service.settings import Settings
+
+FILE = "policies/team.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrong:
+    """A text, and the one mistake in it."""
+
+    text: str
+    line: int | None
+    column: int | None = 1
+    field: str
+    says: str
+    nearest: str | None = None
+
+
+POLICY = "kind: policy\nname: p\ntype: idle\n"
+SOURCE = "kind: source\nname: s\nprovider: aws\n"
+PROJECT = "kind: project\nname: p\n"
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join([f'*{old}'] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+)
+EXEMPTION = "kind: exemption\nname: e\nresources: [i-1]\n"
+
+WRONG = {
+    "a field that does not exist": Wrong(
+        text=POLICY + "idle:\n  fro: 45m\n", line=5, column=3, field="idle.fro", says="no such field", nearest="for"
+    ),
+    "a field of the whole document that does not exist": Wrong(
+        text=POLICY + "grase: 10m\n", line=4, field="grase", says="no such field", nearest="grace"
+    ),
+    "a field of the scope that does not exist": Wrong(
+        text=POLICY + "scope: {project: [a]}\n",
+        line=4,
+        column=9,
+        field="scope.project",
+        says="no such field",
+        nearest="projects",
+    ),
+    "a field of a provider that does not exist": Wrong(
+        text=SOURCE + "regoins: all\n", line=4, field="regoins", says="no such field", nearest="regions"
+    ),
+    "a field of every source, misspelt": Wrong(
+        text=SOURCE + "celing: warn\n", line=4, field="celing", says="no such field", nearest="ceiling"
+    ),
+    "a field inside of a list": Wrong(
+        text=PROJECT + "match:\n  - tags: {a: b}\n  - namespace: [x]\n",
+        line=5,
+        column=5,
+        field="match[1].namespace",
+        says="no such field",
+        nearest="namespaces",
+    ),
+    "no kind": Wrong(text="name: p\ntype: idle\n", line=1, field="kind", says="is missing; it is one of source"),
+    "an unknown kind": Wrong(
+        text="kind: polciy\nname: p\n", line=1, field="kind", says="no kind 'polciy'", nearest="policy"
+    ),
+    "no name": Wrong(text="kind: project\n", line=1, field="name", says="is missing"),
+    "a name with capitals": Wrong(
+        text="kind: project\nname: Vision\n", line=2, field="name", says="use lower case letters"
+    ),
+    "a policy's name with a space": Wrong(
+        text="kind: policy\nname: idle gpus\ntype: idle\n", line=2, field="name", says="use lower case letters"
+    ),
+    "no policy type": Wrong(text="kind: policy\nname: p\n", line=1, field="type", says="is missing; a policy's type"),
+    "an unknown policy type": Wrong(
+        text="kind: policy\nname: p\ntype: idel\n", line=3, field="type", says="no policy type", nearest="idle"
+    ),
+    "an unknown mode": Wrong(
+        text=POLICY + "mode: enforced\n",
+        line=4,
+        field="mode",
+        says="is not one of observe, warn, enforce",
+        nearest="enforce",
+    ),
+    "an unknown action": Wrong(
+        text=POLICY + "action: stopp\n", line=4, field="action", says="is not one of notify, stop", nearest="stop"
+    ),
+    "an unknown kind of resource": Wrong(
+        text=POLICY + "scope:\n  kinds:\n    - instance\n    - workloads\n",
+        line=7,
+        column=7,
+        field="scope.kinds[1]",
+        says="is not one of instance",
+        nearest="workload",
+    ),
+    "an unknown loss": Wrong(
+        text=POLICY + "accept_loss: [local_disk]\n",
+        line=4,
+        column=15,
+        field="accept_loss[0]",
+        says="is not one of",
+        nearest="local_disks",
+    ),
+    "an unknown provider": Wrong(
+        text="kind: source\nname: s\nprovider: awz\n",
+        line=3,
+        field="provider",
+        says="there is no provider 'awz'",
+        nearest="aws",
+    ),
+    "an unknown time zone": Wrong(
+        text=PROJECT + "timezone: Asia/Ho_Chi_Min\n",
+        line=3,
+        field="timezone",
+        says="is no time zone",
+        nearest="Asia/Ho_Chi_Minh",
+    ),
+    "an unknown currency": Wrong(
+        text=PROJECT + "currency: usd\n", line=3, field="currency", says="no ISO 4217 currency", nearest="USD"
+    ),
+    "a duration without its unit": Wrong(text=POLICY + "grace: 30\n", line=4, field="grace", says="with its unit"),
+    "a duration that looks like a time": Wrong(
+        text=POLICY + "grace: 12:30:00\n", line=4, field="grace", says="'12:30:00' is no duration"
+    ),
+    "a duration beyond all measure": Wrong(
+        text=POLICY + "grace: 99999999999999d\n", line=4, field="grace", says="is no duration"
+    ),
+    "a share without its sign": Wrong(
+        text=POLICY + "idle:\n  min_coverage: 90\n", line=5, column=3, field="idle.min_coverage", says="with its sign"
+    ),
+    "a number that is too large": Wrong(
+        text=POLICY + "idle: {utilisation_below: 5}\n",
+        line=4,
+        column=8,
+        field="idle.utilisation_below",
+        says="should be less than or equal to 1",
+    ),
+    "a number nobody can count with": Wrong(
+        text=POLICY + "idle: {busy_gpus_below: 99999999999999999999}\n",
+        line=4,
+        column=8,
+        field="idle.busy_gpus_below",
+        says="is no number",
+    ),
+    "not a number": Wrong(
+        text=POLICY + "idle: {utilisation_below: .nan}\n",
+        line=4,
+        column=8,
+        field="idle.utilisation_below",
+        says="is no number",
+    ),
+    "an idle window of nothing": Wrong(
+        text=POLICY + "idle: {for: 0s}\n", line=4, column=8, field="idle.for", says="longer than nothing"
+    ),
+    "one word where a list belongs": Wrong(
+        text=POLICY + "scope:\n  projects: vision\n", line=5, column=3, field="scope.projects", says="must be a list"
+    ),
+    "an account number that YAML reads as a number": Wrong(
+        text=PROJECT + "match:\n  - accounts: [123456789012]\n",
+        line=4,
+        column=16,
+        field="match[0].accounts[0]",
+        says='put it in quotes: "123456789012"',
+    ),
+    "a word where a mapping belongs": Wrong(
+        text=POLICY + "scope: all\n", line=4, field="scope", says="must be a mapping of fields"
+    ),
+    "a match that claims everything": Wrong(
+        text=PROJECT + "match: [{}]\n", line=3, column=9, field="match[0]", says="claims everything"
+    ),
+    "no mail address": Wrong(
+        text=PROJECT + "owners: [vision-leads]\n", line=3, column=10, field="owners[0]", says="is no mail address"
+    ),
+    "a channel that is neither address nor URL": Wrong(
+        text=PROJECT + "notify: [slack]\n", line=3, column=10, field="notify[0]", says="is no mail address"
+    ),
+    "an end without its offset": Wrong(
+        text=EXEMPTION + "reason: demo day\nuntil: 2026-12-01T18:00:00\n",
+        line=5,
+        field="until",
+        says="needs its offset",
+    ),
+    "an end that is a date only": Wrong(
+        text=EXEMPTION + "reason: demo day\nuntil: 2026-12-01\n", line=5, field="until", says="needs its offset"
+    ),
+    "an exemption without its end": Wrong(
+        text=EXEMPTION + "reason: demo day\n", line=1, field="until", says="is missing"
+    ),
+    "an exemption from everything": Wrong(
+        text="kind: exemption\nname: e\nreason: demo day\nuntil: 2026-12-01T18:00:00Z\n",
+        line=1,
+        field="",
+        says="an exemption names resources, projects or tags",
+    ),
+    "a condition over a fact that does not exist": Wrong(
+        text=POLICY + "scope:\n  where: gpu_cout >= 1\n",
+        line=5,
+        column=3,
+        field="scope.where",
+        says="`gpu_cout` at 1:1 is no fact",
+        nearest="gpu_count",
+    ),
+    "a condition that cannot be read": Wrong(
+        text=POLICY + 'idle:\n  when: "max_power_watts <"\n', line=5, column=3, field="idle.when", says="at 1:"
+    ),
+    "a condition that turns unknown into a value": Wrong(
+        text=POLICY + 'idle:\n  when: "coalesce(max_power_watts, 0) < 90"\n',
+        line=5,
+        column=3,
+        field="idle.when",
+        says="rests on telemetry",
+    ),
+    "an action that nothing in scope can take": Wrong(
+        text=POLICY + "scope: {kinds: [node]}\naction: stop\n",
+        line=5,
+        field="action",
+        says="node cannot take stop; possible here: notify",
+    ),
+    "an action of the cloud's for a group": Wrong(
+        text=POLICY + "scope: {kinds: [node_group]}\naction: hibernate\n",
+        line=5,
+        field="action",
+        says="node_group cannot take hibernate",
+    ),
+    "an endpoint that is not allowed": Wrong(
+        text=SOURCE + "endpoint: http://127.0.0.1:5000\n",
+        line=4,
+        field="endpoint",
+        says="add 127.0.0.1 to CURFEW_ALLOW_ENDPOINTS",
+    ),
+    "a source's own rule": Wrong(
+        text=SOURCE + "external_id: abc\n", line=4, field="external_id", says="only used when a role is assumed"
+    ),
+    "a field written twice": Wrong(
+        text=POLICY + "mode: warn\ngrace: 1h\nmode: enforce\n",
+        line=6,
+        field="mode",
+        says="is written twice: in line 4 and in line 6",
+    ),
+    "a document written twice": Wrong(
+        text=PROJECT + "---\n" + PROJECT, line=5, field="name", says=f"this project is already in {FILE}:2"
+    ),
+    "a list where a document belongs": Wrong(
+        text="- kind: policy\n", line=1, field="", says="a document is a mapping of fields"
+    ),
+    "text that is no YAML": Wrong(
+        text=POLICY + "scope: {projects: [a\ngrace: 1h\n", line=5, column=6, field="", says="this is no valid YAML"
+    ),
+    "a tab for indentation": Wrong(
+        text=POLICY + "idle:\n\tfor: 45m\n", line=5, column=1, field="", says="this is no valid YAML"
+    ),
+    "an object of Python": Wrong(
+        text=POLICY + "description: !!python/name:os.system x\n",
+        line=4,
+        column=14,
+        field="description",
+        says="is not supported",
+    ),
+    "an anchor within itself": Wrong(
+        text="kind: policy\nname: p\nscope: &a {tags: *a}\n", line=3, column=8, field="", says="anchors and aliases"
+    ),
+    "a few lines that stand for billions": Wrong(
+        text=BOMB,
+        line=1,
+        column=None,
+        field="",
+        says="more than 100000 values",
+    ),
+}  # fmt: skip
+
+
+def mistakes_in(text: str, **settings: object) -> tuple[Mistake, ...]:
+    raws, mistakes = files.read_yaml(text, FILE)
+    with pytest.raises(Refused) as refused:
+        apply.check(Settings(**settings), raws, mistakes)  # type: ignore[arg-type]
+    return refused.value.mistakes
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_named_with_its_place_and_the_nearest_right_thing(case: str) -> None:
+    wrong = WRONG[case]
+    (mistake,) = mistakes_in(wrong.text)
+    assert (mistake.file, mistake.line) == (FILE, wrong.line), str(mistake)
+    assert wrong.column is None or mistake.column == wrong.column, str(mistake)
+    assert mistake.field == wrong.field, str(mistake)
+    assert wrong.says in mistake.reason, str(mistake)
+    assert mistake.nearest == wrong.nearest, str(mistake)
+
+
+def test_the_sentence_reads_like_a_compilers() -> None:
+    (mistake,) = mistakes_in("kind: policy\nname: idle-gpus\ntype: idle\nidle:\n    fro: 45m\n")
+    assert str(mistake) == (
+        "policies/team.yaml:5:5: policy 'idle-gpus', idle.fro: there is no such field; did you mean 'for'?"
+    )
+
+
+def test_all_mistakes_of_all_documents_are_told_at_once() -> None:
+    text = (
+        SOURCE
+        + "regoins: all\nceiling: warm\nrole_arn: nonsense\n---\n"
+        + POLICY
+        + "mode: on\ngrace: 5\n---\nkind: x\n"
+    )
+    assert [(mistake.line, mistake.field) for mistake in mistakes_in(text)] == [
+        (4, "regoins"),
+        (5, "ceiling"),
+        (6, "role_arn"),
+        (11, "mode"),
+        (12, "grace"),
+        (14, "kind"),
+    ]
+
+
+def test_documents_before_broken_yaml_are_checked_too() -> None:
+    fields = [mistake.field for mistake in mistakes_in(POLICY + "grase: 1h\n---\nkind: [\n")]
+    assert sorted(fields) == ["", "grase"]
+
+
+SECRETS_WRITTEN_OUT = {
+    "a password of its own field": "password: hunter2",
+    "a token": "bearer_token: abc",
+    "a password in an URL": "proxy: https://me:hunter2@proxy.example.org",
+}
+
+
+@pytest.mark.parametrize("case", SECRETS_WRITTEN_OUT)
+def test_a_secret_written_into_a_source_is_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import BaseModel
+
+    from providers import simulated
+
+    class Config(BaseModel):
+        password: str = ""
+        bearer_token: str = ""
+        proxy: str = ""
+
+    monkeypatch.setattr(simulated, "Config", Config)
+    source = "kind: source\nname: s\nprovider: simulated\n"
+    (mistake,) = mistakes_in(source + SECRETS_WRITTEN_OUT[case] + "\n")
+    assert mistake.line == 4
+    assert "name it as ${NAME}" in mistake.reason
+    assert "hunter2" not in str(mistake)
+    raws, _ = files.read_yaml(source + "password: ${PROXY}\n", FILE)
+    assert apply.check(Settings(), raws)
+
+
+def test_the_accelerated_clock_refuses_every_source_that_is_not_simulated() -> None:
+    (mistake,) = mistakes_in(SOURCE, demo_speed=60)
+    assert (mistake.line, mistake.field) == (3, "provider")
+    assert "simulated sources only" in mistake.reason
+
+
+def test_an_endpoint_is_accepted_once_it_is_allowed() -> None:
+    raws, mistakes = files.read_yaml(SOURCE + "endpoint: http://127.0.0.1:5000\n", FILE)
+    assert apply.check(Settings(allow_endpoints=("127.0.0.0/8",)), raws, mistakes)
