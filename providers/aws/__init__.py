@@ -24,7 +24,7 @@ Regions = Annotated[tuple[Region, ...], Field(min_length=1), AfterValidator(_uni
 class CloudWatchMetrics(BaseModel):
     """Where the CloudWatch agent puts GPU metrics. A metric set to null is not asked for (each one is billed)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     namespace: str = Field("CWAgent", min_length=1)
     utilisation: str = Field("nvidia_smi_utilization_gpu", min_length=1)
@@ -40,7 +40,7 @@ class CloudWatchMetrics(BaseModel):
 class Config(BaseModel):
     """How to reach an AWS account. Credentials come from where all AWS tools find them: environment, profile, role."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     regions: Literal["all"] | Regions = "all"
     """Region names, or `all`: every region enabled in the account."""

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.aws.client import Client
-from providers.errors import NotFound, Unsupported
+from providers.errors import Unsupported
 from providers.records import ResourceRecord, ResourceRef, State, Verb
-
-GONE = ("shutting-down", "terminated")
 
 
 class Ec2Actuator:
@@ -31,18 +29,12 @@ class Ec2Actuator:
 
     def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
         _only_stop(verb)
-        self._change(ref, "StopInstances", "StoppingInstances")
+        self._client.call("ec2", ref.region, "StopInstances", prompt=True, InstanceIds=[ref.external_id])
 
     def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
         if remembered.get("state") in (State.STOPPING, State.STOPPED):
             return  # it was down before, so our stop changed nothing
-        self._change(ref, "StartInstances", "StartingInstances")
-
-    def _change(self, ref: ResourceRef, operation: str, key: str) -> None:
-        changes = self._client.call("ec2", ref.region, operation, key, prompt=True, InstanceIds=[ref.external_id])
-        for change in changes:
-            if change.get("PreviousState", {}).get("Name") in GONE:
-                raise NotFound(f"{ref.external_id} in {ref.region} was terminated")
+        self._client.call("ec2", ref.region, "StartInstances", prompt=True, InstanceIds=[ref.external_id])
 
 
 def _only_stop(verb: Verb) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import cache
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -277,6 +278,9 @@ _OUR_SETTINGS = (
     sdk.InvalidEndpointConfigurationError,
 )
 
+UNREADABLE = (ResponseParserError, ValueError, TypeError, AttributeError, LookupError)
+"""What the SDK's parsers let through when something that is not AWS answers: a proxy's page, half a body."""
+
 _NAMED_PERMISSION = re.compile(r"not authori[sz]ed to perform:?\s+([a-z0-9-]+:[A-Za-z0-9]+)")
 _LONGEST_REASON = 300
 
@@ -290,9 +294,13 @@ def translated(service: str, region: str | None, operation: str | None = None) -
         raise _refusal(error, service, region) from error
     except _OUR_SETTINGS as error:
         raise Misconfigured(f"{_where(service, region, operation)}: {_short(str(error))}") from error
-    except (sdk.BotoCoreError, ResponseParserError) as error:
+    except sdk.BotoCoreError as error:
         hint = _region_hint(region) if isinstance(error, sdk.EndpointConnectionError) else ""
         raise Unreachable(f"{_where(service, region, operation)} gave no answer: {_short(str(error))}{hint}") from error
+    except RuntimeError as error:  # credentials that have run out when they arrive
+        raise Misconfigured(f"{_where(service, region, operation)}: {error}; is this machine's clock right?") from error
+    except UNREADABLE as error:
+        raise Unreachable(f"{_where(service, region, operation)} gave an answer that cannot be read") from error
 
 
 def _refusal(error: sdk.ClientError, service: str, region: str | None) -> ProviderError:
@@ -344,13 +352,17 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _region_hint(region: str | None) -> str:
     """A misspelt region looks like a network failure: its host name does not exist."""
-    session = boto3.Session()
-    known = {
-        name
-        for partition in session.get_available_partitions()
-        for name in session.get_available_regions("ec2", partition)
-    }
-    if region is None or region in known:
+    if region is None or region in _known_regions():
         return ""
-    close = get_close_matches(region, known, n=1)
-    return f"; AWS has no region {region!r} that its SDK knows of" + (f", did you mean {close[0]!r}?" if close else "")
+    close = get_close_matches(region, _known_regions(), n=1)
+    return f"; AWS's SDK knows no region {region!r}" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+@cache
+def _known_regions() -> frozenset[str]:
+    session = boto3.Session()
+    return frozenset(
+        region
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("ec2", partition)
+    )

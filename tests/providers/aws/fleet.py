@@ -6,6 +6,7 @@ For the tests of this provider and for end-to-end tests of others.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ ENVIRONMENT_TO_CLEAR = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_
 def moto_endpoint() -> Iterator[str]:
     """The address of a moto server in this process. All such servers share one state: `reset` it between tests."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # 1,300 images, loaded anew after every reset
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

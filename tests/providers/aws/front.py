@@ -31,6 +31,7 @@ class Call:
     region: str
     operation: str
     fields: Mapping[str, Sequence[str]]
+    body: bytes
 
     @property
     def action(self) -> str:
@@ -196,7 +197,9 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
             region, service = (scope[1], scope[2]) if scope else ("", "")
             fields = parse_qs(body.decode()) if b"Action=" in body else {}
             operation = fields["Action"][0] if fields else self.headers["X-Amz-Target"].rpartition(".")[2]
-            return Call(service=SERVICES.get(service, service), region=region, operation=operation, fields=fields)
+            return Call(
+                service=SERVICES.get(service, service), region=region, operation=operation, fields=fields, body=body
+            )
 
         def log_message(self, *args: Any) -> None:
             """Nothing: what was called is in `front.calls`."""
