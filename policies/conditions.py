@@ -108,6 +108,10 @@ def _parse(text: str) -> exp.Expr:
         return sqlglot.parse_one(text, into=exp.Condition, dialect="duckdb")
     except ParseError as error:
         raise ConditionError(_parse_sentence(error)) from None
+    except RecursionError:
+        raise
+    except Exception:  # noqa: BLE001  the parser knows a thousand functions and trips over odd arguments of some
+        raise ConditionError("the condition cannot be read") from None
 
 
 _NESTING: Mapping[TokenType, int] = {

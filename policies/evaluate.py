@@ -202,7 +202,7 @@ _ARROW: Mapping[Type, Any] = {
 def _arrow(type_: Type, values: Sequence[Any]) -> Any:
     try:
         return na.c_array(values, _ARROW[type_])
-    except UnicodeEncodeError:  # half a surrogate in some cloud's tag: that text is not known, the others are
+    except ValueError:  # half a surrogate in some cloud's tag: that text is not known, the others are
         return na.c_array([value if _encodable(value) else None for value in values], _ARROW[type_])
 
 
@@ -242,7 +242,7 @@ def _bytes(
     watch.daemon = True
     watch.start()
     try:
-        listed = [exp.alias_(expression, f"p{index}") for index, expression in enumerate(expressions)]
+        listed = [exp.alias_(expression, f"p{index}", copy=False) for index, expression in enumerate(expressions)]
         query = exp.select(*listed, copy=False).from_("facts", copy=False).sql("duckdb")
         for batch in na.ArrayStream(connection.sql(query)):
             for column, array in zip(columns, batch.iter_children(), strict=True):

@@ -32,7 +32,7 @@ def breach(policy: IdlePolicy, evidence: Evidence) -> str:
 
 
 def ok(policy: IdlePolicy, evidence: Evidence) -> str:
-    if evidence["state"] != "running":
+    if state_known(evidence) and evidence["state"] != "running":
         return f"It is {evidence['state']}: only what runs can be idle."
     busy = evidence["busy_gpus"]
     if busy is None:
