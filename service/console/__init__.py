@@ -1,0 +1,1 @@
+"""Pages rendered on the server, with plain forms; they work without JavaScript."""

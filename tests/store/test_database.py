@@ -1,0 +1,112 @@
+"""The schema and what it refuses by itself, on both databases."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from alembic import command
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlmodel import select
+
+from service.store import audit
+from service.store.database import Database, migrations_config
+from service.store.tables import Audit, Finding, Hold
+
+NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
+
+
+def test_migrations_and_tables_agree(database: Database) -> None:
+    command.check(migrations_config(database.url))
+
+
+def test_upgrading_twice_changes_nothing(database: Database) -> None:
+    database.upgrade()
+
+    command.check(migrations_config(database.url))
+
+
+def test_migrations_lead_back_to_nothing(database: Database) -> None:
+    command.downgrade(migrations_config(database.url), "base")
+
+    with database.engine.connect() as connection:
+        tables = connection.dialect.get_table_names(connection)
+    assert tables == ["alembic_version"]
+
+
+@pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])
+def test_the_audit_log_refuses_to_be_changed(database: Database, statement: str) -> None:
+    with database.transaction() as session:
+        audit.record(session, at=NOW, actor="token:ci", verb="hold", object="hold/1")
+
+    with pytest.raises(DBAPIError, match="append-only"), database.transaction() as session:
+        session.execute(text(statement))
+
+    with database.reading() as session:
+        assert [line.actor for line in session.exec(select(Audit))] == ["token:ci"]
+
+
+def test_a_naive_time_is_refused_on_its_way_in(database: Database) -> None:
+    with pytest.raises(StatementError, match="naive"), database.transaction() as session:
+        session.add(Hold(reason="x", created_by="y", created_at=datetime(2026, 1, 1)))  # noqa: DTZ001
+
+
+def test_times_come_back_in_utc(database: Database) -> None:
+    with database.transaction() as session:
+        session.add(Hold(id="1", reason="x", created_by="y", created_at=NOW))
+
+    with database.reading() as session:
+        row = session.get(Hold, "1")
+    assert row is not None
+    assert row.created_at == NOW
+    assert row.created_at.utcoffset() == NOW.utcoffset()
+
+
+def test_a_resource_has_at_most_one_active_finding_of_a_policy(database: Database) -> None:
+    def finding(closed: datetime | None) -> Finding:
+        return Finding(
+            policy="idle", policy_version=1, resource_id="r", status="open", status_reason="", reason="", remedy="stop",
+            opened_at=NOW, closed_at=closed,
+        )  # fmt: skip
+
+    with database.transaction() as session:
+        session.add_all([finding(NOW), finding(NOW), finding(None)])
+
+    with pytest.raises(DBAPIError), database.transaction() as session:
+        session.add(finding(None))
+
+
+def test_an_exception_leaves_nothing_behind(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.transaction() as session:
+        session.add(Hold(id="1", reason="x", created_by="y", created_at=NOW))
+        session.flush()
+        raise ZeroDivisionError
+
+    with database.reading() as session:
+        assert session.get(Hold, "1") is None
+
+
+def test_concurrent_writers_wait_for_each_other(database: Database) -> None:
+    """Read, add one, write back: no update is lost, whoever comes first."""
+    with database.transaction() as session:
+        session.add(Hold(id="1", reason="0", created_by="y", created_at=NOW))
+
+    def count() -> None:
+        for _ in range(20):
+            with database.transaction() as session:
+                row = session.exec(select(Hold).where(Hold.id == "1").with_for_update()).one()
+                row.reason = str(int(row.reason) + 1)
+                session.add(row)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    with database.reading() as session:
+        row = session.get(Hold, "1")
+    assert row is not None
+    assert row.reason == "80"
