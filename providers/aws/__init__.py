@@ -5,20 +5,26 @@ Only the source's own fields are here, importable without the SDK; `build` bring
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from providers.contract import BuildContext, Capabilities, Provider
 from providers.records import Kind, Verb
 
-
-def _unique(regions: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(regions))
+REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 
 
-Region = Annotated[str, Field(pattern=r"^[a-z]{2,}(-[a-z]+)+-\d+$")]
-Regions = Annotated[tuple[Region, ...], Field(min_length=1), AfterValidator(_unique)]
+def _regions(value: object) -> object:
+    if value == "all":
+        return value
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("write a list of regions like [us-east-1, eu-west-1], or: all")
+    for region in value:
+        if not isinstance(region, str) or not REGION.fullmatch(region):
+            raise ValueError(f"{region!r} is no region; they are written like us-east-1")
+    return tuple(dict.fromkeys(value))
 
 
 class CloudWatchMetrics(BaseModel):
@@ -42,7 +48,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    regions: Literal["all"] | Regions = "all"
+    regions: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_regions)] = "all"
     """Region names, or `all`: every region enabled in the account."""
     role_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")] | None = None
     """A role to assume, in this or another account."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import pytest
 
@@ -22,7 +23,16 @@ from providers.records import (
     Verb,
 )
 from tests.providers.aws.conftest import Build
-from tests.providers.aws.fleet import ACCOUNT, REGION, forget, make_fleet, sdk, start_instance, start_spot_instance
+from tests.providers.aws.fleet import (
+    ACCOUNT,
+    REGION,
+    forget,
+    make_fleet,
+    sdk,
+    set_launch_time,
+    start_instance,
+    start_spot_instance,
+)
 from tests.providers.aws.front import NO_ANSWER, Front, Reply
 
 DENIED = "You are not authorized to perform this operation."
@@ -102,6 +112,11 @@ class TestAMixedFleet:
         instance_id, provider = make_fleet(moto)[machine], aws()
         assert stop_blockers(by_id(of(provider).list())[instance_id]) == codes
         assert stop_blockers(of(provider).describe(ref(instance_id))) == codes
+
+    def test_its_last_start_is_told_not_its_creation(self, moto: str, aws: Build) -> None:
+        instance_id, days_ago = start_instance(moto, "g6.xlarge"), datetime(2026, 7, 1, 8, tzinfo=UTC)
+        set_launch_time(instance_id, days_ago)
+        assert by_id(of(aws()).list())[instance_id].launched_at == days_ago
 
     def test_is_listed_in_four_calls_and_in_three_when_its_types_are_known(
         self, moto: str, front: Front, aws: Build
