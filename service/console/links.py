@@ -125,7 +125,7 @@ def _subject(session: Session, claim: Claim) -> tuple[Finding, Resource | None]:
 def _out_of_date(claim: Claim, finding: Finding) -> str | None:
     """Why a genuine link no longer fits, if it does not. Keeping is always harmless; stopping must be meant."""
     if claim.verb is not LinkVerb.UNDO and finding.closed_at is not None:
-        return f"There is nothing to do any more. {wording.plain(finding.status_reason)}"
+        return "There is nothing to do any more."
     if claim.verb in (LinkVerb.STOP_NOW, LinkVerb.APPROVE) and claim.episode != finding.episode:
         return "Things have changed since this message was sent. Please use the link in the newest one."
     return None

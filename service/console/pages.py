@@ -74,6 +74,15 @@ def first_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Respo
     return page(request, "overview.html", visitor, view=found, refresh=_refresh(runtime), ceiling=_ceiling(runtime))
 
 
+@router.api_route("/findings", methods=LOOK)
+def findings_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Response:
+    with runtime.database.reading() as session:
+        rows = overview.active_findings(session, visitor.principal.sees)
+        timezones = overview.timezones(session)
+    shown = rows[: overview.SHOWN]
+    return page(request, "findings.html", visitor, rows=shown, count=len(rows), timezones=timezones)
+
+
 @router.api_route("/findings/{finding_id}", methods=LOOK)
 def finding_page(request: Request, runtime: TheRuntime, visitor: Looking, finding_id: str) -> Response:
     with runtime.database.reading() as session:

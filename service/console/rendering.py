@@ -6,7 +6,7 @@ What is shown on which page is decided by the routes.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from functools import cache
 from typing import Any
 from urllib.parse import quote
@@ -66,7 +66,7 @@ class PageRoute(APIRoute):
             except Stop as stop:
                 found = stop
             except NotPossible as error:
-                found = Stop(409, "Not possible now", error.sentence)
+                found = Stop(409, "Not possible now", wording.sentence(error.sentence, UTC))
             except RequestValidationError:
                 found = Stop(422, "Not understood", "This form or address is not one that Curfew made.")
             shown = {"title": found.title, "sentence": found.sentence}
@@ -151,6 +151,7 @@ def _environment() -> Environment:
     environment.globals |= {
         "moment": wording.moment,
         "short_moment": wording.short_moment,
+        "sentence": wording.sentence,
         "relative": wording.relative,
         "length": wording.length,
         "zone_of": wording.zone_of,

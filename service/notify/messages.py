@@ -16,7 +16,19 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from service.notify.links import LinkVerb, next_working_morning
-from service.notify.wording import gpus, hourly, length, moment, money, name, parse_moment, plain, relative, zone_of
+from service.notify.wording import (
+    gpus,
+    hourly,
+    length,
+    moment,
+    money,
+    name,
+    parse_moment,
+    plain,
+    relative,
+    sentence,
+    zone_of,
+)
 
 COLUMNS = 72
 Level = Literal["info", "success", "warning", "failure"]
@@ -81,7 +93,7 @@ class _Case:
 
     @property
     def reason(self) -> str:
-        return plain(self.payload.get("reason") or "No reason was given.")
+        return sentence(self.payload.get("reason") or "No reason was given.", self.zone)
 
     @property
     def acts(self) -> bool:
@@ -183,7 +195,7 @@ def _notice(case: _Case) -> _Letter:
         subject=f"Please have a look: {case.subject_tail}{price}",
         level="info",
         headline=f"Please have a look at {case.called}.",
-        paragraphs=[case.reason, f"Curfew will not touch it{': ' + plain(why_not).rstrip('.') if why_not else ''}."],
+        paragraphs=[case.reason, "Curfew will not touch it." + (f" {sentence(why_not, case.zone)}" if why_not else "")],
         facts=_facts(case),
         buttons=case.buttons(LinkVerb.DETAILS),
     )

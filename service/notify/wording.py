@@ -21,6 +21,7 @@ LOCALE = "en"
 HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"})
 """Unicode categories that break lines, reorder text or show nothing: never let through."""
 LONGEST_NAME = 120
+ISO_MOMENT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")
 
 
 def plain(value: object, longest: int = 600) -> str:
@@ -70,6 +71,19 @@ def short_moment(at: datetime, zone: tzinfo) -> str:
     """`Sat 14 Nov, 13:30`."""
     local = at.astimezone(zone)
     return f"{local:%a} {local.day} {local:%b, %H:%M}"
+
+
+def sentence(text: object, zone: tzinfo) -> str:
+    """A sentence made elsewhere, for people of that zone: moments as they write them, a capital, a full stop."""
+    told = ISO_MOMENT.sub(lambda found: _shown(found[0], zone), plain(text))
+    if not told:
+        return told
+    return told[0].upper() + told[1:] + ("" if told[-1] in ".!?…" else ".")
+
+
+def _shown(iso: str, zone: tzinfo) -> str:
+    found = parse_moment(iso)
+    return iso if found is None else short_moment(found, zone)
 
 
 def _zone_words(local: datetime) -> str:

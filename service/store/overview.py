@@ -6,7 +6,7 @@ The sums are those of `/metrics`; currencies are kept apart. What a reader may s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,8 +27,10 @@ Money = dict[str, int]
 URGENCY = ("acting", "due", "warned", "refused", "open", "snoozed", "exempt", "enforced")
 """Active findings are shown in this order of their status."""
 ACTIVITIES = ("busy", "idle", "unknown", "stopped")
-SHOWN = 100
-"""Rows of a list on a page; more are counted, not listed."""
+AT_FIRST = 8
+"""Findings on the first page; the others are one click away."""
+SHOWN = 500
+"""Rows of a page's list at most; the API lists everything."""
 
 
 @dataclass(kw_only=True)
@@ -60,10 +62,12 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class FindingRow:
-    """A finding with the resource it is about; None when that was forgotten."""
+    """The most urgent finding of one resource, and what else was found about it."""
 
     finding: Finding
     resource: Resource | None
+    """None when it was forgotten."""
+    others: Sequence[Finding] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +129,8 @@ def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees) 
         projects=projects,
         avoided=_by_currency(money.avoided(session, now), sees),
         potential=_by_currency(money.potential(session, now), sees),
-        findings=findings[:SHOWN],
-        findings_left_out=max(0, len(findings) - SHOWN),
+        findings=findings[:AT_FIRST],
+        findings_left_out=max(0, len(findings) - AT_FIRST),
         actions=recent_actions(session, sees),
         sources=sources(session),
         holds=[hold for hold in views.holds(session, now=now) if hold.project is None or sees(hold.project)],
@@ -173,18 +177,28 @@ def shown_activity(state: str, told: str) -> str:
 
 
 def active_findings(session: Session, sees: Sees) -> list[FindingRow]:
-    """Those that have not ended, the most urgent first, then the dearest."""
+    """By resource, those that have not ended: the most urgent first, then the dearest."""
     rows = session.exec(
         select(Finding, Resource)
         .outerjoin(Resource, col(Resource.id) == col(Finding.resource_id))
         .where(col(Finding.closed_at).is_(None))
     ).all()
-    found = [FindingRow(finding=finding, resource=resource) for finding, resource in rows if sees(finding.project)]
-    return sorted(found, key=lambda row: (_urgency(row.finding), -(row.finding.rate_micros or 0), row.finding.id))
+    by_resource: dict[str, list[Finding]] = defaultdict(list)
+    resources: dict[str, Resource | None] = {}
+    for finding, resource in rows:
+        if sees(finding.project):
+            by_resource[finding.resource_id].append(finding)
+            resources[finding.resource_id] = resource
+    found = []
+    for resource_id, findings in by_resource.items():
+        first, *others = sorted(findings, key=_urgency)
+        found.append(FindingRow(finding=first, resource=resources[resource_id], others=others))
+    return sorted(found, key=lambda row: _urgency(row.finding))
 
 
-def _urgency(finding: Finding) -> int:
-    return URGENCY.index(finding.status) if finding.status in URGENCY else len(URGENCY)
+def _urgency(finding: Finding) -> tuple[int, int, str]:
+    status = URGENCY.index(finding.status) if finding.status in URGENCY else len(URGENCY)
+    return status, -(finding.rate_micros or 0), finding.id
 
 
 def _by_currency(found: Mapping[tuple[str, str, str], int], sees: Sees) -> Money:
@@ -196,7 +210,7 @@ def _by_currency(found: Mapping[tuple[str, str, str], int], sees: Sees) -> Money
     return total
 
 
-def recent_actions(session: Session, sees: Sees, *, limit: int = 20) -> list[ActionRow]:
+def recent_actions(session: Session, sees: Sees, *, limit: int = 10) -> list[ActionRow]:
     """The newest first; undos stand beside what they put back."""
     rows = session.exec(
         select(Action, Resource)
@@ -246,7 +260,7 @@ def resources(session: Session, project: str | None) -> Sequence[Resource]:
             col(Resource.orphaned_at).is_(None),
         )
         .order_by(col(Resource.rate_micros).desc(), col(Resource.name), col(Resource.id))
-        .limit(500)
+        .limit(SHOWN)
     ).all()
 
 

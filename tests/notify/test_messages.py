@@ -191,8 +191,8 @@ def test_where_nothing_will_act_no_stop_is_promised_and_no_loss_is_threatened(ch
     assert "Curfew will not touch it" in everything
     for word in ("will be stopped", "unless you keep it", "Stop it now", "wiped", "13:30"):
         assert word not in everything
-    if reason := changes.get("not_acting_reason"):
-        assert reason in everything
+    if changes.get("not_acting_reason"):
+        assert "The policy's mode is warn." in everything
 
 
 @pytest.mark.parametrize(
@@ -287,6 +287,23 @@ def test_names_that_anyone_may_set_break_neither_headers_nor_html_nor_lines(
     assert found.fetched == []
     assert {"img", "script", "iframe", "form", "link"}.isdisjoint(found.tags)
     assert all(href.startswith("https://curfew.example.org/l/") for href in found.hrefs)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        (
+            "warned; acts at 2026-11-14T07:26:21+00:00 unless somebody objects",
+            "Warned; acts at Sat 14 Nov, 14:26 unless somebody objects.",
+        ),
+        ("Kept until 2026-11-16T02:00:00Z.", "Kept until Mon 16 Nov, 09:00."),
+        ("nothing to see", "Nothing to see."),
+        ("from 2026-99-99T07:26:21Z", "From 2026-99-99T07:26:21Z."),
+        ("", ""),
+    ],
+)
+def test_sentences_made_elsewhere_tell_the_time_of_their_reader(told: str, says: str) -> None:
+    assert wording.sentence(told, HANOI) == says
 
 
 @pytest.mark.parametrize(
