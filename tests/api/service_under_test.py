@@ -34,6 +34,8 @@ class Client:
     app: FastAPI
     token: str | None = ADMIN
     address: str = "192.0.2.1"
+    forgiving: bool = False
+    """Answers 500 as a server would, instead of raising what went wrong."""
 
     def get(self, path: str, **more: Any) -> httpx.Response:
         return self.request("GET", path, **more)
@@ -53,12 +55,15 @@ class Client:
             headers.setdefault("Authorization", f"Bearer {self.token}")
 
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app, client=(self.address, 40000))
+            transport = httpx.ASGITransport(
+                app=self.app, client=(self.address, 40000), raise_app_exceptions=not self.forgiving
+            )
             async with httpx.AsyncClient(transport=transport, base_url="http://curfew.test") as client:
                 return await client.request(method, path, headers=headers, **more)
 
         response = asyncio.run(send())
-        self._is_documented(method, path, response)
+        if not self.forgiving:
+            self._is_documented(method, path, response)
         return response
 
     def _is_documented(self, method: str, path: str, response: httpx.Response) -> None:
