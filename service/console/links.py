@@ -134,7 +134,6 @@ def _out_of_date(claim: Claim, finding: Finding) -> str | None:
 def _offer(claim: Claim, finding: Finding, resource: Resource | None, now: datetime, zone: tzinfo) -> Offer:
     """What the page says its button will do."""
     name = wording.name(resource.name if resource else finding.resource_id)
-    what = _REMEDIES.get(finding.remedy, "stop")
     if claim.verb.keeps:
         until = claim.keep_until(now)
         if until <= now:
@@ -148,13 +147,13 @@ def _offer(claim: Claim, finding: Finding, resource: Resource | None, now: datet
         )
     if claim.verb is LinkVerb.STOP_NOW:
         return Offer(
-            title=f"{what.capitalize()} {name} now?",
+            title=wording.capital(f"{wording.infinitive(finding.remedy, name)} now?"),
             will="It is done within the next minutes, without waiting for the grace. Protection still holds.",
-            button=f"{what.capitalize()} it now",
+            button=wording.capital(f"{wording.infinitive(finding.remedy, 'it')} now"),
         )
     if claim.verb is LinkVerb.APPROVE:
         return Offer(
-            title=f"Approve: {what} {name}?",
+            title=f"Approve: {wording.infinitive(finding.remedy, name)}?",
             will="It is done once its grace is over, if it still breaches the policy then.",
             button="Approve",
         )
@@ -187,13 +186,3 @@ def _carry_out(session: Session, claim: Claim, finding: Finding, now: datetime, 
         )
     people.undo(session, row.action, by=by, now=now)
     return "It is being put back. You are told when it is done."
-
-
-_REMEDIES = {
-    "stop": "stop",
-    "hibernate": "hibernate",
-    "suspend": "suspend",
-    "scale_to_zero": "scale to zero",
-    "terminate": "terminate",
-    "move_to_spot": "move to spot",
-}

@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlmodel import Session
 
+from policies.facts import BY_NAME
 from service.api.auth import runtime_of
 from service.console.sessions import Visitor
 from service.documents import mask_channel
@@ -126,6 +127,8 @@ def finding_view(session: Session, finding: Finding, runtime: Runtime) -> dict[s
         "actions": overview.actions_of(session, finding.id),
         "messages": overview.messages_of(session, finding.id),
         "zone": zone_of(session, finding.project),
+        "undecided": finding.closed_at is None and finding.status not in ("acting", "enforced"),
+        "waits_for_approval": finding.approved_at is None and overview.needs_approval(session, finding.policy),
     }
 
 
@@ -146,12 +149,17 @@ def _environment() -> Environment:
         "words": lambda word: str(word).replace("_", " ").replace("-", " "),
         "gpus": lambda count: f"{count:g}",
         "number": _number,
+        "fact": lambda key: (
+            str(key).removesuffix("_seconds").removesuffix("_watts").removesuffix("_mib").replace("_", " ")
+        ),
         "parsed": wording.parse_moment,
     }
     environment.globals |= {
         "moment": wording.moment,
         "short_moment": wording.short_moment,
         "sentence": wording.sentence,
+        "infinitive": wording.infinitive,
+        "capital": wording.capital,
         "relative": wording.relative,
         "length": wording.length,
         "zone_of": wording.zone_of,
@@ -161,13 +169,21 @@ def _environment() -> Environment:
     return environment
 
 
-def _number(value: object) -> str:
-    """A fact as a reader takes it in: at most three decimals, no True or None."""
+def _number(value: object, fact: str) -> str:
+    """A fact as a reader takes it in, in its unit."""
+    column = BY_NAME.get(fact)
+    unit = column.unit if column else ""
     if value is None:
         return "not known"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else wording.plain(value)
+    if not isinstance(value, int | float):
+        return wording.plain(value)
+    if unit == "s":
+        return wording.length(value)
+    if unit == "0..1":
+        return f"{100 * value:.3g}%"
+    return f"{value:,.6g} {unit if unit in ('W', 'MiB') else ''}".rstrip()
 
 
 _STATUS = {

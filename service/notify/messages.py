@@ -17,13 +17,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from service.notify.links import LinkVerb, next_working_morning
 from service.notify.wording import (
+    capital,
     gpus,
     hourly,
+    infinitive,
     length,
     moment,
     money,
     name,
     parse_moment,
+    participle,
     plain,
     relative,
     sentence,
@@ -117,30 +120,11 @@ class _Case:
         return {
             LinkVerb.KEEP_1H: "Keep it for 1 hour",
             LinkVerb.KEEP_4H: "Keep it for 4 hours",
-            LinkVerb.STOP_NOW: f"{_infinitive(self.payload.get('remedy')).capitalize()} it now",
+            LinkVerb.STOP_NOW: capital(f"{infinitive(self.payload.get('remedy'), 'it')} now"),
             LinkVerb.APPROVE: "Approve",
             LinkVerb.UNDO: "Put it back",
             LinkVerb.DETAILS: "See the details",
         }[verb]
-
-
-_WORDS = {
-    "stop": ("stop", "stopped"),
-    "hibernate": ("hibernate", "hibernated"),
-    "suspend": ("suspend", "suspended"),
-    "scale_to_zero": ("scale to zero", "scaled to zero"),
-    "terminate": ("terminate", "terminated"),
-    "move_to_spot": ("move to spot capacity", "moved to spot capacity"),
-    "start": ("start", "started again"),
-}
-
-
-def _infinitive(verb: object) -> str:
-    return _WORDS.get(str(verb), ("stop", "stopped"))[0]
-
-
-def _participle(verb: object) -> str:
-    return _WORDS.get(str(verb), ("stop", "stopped"))[1]
 
 
 def render(
@@ -160,13 +144,13 @@ def render(
 def _warning(case: _Case) -> _Letter:
     if not case.acts or case.due_at is None:
         return _notice(case)
-    participle, when = _participle(case.payload.get("remedy")), relative(case.due_at, case.now)
+    done, when = participle(case.payload.get("remedy")), relative(case.due_at, case.now)
     facts = [("When", f"{moment(case.due_at, case.zone)}, {when}"), *_facts(case)]
     if case.payload.get("approval_required"):
         return _Letter(
             subject=f"Waits for approval: {case.subject_tail}",
             level="warning",
-            headline=f"{case.called} will be {participle} once somebody approves it.",
+            headline=f"{case.called} will be {done} once somebody approves it.",
             paragraphs=[case.reason, "Without an approval nothing is done to it, however long that takes."],
             facts=[("Not before", facts[0][1]), *facts[1:]],
             losses=_losses(case),
@@ -175,9 +159,9 @@ def _warning(case: _Case) -> _Letter:
             closing=_no_links(case),
         )
     return _Letter(
-        subject=f"Will be {participle} {when}: {case.subject_tail}",
+        subject=f"Will be {done} {when}: {case.subject_tail}",
         level="warning",
-        headline=f"{case.called} will be {participle} {when}, unless you keep it.",
+        headline=f"{case.called} will be {done} {when}, unless you keep it.",
         paragraphs=[case.reason],
         facts=facts,
         losses=_losses(case),
@@ -203,16 +187,16 @@ def _notice(case: _Case) -> _Letter:
 
 def _enforced(case: _Case) -> _Letter:
     action = case.payload.get("action") or {}
-    participle = _participle(action.get("verb") or case.payload.get("remedy"))
+    done = participle(action.get("verb") or case.payload.get("remedy"))
     cost = hourly(case.payload.get("hourly_cost"))
     paragraphs = [case.reason]
     if cost is not None:
         paragraphs.append(f"For as long as it stays that way, this avoids {cost}.")
     undoable = action.get("verb") != "terminate"
     return _Letter(
-        subject=f"{participle.capitalize()}: {case.subject_tail}",
+        subject=f"{capital(done)}: {case.subject_tail}",
         level="info",
-        headline=f"{case.called} was {participle}.",
+        headline=f"{case.called} was {done}.",
         paragraphs=paragraphs,
         facts=[*_fact("Done", case.at(action.get("at"))), *_facts(case, running=False)],
         ask="Do you need it back?" if undoable else "",
@@ -239,9 +223,9 @@ def _failed(case: _Case) -> _Letter:
     verb = action.get("verb") or case.payload.get("remedy")
     cost = hourly(case.payload.get("hourly_cost"))
     return _Letter(
-        subject=f"Could not {_infinitive(verb)}: {case.subject_tail}",
+        subject=f"Could not {infinitive(verb, case.called)} ({gpus(case.resource)})",
         level="failure",
-        headline=f"Curfew tried to {_infinitive(verb)} {case.called}, and could not.",
+        headline=f"Curfew tried to {infinitive(verb, case.called)}, and could not.",
         paragraphs=[
             f"The cloud's answer: {plain(action.get('error') or 'none')}",
             f"Why it was tried: {case.reason}",

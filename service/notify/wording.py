@@ -78,7 +78,7 @@ def sentence(text: object, zone: tzinfo) -> str:
     told = ISO_MOMENT.sub(lambda found: _shown(found[0], zone), plain(text))
     if not told:
         return told
-    return told[0].upper() + told[1:] + ("" if told[-1] in ".!?…" else ".")
+    return capital(told) + ("" if told[-1] in ".!?…" else ".")
 
 
 def _shown(iso: str, zone: tzinfo) -> str:
@@ -113,6 +113,32 @@ def relative(at: datetime, now: datetime) -> str:
     if abs(seconds) < 30:
         return "now"
     return f"in {length(seconds)}" if seconds > 0 else f"{length(-seconds)} ago"
+
+
+_VERBS: Mapping[str, tuple[str, str]] = {
+    "stop": ("stop {}", "stopped"),
+    "hibernate": ("hibernate {}", "hibernated"),
+    "suspend": ("suspend {}", "suspended"),
+    "scale_to_zero": ("scale {} to zero", "scaled to zero"),
+    "terminate": ("terminate {}", "terminated"),
+    "move_to_spot": ("move {} to spot capacity", "moved to spot capacity"),
+    "start": ("start {}", "started again"),
+}
+"""What is done, to whom, and how it is said once it is done."""
+
+
+def infinitive(verb: object, what: str) -> str:
+    """`scale train-7 to zero`."""
+    return _VERBS.get(str(verb), _VERBS["stop"])[0].format(what)
+
+
+def participle(verb: object) -> str:
+    """`scaled to zero`."""
+    return _VERBS.get(str(verb), _VERBS["stop"])[1]
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def gpus(resource: Mapping[str, Any]) -> str:

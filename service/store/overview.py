@@ -298,6 +298,12 @@ def timezones(session: Session) -> dict[str, str]:
     return {row.name: str(row.body.get("timezone", "UTC")) for row in rows}
 
 
+def needs_approval(session: Session, policy: str) -> bool:
+    """Whether a policy waits for a person's yes before it acts."""
+    row = session.get(Document, ("policy", policy))
+    return row is not None and row.body.get("approval") is not None
+
+
 def token_by_digest(session: Session, sha256: str, now: datetime) -> Token | None:
     """The valid token a page's session stands for."""
     token = session.exec(select(Token).where(col(Token.sha256) == sha256)).first()

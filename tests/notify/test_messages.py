@@ -204,7 +204,7 @@ def test_where_nothing_will_act_no_stop_is_promised_and_no_loss_is_threatened(ch
         (
             "failed",
             {"action": {"id": "a", "verb": "stop", "at": None, "error": "UnauthorizedOperation: ec2:StopInstances"}},
-            "Could not stop: train-7 (8×H100)",
+            "Could not stop train-7 (8×H100)",
             "UnauthorizedOperation: ec2:StopInstances",
         ),
         ("breaker", {"held_by": "curfew"}, "Curfew holds everything until a person lifts it", "lift the hold"),
