@@ -62,6 +62,10 @@ class SourceAnswer:
         return self.answer is not None and self.identity is not None and self.answer.identity != self.identity
 
 
+LAST_LOOK = ("", "")
+"""Key of `Telemetry.prior_idle`: when the last look was."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Telemetry:
     """What was sampled, by resource id. A resource that is not a key has no series at all."""
@@ -70,7 +74,7 @@ class Telemetry:
     ambiguous: frozenset[str] = frozenset()
     faults: tuple[PartReport, ...] = ()
     prior_idle: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
-    """(resource id, profile key) → since when it was idle at the last look, if it was."""
+    """(resource id, profile key) → since when it was idle at the last look, if it was; and when that was."""
 
 
 class Status(StrEnum):

@@ -1,16 +1,19 @@
 """Turns GPU samples into busy, idle or unknown, for one idle profile and one moment. Pure; DESIGN section 8.
 
 A sample speaks from its own second until the next one, at most `max_gap`. A GPU is busy when a sample that speaks in
-the window reaches the threshold, idle when samples speak for enough of the window and none does, else unknown. A GPU
-that should be there but has no series is unknown. Nothing here ever fills a hole.
+the window (or came after it) reaches the threshold, idle when samples speak for enough of the window and none does,
+else unknown. A GPU that should be there but has no series is unknown. Nothing here ever fills a hole.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
+from math import isnan
+from operator import sub
 
 from policies.policy import IdleProfile
 from providers.records import Series, Signal
@@ -18,7 +21,11 @@ from providers.records import Series, Signal
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Activity:
-    """What one resource's GPUs did in a window; the telemetry facts of one row."""
+    """What one resource's GPUs did in a window; the telemetry facts of one row.
+
+    A number is None while it could still turn out otherwise: of a silent GPU nobody knows how many watts it draws, so
+    nobody knows the most that any GPU draws.
+    """
 
     activity: str | None
     """`busy`, `idle`, or None: unknown."""
@@ -38,13 +45,31 @@ UNKNOWN = Activity(activity=None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Device:
-    """One GPU in the window."""
+class _Window:
+    """The stretch that is judged, in Unix seconds."""
 
-    busy: bool
+    start: int
+    end: int
+    at: int
+    """Now: samples after `end` may still show that work has begun."""
+    floor: int
+    """Samples before this belong to an earlier run or to its warm-up."""
+    gap: int
+    needed: float
+    """Seconds that samples must speak for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Speech:
+    """What one series says in the window."""
+
     covered: int
-    """Seconds of the window that samples speak for."""
-    peak: float | None
+    """Seconds its samples speak for."""
+    lowest: float = 0.0
+    highest: float = 0.0
+    """Both meaningless while nothing is covered."""
+    newest: float | None = None
+    """The highest sample that came after the window."""
 
 
 def window_of(profile: IdleProfile, at: datetime) -> tuple[int, int]:
@@ -71,94 +96,133 @@ def judge_activity(
     if ambiguous or started_at is None or gpu_count < 1:
         return UNKNOWN
     start, end = window_of(profile, at)
-    floor = int((started_at + profile.warm_up).timestamp())
-    gap = int(profile.max_gap.total_seconds())
-    devices = {}
+    window = _Window(
+        start,
+        end,
+        int(at.timestamp()),
+        int((started_at + profile.warm_up).timestamp()),
+        int(profile.max_gap.total_seconds()),
+        profile.min_coverage * (end - start),
+    )
+    said: dict[Signal, dict[str, _Speech]] = {}
     for one in series:
-        if one.signal is Signal.UTILISATION:
-            devices[one.device] = _device(one, start, end, floor, gap, profile.utilisation_below)
-    needed = profile.min_coverage * (end - start)
-    busy = sum(device.busy for device in devices.values())
-    idle = sum(not device.busy and device.covered >= needed for device in devices.values())
-    unknown = max(gpu_count, len(devices)) - busy - idle
-    if busy >= profile.busy_gpus_below:
+        devices = said.setdefault(one.signal, {})
+        speech = _speech(one, window)
+        before = devices.get(one.device)  # two sources may speak of the same GPU
+        devices[one.device] = speech if before is None else _both(before, speech)
+    gpus = said.get(Signal.UTILISATION, {})
+    count = max(gpu_count, len(gpus))
+    busy = sum(_reaches(speech, profile.utilisation_below) for speech in gpus.values())
+    idle = sum(not _reaches(s, profile.utilisation_below) and _enough(s, window) for s in gpus.values())
+    unknown = count - busy - idle
+    served, may_have_served = _served(said.get(Signal.REQUESTS_TOTAL, {}), window)
+    if busy >= profile.busy_gpus_below or served:
         word: str | None = "busy"
-    elif busy + unknown < profile.busy_gpus_below:
+    elif busy + unknown < profile.busy_gpus_below and not may_have_served:
         word = "idle"
     else:
         word = None
-    silent = len(devices) < gpu_count
-    worst = 0 if silent else min((device.covered for device in devices.values()), default=0)
+    worst = 0 if len(gpus) < gpu_count else min((speech.covered for speech in gpus.values()), default=0)
     return Activity(
         activity=word,
-        idle_since=_idle_since(series, start, floor, gap, profile, prior_idle) if word == "idle" else None,
-        busy_gpus=busy,
+        idle_since=_idle_since(series, window, profile, prior_idle) if word == "idle" else None,
+        busy_gpus=None if unknown or served else busy,
         idle_gpus=idle,
         unknown_gpus=unknown,
         coverage=worst / (end - start),
-        max_utilisation=max((d.peak for d in devices.values() if d.peak is not None), default=None),
-        max_tensor_active=_peak(series, Signal.TENSOR_ACTIVE, start, end, floor),
-        max_dram_active=_peak(series, Signal.DRAM_ACTIVE, start, end, floor),
-        max_power_watts=_peak(series, Signal.POWER_WATTS, start, end, floor),
-        max_memory_used_mib=_peak(series, Signal.MEMORY_USED_MIB, start, end, floor),
+        max_utilisation=_peak(gpus, count, window),
+        max_tensor_active=_peak(said.get(Signal.TENSOR_ACTIVE, {}), count, window),
+        max_dram_active=_peak(said.get(Signal.DRAM_ACTIVE, {}), count, window),
+        max_power_watts=_peak(said.get(Signal.POWER_WATTS, {}), count, window),
+        max_memory_used_mib=_peak(said.get(Signal.MEMORY_USED_MIB, {}), count, window),
     )
 
 
-def _device(series: Series, start: int, end: int, floor: int, gap: int, threshold: float) -> _Device:
-    """One GPU: does a sample that speaks in [start, end) reach the threshold, and for how long do they speak?"""
+def _speech(series: Series, window: _Window) -> _Speech:
+    """For how long of [start, end) the samples of a series speak, and between which values."""
     times, values = series.times, series.values
-    first = bisect_left(times, max(start - gap, floor))
-    last = bisect_left(times, end)
-    busy, covered, peak = False, 0, None
-    for index in range(first, last):
-        begin = times[index]
-        until = min(begin + gap, times[index + 1] if index + 1 < len(times) else begin + gap, end)
-        spoken = until - max(begin, start)
-        if spoken <= 0:
-            continue
-        covered += spoken
-        value = values[index]
-        peak = value if peak is None or value > peak else peak
-        busy = busy or value >= threshold
-    return _Device(busy=busy, covered=covered, peak=peak)
+    if isnan(sum(values)):  # a careless provider: what is not a number is no sample
+        kept = [(time, value) for time, value in zip(times, values, strict=True) if not isnan(value)]
+        times, values = tuple(time for time, _ in kept), tuple(value for _, value in kept)
+    floor = bisect_left(times, window.floor)
+    first = bisect_left(times, window.start, floor)
+    last = bisect_left(times, window.end, first)
+    if first > floor and _speaks_at(times, first - 1, window):
+        first -= 1  # a sample from before the window that still speaks into it
+    newest = max(values[last : bisect_right(times, window.at, last)], default=None)
+    spoken, heard = times[first:last], values[first:last]
+    if not spoken:
+        return _Speech(covered=0, newest=newest)
+    between = sum(map(min, map(sub, spoken[1:], spoken), repeat(window.gap)))
+    covered = between + min(window.gap, window.end - spoken[-1]) - max(0, window.start - spoken[0])
+    return _Speech(covered=covered, lowest=min(heard), highest=max(heard), newest=newest)
 
 
-def _peak(series: Iterable[Series], signal: Signal, start: int, end: int, floor: int) -> float | None:
-    """Highest value of a signal in the window."""
-    best: float | None = None
-    for one in series:
-        if one.signal is signal:
-            inside = one.values[bisect_left(one.times, max(start, floor)) : bisect_left(one.times, end)]
-            best = max(inside) if inside and best is None else max((*inside, best)) if best is not None else best
-    return best
+def _speaks_at(times: Sequence[int], index: int, window: _Window) -> bool:
+    """Does this sample, from before the window, still speak at its start?"""
+    followed = index + 1 < len(times) and times[index + 1] <= window.start
+    return times[index] + window.gap > window.start and not followed
 
 
-def _idle_since(
-    series: Sequence[Series], start: int, floor: int, gap: int, profile: IdleProfile, prior: datetime | None
-) -> datetime:
+def _both(one: _Speech, other: _Speech) -> _Speech:
+    """Two series of the same signal of one GPU: whichever is busy counts, and the fuller one for how much is known."""
+    if not one.covered or not other.covered:
+        fuller = one if one.covered else other
+        lowest, highest = fuller.lowest, fuller.highest
+    else:
+        lowest, highest = min(one.lowest, other.lowest), max(one.highest, other.highest)
+    newest = max((value for value in (one.newest, other.newest) if value is not None), default=None)
+    return _Speech(covered=max(one.covered, other.covered), lowest=lowest, highest=highest, newest=newest)
+
+
+def _reaches(speech: _Speech, threshold: float) -> bool:
+    """A sample in the window reaches it, or one after the window: what has just begun to work is not idle."""
+    in_window = speech.covered > 0 and speech.highest >= threshold
+    return in_window or (speech.newest is not None and speech.newest >= threshold)
+
+
+def _enough(speech: _Speech, window: _Window) -> bool:
+    """Samples speak for as much of the window as is needed, and never for nothing of it."""
+    return speech.covered > 0 and speech.covered >= window.needed
+
+
+def _served(counters: Mapping[str, _Speech], window: _Window) -> tuple[bool, bool]:
+    """Of something that serves: has its request counter moved, and could it have moved without our seeing it?"""
+    moved = any(
+        speech.covered and (speech.lowest != speech.highest or speech.newest not in (None, speech.highest))
+        for speech in counters.values()
+    )
+    return moved, any(not _enough(speech, window) for speech in counters.values())
+
+
+def _peak(devices: Mapping[str, _Speech], count: int, window: _Window) -> float | None:
+    """The highest value of a signal, where samples speak for enough of the window on every GPU; else None."""
+    if len(devices) < count or not all(_enough(speech, window) for speech in devices.values()):
+        return None
+    return max(speech.highest for speech in devices.values())
+
+
+def _idle_since(series: Sequence[Series], window: _Window, profile: IdleProfile, prior: datetime | None) -> datetime:
     """Since when every counted GPU has been idle, as far as the samples at hand (or the last look) reach back."""
-    since = datetime.fromtimestamp(start, UTC)
+    since = datetime.fromtimestamp(window.start, UTC)
     if prior is not None and prior <= since:
-        return prior
+        return min(since, max(prior, datetime.fromtimestamp(window.floor, UTC)))
     if profile.busy_gpus_below > 1:
         return since
     reached = max(
-        (
-            _idle_back_to(one, start, floor, gap, profile.utilisation_below)
-            for one in series
-            if one.signal is Signal.UTILISATION
-        ),
-        default=start,
+        (_idle_back_to(one, window, profile) for one in series if one.signal is Signal.UTILISATION),
+        default=window.start,
     )
-    return datetime.fromtimestamp(min(reached, start), UTC)
+    return datetime.fromtimestamp(min(reached, window.start), UTC)
 
 
-def _idle_back_to(series: Series, start: int, floor: int, gap: int, threshold: float) -> int:
+def _idle_back_to(series: Series, window: _Window, profile: IdleProfile) -> int:
     """The earliest second from which samples speak without a hole and below the threshold up to the window."""
-    earliest = start
-    for index in range(bisect_left(series.times, start) - 1, -1, -1):
+    earliest = window.start
+    for index in range(bisect_left(series.times, window.start) - 1, -1, -1):
         moment = series.times[index]
-        if moment < floor or series.values[index] >= threshold or earliest - moment > gap:
+        below = series.values[index] < profile.utilisation_below
+        if moment < window.floor or not below or earliest - moment > window.gap:
             break
         earliest = moment
     return earliest

@@ -14,7 +14,7 @@ from policies.facts import BASE, TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
 from providers.records import State
-from service.model import Known, Telemetry
+from service.model import LAST_LOOK, Known, Telemetry
 from service.pipeline.activity import UNKNOWN, Activity, judge_activity
 
 
@@ -37,8 +37,8 @@ class Judged:
         return found.activity or "unknown", idle
 
     def idle_since(self) -> dict[tuple[str, str], datetime]:
-        """(resource id, profile key) → since when it is idle, for the next look."""
-        return {
+        """(resource id, profile key) → since when it is idle, for the next look; and when this look was."""
+        return {LAST_LOOK: self.at} | {
             (resource_id, key): found.idle_since
             for key, by_id in self.activity.items()
             for resource_id, found in by_id.items()
@@ -76,7 +76,7 @@ def longest_window(policies: Sequence[BasePolicy]) -> timedelta:
 def _activity(
     resources: Sequence[Known], telemetry: Telemetry, profile: IdleProfile, now: datetime
 ) -> dict[str, Activity]:
-    key = profile.key
+    prior = _prior(telemetry, profile, now)
     return {
         known.id: judge_activity(
             telemetry.series.get(known.id, ()),
@@ -85,11 +85,17 @@ def _activity(
             ambiguous=known.id in telemetry.ambiguous,
             profile=profile,
             at=now,
-            prior_idle=telemetry.prior_idle.get((known.id, key)),
+            prior_idle=prior.get((known.id, profile.key)),
         )
         for known in resources
         if known.record.state is State.RUNNING
     }
+
+
+def _prior(telemetry: Telemetry, profile: IdleProfile, now: datetime) -> Mapping[tuple[str, str], datetime]:
+    """What the last look said, if its window reaches up to this one: what was not looked at may have been busy."""
+    looked = telemetry.prior_idle.get(LAST_LOOK)
+    return telemetry.prior_idle if looked is not None and timedelta(0) <= now - looked <= profile.for_ else {}
 
 
 def facts_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlmodel import Session
@@ -19,7 +19,11 @@ from service.store.tables import Action, Finding
 
 
 def queued(
-    session: Session, messages: Iterable[Message], projects: dict[str, Project], fallback: Sequence[str], now: datetime
+    session: Session,
+    messages: Iterable[Message],
+    projects: Mapping[str, Project],
+    fallback: Sequence[str],
+    now: datetime,
 ) -> None:
     """Each message to each of its channels, once."""
     outbox.queue(
