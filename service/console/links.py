@@ -78,8 +78,7 @@ def use_link(request: Request, token: str) -> Response:
                     )
                 )
     except IntegrityError:  # somebody pressed the same button at the same moment; what they did is done
-        with runtime.database.reading() as session:
-            used, done = session.get(LinkUse, claim.nonce), None
+        return link_page(request, token)
     return _answer(request, offer, finding, resource, zone, used=used, done=done)
 
 

@@ -5,6 +5,7 @@ What is shown on which page is decided by the routes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine
 from datetime import UTC, tzinfo
 from functools import cache
@@ -149,9 +150,7 @@ def _environment() -> Environment:
         "words": lambda word: str(word).replace("_", " ").replace("-", " "),
         "gpus": lambda count: f"{count:g}",
         "number": _number,
-        "fact": lambda key: (
-            str(key).removesuffix("_seconds").removesuffix("_watts").removesuffix("_mib").replace("_", " ")
-        ),
+        "fact": _fact,
         "parsed": wording.parse_moment,
     }
     environment.globals |= {
@@ -167,6 +166,11 @@ def _environment() -> Environment:
         "ACTIVITIES": overview.ACTIVITIES,
     }
     return environment
+
+
+def _fact(key: object) -> str:
+    """A fact's name in words; its unit stands with its value."""
+    return re.sub(r"_(seconds|watts|mib)$", "", wording.name(key)).replace("_", " ")
 
 
 def _number(value: object, fact: str) -> str:
