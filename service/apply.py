@@ -49,7 +49,7 @@ def plan(session: Session, parsed: Sequence[Parsed], *, set_name: str | None, pr
 
 def apply_paths(runtime: Runtime, paths: Iterable[Path], *, by: str) -> list[Change]:
     """Apply files or folders, each as the set of its folder's name: what `CURFEW_APPLY` does at start-up."""
-    sets = [(set_of(path), check(runtime.settings, *read_texts(files.texts_at(path)))) for path in paths]
+    sets = [(files.set_of(path), check(runtime.settings, *read_texts(files.texts_at(path)))) for path in paths]
     changes: list[Change] = []
     with runtime.database.transaction() as session:
         for set_name, parsed in sets:
@@ -68,12 +68,6 @@ def read_texts(texts: Iterable[tuple[str, str]]) -> tuple[list[RawDocument], lis
         raws += found
         mistakes += wrong
     return raws, mistakes
-
-
-def set_of(path: Path) -> str:
-    """The set that files belong to unless another is named: their folder's name."""
-    whole = path.resolve()
-    return (whole if whole.is_dir() else whole.parent).name or "root"
 
 
 def _not_here(settings: Settings, entry: Parsed) -> Iterator[Mistake]:

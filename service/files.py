@@ -146,6 +146,12 @@ def texts_at(path: Path) -> list[tuple[str, str]]:
         raise _unplaced(str(error.filename), f"cannot be read: {error.strerror}") from None
 
 
+def set_of(path: Path) -> str:
+    """The set that files belong to unless another is named: their folder's name."""
+    whole = path.resolve()
+    return (whole if whole.is_dir() else whole.parent).name or "root"
+
+
 def _yaml_files(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -29,6 +30,8 @@ class ActionAnswer(BaseModel):
     id: str
     finding: str | None
     resource: str
+    resource_name: str | None
+    """As people know it."""
     source: str
     project: str | None
     policy: str | None
@@ -68,13 +71,13 @@ def list_actions(
     }
     with runtime.database.reading() as session:
         page = views.actions(session, filters=filters, sees=principal.projects, cursor=cursor, limit=limit)
-        return Listing(items=[shown(row) for row in page.items], next=page.next)
+        return Listing(items=shown(session, page.items), next=page.next)
 
 
 @router.get("/{action_id}", responses=responses(404), summary="One action")
 def get_action(runtime: TheRuntime, principal: Caller, action_id: str) -> ActionAnswer:
     with runtime.database.reading() as session:
-        return shown(_visible(session, principal, action_id))
+        return shown(session, [_visible(session, principal, action_id)])[0]
 
 
 @router.post(
@@ -93,7 +96,7 @@ def undo(write: TheWrite, action_id: str) -> JSONResponse:
         by = Person(actor=write.principal.actor)
         undoing = people.undo(session, action, by=by, now=write.runtime.clock.now())
         session.flush()
-        return Done(body=shown(undoing), status=202)
+        return Done(body=shown(session, [undoing])[0], status=202)
 
     answer = write.once(work)
     write.runtime.request_cycle(by=write.principal.actor)
@@ -108,10 +111,16 @@ def _visible(session: Session, principal: Principal, action_id: str, *, lock: bo
     return row
 
 
-def shown(row: Action) -> ActionAnswer:
+def shown(session: Session, rows: Sequence[Action]) -> list[ActionAnswer]:
+    names = views.resource_names(session, {row.resource_id for row in rows})
+    return [_answer(row, names.get(row.resource_id)) for row in rows]
+
+
+def _answer(row: Action, resource_name: str | None) -> ActionAnswer:
     return ActionAnswer(
         **{name: getattr(row, name) for name in ActionAnswer.model_fields if name in Action.model_fields},
         finding=row.finding_id,
         resource=row.resource_id,
+        resource_name=resource_name,
         hourly_cost=money(row.rate_micros, row.currency),
     )

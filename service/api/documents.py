@@ -206,7 +206,7 @@ def _routes(collection: str, kind: Kind) -> None:
         runtime: TheRuntime, principal: Caller, cursor: Cursor = None, limit: Limit = 100
     ) -> Listing[DocumentAnswer]:
         with runtime.database.reading() as session:
-            among = _seen(session, kind, principal)
+            among = names_seen(session, kind, principal)
             page = views.documents(session, kind, among=among, cursor=cursor, limit=limit)
         return Listing(items=[_shown(row) for row in page.items], next=page.next)
 
@@ -220,7 +220,7 @@ def _routes(collection: str, kind: Kind) -> None:
     def get_document(runtime: TheRuntime, principal: Caller, name: str, response: Response) -> DocumentAnswer:
         """Its ETag is its version."""
         with runtime.database.reading() as session:
-            among = _seen(session, kind, principal)
+            among = names_seen(session, kind, principal)
             row = store.find(session, kind, name)
         if row is None or (among is not None and name not in among):
             raise not_found(kind, name)
@@ -316,7 +316,8 @@ def _put(write: Write, kind: Kind, raw: RawDocument, if_match: str | None) -> JS
         store.apply_changes(session, changes, by=write.principal.actor, now=runtime.clock.now())
         row = store.find(session, kind, name)
         assert row is not None  # it was just written
-        return Done(body=_shown(row), status=200 if before else 201, headers={"ETag": _etag(row)})
+        created = changes[0].action == "create"
+        return Done(body=_shown(row), status=201 if created else 200, headers={"ETag": _etag(row)})
 
     return write.once(work)
 
@@ -335,7 +336,7 @@ def _etag(row: Document) -> str:
     return f'"{row.version}"'
 
 
-def _seen(session: Session, kind: Kind, principal: Principal) -> set[str] | None:
+def names_seen(session: Session, kind: Kind, principal: Principal) -> set[str] | None:
     """The names a confined caller may see; None: all."""
     mine = principal.projects
     if mine is None:

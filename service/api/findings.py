@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -31,6 +31,8 @@ class FindingAnswer(BaseModel):
     policy: str
     policy_version: int
     resource: str
+    resource_name: str | None
+    """As people know it."""
     project: str | None
     status: Status
     status_reason: str
@@ -88,13 +90,13 @@ def list_findings(
     }
     with runtime.database.reading() as session:
         page = views.findings(session, filters=filters, sees=principal.projects, cursor=cursor, limit=limit)
-        return Listing(items=[shown(row) for row in page.items], next=page.next)
+        return Listing(items=shown(session, page.items), next=page.next)
 
 
 @router.get("/{finding_id}", responses=responses(404), summary="One finding")
 def get_finding(runtime: TheRuntime, principal: Caller, finding_id: str) -> FindingAnswer:
     with runtime.database.reading() as session:
-        return shown(_visible(session, principal, finding_id))
+        return shown(session, [_visible(session, principal, finding_id)])[0]
 
 
 @router.post(
@@ -173,7 +175,7 @@ def _say(
         work(session, finding, Person(actor=write.principal.actor), write.runtime.clock.now())
         session.flush()
         session.refresh(finding)
-        return Done(body=shown(finding), status=status)
+        return Done(body=shown(session, [finding])[0], status=status)
 
     return write.once(in_transaction)
 
@@ -186,9 +188,15 @@ def _visible(session: Session, principal: Principal, finding_id: str, *, lock: b
     return row
 
 
-def shown(row: Finding) -> FindingAnswer:
+def shown(session: Session, rows: Sequence[Finding]) -> list[FindingAnswer]:
+    names = views.resource_names(session, {row.resource_id for row in rows})
+    return [_answer(row, names.get(row.resource_id)) for row in rows]
+
+
+def _answer(row: Finding, resource_name: str | None) -> FindingAnswer:
     return FindingAnswer(
         **{name: getattr(row, name) for name in FindingAnswer.model_fields if name in Finding.model_fields},
         resource=row.resource_id,
+        resource_name=resource_name,
         hourly_cost=money(row.rate_micros, row.currency),
     )

@@ -204,7 +204,8 @@ def apply_changes(session: Session, changes: Sequence[Change], *, by: str, now: 
     for change in changes:
         if change.action == "unchanged":
             continue
-        row = session.get(Document, (change.kind, change.name))
+        # A new one is inserted even if it has appeared since: then the database refuses, and nothing is overwritten.
+        row = None if change.action == "create" else session.get_one(Document, (change.kind, change.name))
         if change.document is None:
             session.delete(row)
         else:

@@ -177,6 +177,12 @@ def costs_to_date(session: Session, rows: Sequence[Resource], *, now: datetime) 
     return totals
 
 
+def resource_names(session: Session, ids: Collection[str]) -> dict[str, str]:
+    """Id → the name people know it by."""
+    rows = session.exec(select(Resource.id, Resource.name).where(col(Resource.id).in_(ids)))
+    return {id: name for id, name in rows}
+
+
 def last_seen(session: Session, rows: Sequence[Resource]) -> dict[str, datetime]:
     """Resource → when its cloud last spoke of it."""
     sources = {row.source for row in rows}

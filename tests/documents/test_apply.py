@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlmodel import select
 
 from policies.quantities import format_duration
-from service import apply
+from service import apply, files
 from service.clock import SetClock
 from service.documents import MODELS, AnyDocument, effective, written
 from service.files import Refused
@@ -229,7 +229,7 @@ def test_deleting_says_what_follows(desk: Desk, clock: SetClock) -> None:
 def test_the_set_is_the_folders_name(tmp_path: Path) -> None:
     (tmp_path / "team").mkdir()
     (tmp_path / "team" / "a.yaml").touch()
-    assert apply.set_of(tmp_path / "team") == apply.set_of(tmp_path / "team" / "a.yaml") == "team"
+    assert files.set_of(tmp_path / "team") == files.set_of(tmp_path / "team" / "a.yaml") == "team"
 
 
 # --- stored documents ------------------------------------------------------------------------------------------------
