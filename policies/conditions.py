@@ -105,13 +105,17 @@ def _parse(text: str) -> exp.Expr:
         raise ConditionError("a quotation mark or comment is opened and never closed") from None
     _check_tokens(text, tokens)
     try:
-        return sqlglot.parse_one(text, into=exp.Condition, dialect="duckdb")
+        tree = sqlglot.parse_one(text, into=exp.Condition, dialect="duckdb")
     except ParseError as error:
         raise ConditionError(_parse_sentence(error)) from None
     except RecursionError:
         raise
     except Exception:  # noqa: BLE001  the parser knows a thousand functions and trips over odd arguments of some
         raise ConditionError("the condition cannot be read") from None
+    for node in tree.walk():
+        if any(needed and node.args.get(part) is None for part, needed in node.arg_types.items()):
+            raise ConditionError("the condition cannot be read: something is missing in it")
+    return tree
 
 
 _NESTING: Mapping[TokenType, int] = {
@@ -295,7 +299,7 @@ class _Reader:
         joined = terms[0].node
         for term in terms[1:]:
             joined = type(node)(this=joined, expression=term.node)
-        return self._says(exp.Paren(this=joined), *terms)
+        return self._says(joined, *terms)
 
     def negation(self, node: exp.Expr) -> _Term:
         self._only(node, "this")
@@ -475,7 +479,8 @@ class _Reader:
                 self.bounds.append(
                     exp.Not(this=exp.func("coalesce", exp.func("isfinite", term.node.copy()), exp.false()))
                 )
-        return _Term(type=Type.BOOLEAN, node=node, words="this part", constant=all(term.constant for term in terms))
+        constant = all(term.constant for term in terms)
+        return _Term(type=Type.BOOLEAN, node=exp.Paren(this=node), words="this part", constant=constant)
 
     def _computes(self, node: exp.Expr, made: exp.Expr, *terms: _Term) -> _Term:
         return _Term(

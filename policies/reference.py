@@ -1,4 +1,4 @@
-"""Writes the reference page of the facts and of the language of conditions, `docs/facts.md`, from the lists in the code."""
+"""Writes the reference page `docs/facts.md`: the facts and the language of conditions, from the lists in the code."""
 
 from __future__ import annotations
 
