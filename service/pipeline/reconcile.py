@@ -33,26 +33,37 @@ def reconcile(
 ) -> Reconciled:
     """One look merged into what was known."""
     live = {key: value for key, value in known.items() if value.ended_at is None}
+    usable = [answer for answer in answers if answer.answer is not None and not answer.identity_changed]
     result: dict[str, Known] = dict(live)
     seen: set[str] = set()
-    lost: list[Known] = []
-    for answer in answers:
-        if answer.answer is None or answer.identity_changed:
-            continue
-        for record in answer.answer.records:
-            key = resource_id(record.ref, record.incarnation)
-            if key in seen:
-                continue  # two sources see the same account: the first keeps it, its cost counts once
-            before = live.get(key)
-            if before is None and record.state is State.TERMINATED:
-                continue
+    for key, (source, record) in _records(live, usable).items():
+        before = live.get(key)
+        if before is not None or record.state is not State.TERMINATED:
             seen.add(key)
-            result[key] = _described(before, key, answer.source, record, now)
+            result[key] = _described(before, key, source, record, now)
+    lost: list[Known] = []
+    for answer in usable:
         missing, gone = _absent(live.values(), seen, answer, now)
         result |= missing
         lost += gone
     result |= _orphans(result.values(), set(sources), now)
     return Reconciled(resources=tuple(result[key] for key in sorted(result)), seen=frozenset(seen), lost=tuple(lost))
+
+
+def _records(live: Mapping[str, Known], answers: Sequence[SourceAnswer]) -> dict[str, tuple[str, ResourceRecord]]:
+    """Id → who describes it, and how. Where two sources see one account, the one it was seen through keeps it (a
+    further source must not change whose ceiling holds), else the first by name; its cost counts once.
+    """
+    found: dict[str, tuple[str, ResourceRecord]] = {}
+    for answer in sorted(answers, key=lambda answer: answer.source):
+        assert answer.answer is not None
+        for record in answer.answer.records:
+            key = resource_id(record.ref, record.incarnation)
+            before = live.get(key)
+            ours = before is not None and before.source == answer.source
+            if key not in found or (ours and found[key][0] != answer.source):
+                found[key] = (answer.source, record)
+    return found
 
 
 def _described(before: Known | None, key: str, source: str, record: ResourceRecord, now: datetime) -> Known:
@@ -74,14 +85,13 @@ def _described(before: Known | None, key: str, source: str, record: ResourceReco
         after = replace(after, protected_since=None)
     if record.state is State.TERMINATED:
         return replace(after, ended_at=now, state_since=now)
-    halted_before = before.record.state in _HALTED
     relaunched = _later(record.launched_at, before.record.launched_at)
-    if record.state in _RUNNING and (halted_before or relaunched):
-        start = _start(record, now)
+    if record.state in _RUNNING and (before.started_at is None or relaunched):
+        # a launch time that did not move tells of an earlier start: this one happened just before we saw it
+        start = _start(record, now) if relaunched else now
         return replace(after, started_at=start, restarted_at=start, state_since=max(before.state_since, start))
     if record.state != before.record.state:
-        started = before.started_at or _start(record, now) if record.state in _RUNNING else None
-        return replace(after, state_since=now, started_at=started)
+        return replace(after, state_since=now, started_at=None if record.state in _HALTED else before.started_at)
     return after
 
 

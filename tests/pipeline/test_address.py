@@ -1,0 +1,61 @@
+"""Who hears of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.documents import Project
+from service.model import Message
+from service.pipeline.address import channels_for
+
+VISION = Project.model_validate(
+    {
+        "name": "vision",
+        "owners": ["lead@example.org", "deputy@Labs.example.org"],
+        "budget_owners": ["money@example.org", "lead@example.org"],
+        "notify": ["slack://${SLACK}"],
+    }
+)
+PEOPLE = ("mail:lead@example.org", "mail:deputy@Labs.example.org", "mail:money@example.org")
+
+SENTENCES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "people first, each once, then the project's channels": ({}, (*PEOPLE, "slack://${SLACK}")),
+    "then the policy's": ({"policy_channels": ("json://hook",)}, (*PEOPLE, "slack://${SLACK}", "json://hook")),
+    "the owner on the machine, when the project writes to that domain": (
+        {"owner": "mai@example.org"},
+        (*PEOPLE, "mail:mai@example.org", "slack://${SLACK}"),
+    ),
+    "whatever the domain's case": (
+        {"owner": "mai@labs.EXAMPLE.org"},
+        (*PEOPLE, "mail:mai@labs.EXAMPLE.org", "slack://${SLACK}"),
+    ),
+    "a tag cannot send mail elsewhere": ({"owner": "thief@elsewhere.org"}, (*PEOPLE, "slack://${SLACK}")),
+    "nor to two": ({"owner": "x@elsewhere.org y@example.org"}, (*PEOPLE, "slack://${SLACK}")),
+    "a name is no address": ({"owner": "mai"}, (*PEOPLE, "slack://${SLACK}")),
+    "without a project the installation's own": (
+        {"project": None},
+        ("mail:ops@example.org", "ntfy://room@host"),
+    ),
+    "a project nobody knows is none": ({"project": "gone"}, ("mail:ops@example.org", "ntfy://room@host")),
+    "the policy's channels are somebody": ({"project": None, "policy_channels": ("json://hook",)}, ("json://hook",)),
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_channels(sentence: str) -> None:
+    more, channels = SENTENCES[sentence]
+    message = Message(
+        kind="warning",
+        key="k",
+        project=more.get("project", "vision"),
+        policy_channels=more.get("policy_channels", ()),
+        payload={"resource": {"owner": more.get("owner")}},
+    )
+    assert channels_for(message, {"vision": VISION}, ("ops@example.org", "ntfy://room@host")) == channels
+
+
+def test_when_there_is_really_nobody_there_is_no_channel() -> None:
+    message = Message(kind="breaker", key="k", project=None, policy_channels=(), payload={})
+    assert channels_for(message, {}, ()) == ()
