@@ -1,0 +1,483 @@
+"""The `curfew` command: reads what people type, asks a running Curfew over HTTP, and prints what it answers.
+
+Everything heavy is imported by the command that needs it, so that `curfew --help` is there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from service.client import Client
+
+HELP = """Sees what GPUs cost, warns the people who own them, and stops what idles.
+
+The client speaks to CURFEW_URL (default http://127.0.0.1:8080) with CURFEW_TOKEN.
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 `diff` found changes.
+"""
+
+app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+token_commands = typer.Typer(help="API tokens: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+db_commands = typer.Typer(help="The database.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(token_commands, name="token")
+app.add_typer(db_commands, name="db")
+
+FOUND_CHANGES = 3
+
+DOCUMENTS = ("sources", "projects", "policies", "exemptions")
+KINDS = ("resources", "findings", "actions", *DOCUMENTS, "cycles", "audit", "tokens", "hold")
+SINGULAR = {"policy": "policies", "cycle": "cycles", "holds": "hold"} | {
+    kind.removesuffix("s"): kind for kind in KINDS if kind.endswith("s")
+}
+STILL_THERE: Mapping[str, Mapping[str, Any]] = {
+    "resources": {"state": ("pending", "running", "stopping", "stopped", "suspended", "unknown")},
+    "findings": {"status": ("open", "warned", "due", "acting", "enforced", "refused", "snoozed", "exempt")},
+}
+"""What a list shows without --all."""
+
+
+class Output(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class RoleName(StrEnum):
+    """Each may do all that the ones before may."""
+
+    VIEWER = "viewer"
+    OWNER = "owner"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+For = Annotated[str | None, typer.Option("--for", help="How long, like 4h or 1h30m.", metavar="DURATION")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit log.")]
+File = Annotated[str, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for standard input.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Delete what the set no longer has.")]
+SetName = Annotated[str | None, typer.Option("--set", help="The set these files are; default: their folder's name.")]
+FindingId = Annotated[str, typer.Argument(metavar="FINDING", help="Its id, or the beginning of it.")]
+
+
+def main() -> None:
+    """The entry point: failures become one sentence and exit code 1."""
+    from service.client import Failure
+
+    try:
+        app()
+    except Failure as failure:
+        sys.exit(_complain(str(failure)))
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(1)
+
+
+# --- serving ---------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+) -> None:
+    """Run the service: API, pages and cycles. Its settings are in the environment."""
+    from service.serve import serve as run
+
+    with _one_sentence():
+        run(_settings(), host=host, port=port)
+
+
+@db_commands.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the database's schema to this version. `serve` does it too."""
+    from service.store.database import Database
+
+    with _one_sentence():
+        database = Database(_settings().resolved_database_url)
+        database.upgrade()
+        database.close()
+    typer.echo("The database is at this version's schema.")
+
+
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def apply(file: File, prune: Prune = False, set_name: SetName = None) -> None:
+    """Apply documents: all of them or none."""
+    from service import printing
+
+    answer = _apply(file, set_name, prune=prune, dry_run=False)
+    printing.changes(_console(), answer["changes"], done=True)
+
+
+@app.command()
+def diff(file: File, prune: Prune = False, set_name: SetName = None) -> None:
+    """Print what `apply` would change. Exit code 3 when it would change anything."""
+    from service import printing
+
+    answer = _apply(file, set_name, prune=prune, dry_run=True)
+    printing.changes(_console(), answer["changes"], done=False)
+    if any(change["action"] != "unchanged" for change in answer["changes"]):
+        raise typer.Exit(FOUND_CHANGES)
+
+
+def _apply(file: str, set_name: str | None, *, prune: bool, dry_run: bool) -> Any:
+    from service import files
+    from service.client import Failure
+
+    path = Path(file)
+    try:
+        texts = [("standard input", sys.stdin.read())] if file == "-" else files.texts_at(path)
+    except files.Refused as refused:
+        raise Failure(str(refused)) from None
+    if prune and set_name is None and not path.is_dir():
+        raise typer.BadParameter(
+            "with a single file it would delete all others of its folder; name a folder or --set", param_hint="--prune"
+        )
+    if file != "-":
+        set_name = set_name or files.set_of(path)
+    body = {"files": [{"name": name, "text": text} for name, text in texts]}
+    return _client().send("POST", "/apply", params={"set": set_name, "prune": prune, "dry_run": dry_run}, json=body)
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def get(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(KINDS))],
+    name: Annotated[str | None, typer.Argument(help="One of them, by name or id.")] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only what belongs to it.")] = None,
+    limit: Annotated[int, typer.Option(help="How many at most; 0: all.", min=0)] = 100,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also resources that are gone and findings that ended.")
+    ] = False,
+) -> None:
+    """Show resources, findings, actions, documents, cycles, the audit log, tokens or what is on hold."""
+    kind = _kind(kind)
+    if project is not None and kind not in ("resources", "findings", "actions", "audit"):
+        raise typer.BadParameter(f"{kind} are not filtered by project", param_hint="--project")
+    client = _client()
+    if name is not None:
+        _print_one(kind, _one(client, kind, name), output)
+        return
+    if kind == "hold":
+        rows = client.get("/hold")["holds"]
+    else:
+        only = {} if everything else STILL_THERE.get(kind, {})
+        wanted = 0 if kind in DOCUMENTS else limit
+        rows = list(client.pages(f"/{kind}", limit=wanted, project=project, **only))
+    _print(kind, rows, output)
+    if limit and len(rows) == limit and output is Output.TABLE:
+        typer.echo(f"These are the first {limit}; --limit 0 shows all.", err=True)
+
+
+@app.command()
+def explain(
+    resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="Its id, its cloud's id, or its name.")],
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
+) -> None:
+    """Say why a resource was stopped, or why it was not, with the numbers used."""
+    from service import printing
+
+    client = _client()
+    found = client.get(f"/resources/{_one(client, 'resources', resource)['id']}/explain")
+    if output is Output.TABLE:
+        printing.explanation(_console(), found)
+    else:
+        _print_whole(found, output)
+
+
+# --- acting ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def snooze(
+    finding: FindingId,
+    for_: Annotated[str, typer.Option("--for", help="How long, like 4h.", metavar="DURATION")],
+    reason: Reason,
+) -> None:
+    """Leave a resource alone for a while; a fresh warning follows."""
+    _say(finding, "snooze", {"for": for_, "reason": reason})
+
+
+@app.command()
+def approve(finding: FindingId) -> None:
+    """Say yes to an act that waits for approval."""
+    _say(finding, "approve")
+
+
+@app.command()
+def dismiss(finding: FindingId, reason: Reason) -> None:
+    """Say no; it comes back only if the breach ends and starts anew."""
+    _say(finding, "dismiss", {"reason": reason})
+
+
+@app.command()
+def act(finding: FindingId) -> None:
+    """Stop now, without waiting for the grace. Protection and ceilings still hold."""
+    _say(finding, "act")
+
+
+@app.command()
+def undo(action: Annotated[str, typer.Argument(metavar="ACTION", help="Its id, or the beginning of it.")]) -> None:
+    """Put back what an action did; verified in a later cycle."""
+    client = _client()
+    answer = client.send("POST", f"/actions/{_one(client, 'actions', action)['id']}/undo")
+    typer.echo(f"Action {answer['id'][:8]} will put back {answer['resource_name'] or answer['resource']}.")
+
+
+@app.command()
+def hold(
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only this project; default: all.")] = None,
+    for_: For = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; kept in the audit log.")] = None,
+    lift: Annotated[bool, typer.Option("--lift", help="Lift it; every grace starts anew.")] = False,
+) -> None:
+    """Stop all acting at once, everywhere or in one project. Without --for it stands until it is lifted."""
+    from service import printing
+
+    client = _client()
+    if lift:
+        if for_ is not None or reason is not None:
+            raise typer.BadParameter("lifting takes neither --for nor --reason", param_hint="--lift")
+        holds = client.send("DELETE", "/hold", params={"project": project})["holds"]
+        typer.echo("Lifted." if not holds else "Lifted; still on hold:")
+        if holds:
+            printing.table(_console(), "hold", holds)
+        return
+    body = {"project": project, "for": for_, "reason": reason}
+    answer = client.send("PUT", "/hold", json={key: value for key, value in body.items() if value is not None})
+    until = f"until {printing.moment(answer['until'])} {printing.zone()}" if answer["until"] else "until it is lifted"
+    typer.echo(f"Nothing acts {'in ' + answer['project'] if answer['project'] else 'anywhere'} {until}.")
+
+
+@app.command()
+def cycle(
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end and print what it did.")] = False,
+    timeout: Annotated[int, typer.Option(help="Seconds to wait at most.", min=1)] = 600,
+) -> None:
+    """Run one cycle now."""
+    client = _client()
+    cycle_id = client.send("POST", "/cycles")["id"]
+    if not wait:
+        typer.echo(f"Cycle {cycle_id} runs.")
+        return
+    found = _wait_for_cycle(client, cycle_id, timeout)
+    for step in found["steps"]:
+        typer.echo(f"{step['step']:10} {step.get('seconds', 0):6.2f}s  {step.get('summary', '')}".rstrip())
+    if found["error"]:
+        from service.client import Failure
+
+        raise Failure(f"the cycle failed: {found['error']}")
+
+
+def _wait_for_cycle(client: Client, cycle_id: str, timeout: int) -> Any:
+    """Its report, once it has finished. It may not be in the list yet when it was only just asked for."""
+    import time
+
+    from service.client import Failure, NotThere
+
+    ends = time.monotonic() + timeout
+    with _console(err=True).status("The cycle runs…"):
+        while time.monotonic() < ends:
+            try:
+                found = client.get(f"/cycles/{cycle_id}")
+            except NotThere:
+                found = {"finished_at": None}
+            if found["finished_at"] is not None:
+                return found
+            time.sleep(0.2)
+    raise Failure(f"cycle {cycle_id} has not finished within {timeout} seconds; it goes on")
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
+
+
+@token_commands.command("create")
+def token_create(
+    name: Annotated[str, typer.Argument(help="Lower case letters, digits and hyphens.")],
+    role: Annotated[RoleName, typer.Option(help="What it may do.")],
+    project: Annotated[list[str] | None, typer.Option("--project", "-p", help="Confine it; may be repeated.")] = None,
+    for_: For = None,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new text for a token that exists.")] = False,
+) -> None:
+    """Make a token and print it, once."""
+    from service.client import Failure
+
+    body: dict[str, Any] = {"role": role.value, "projects": project or [], "rotate": rotate}
+    if for_ is not None:
+        body["for"] = for_
+    client = _client()
+    if not rotate and any(token["name"] == name for token in client.pages("/tokens", limit=0)):
+        raise Failure(f"there is a token {name!r} already; --rotate gives it a new text, which ends the old one")
+    answer = client.send("PUT", f"/tokens/{_quoted(name)}", json=body)
+    typer.echo(answer["token"])
+    typer.echo("Keep it well: it cannot be shown again.", err=True)
+
+
+@token_commands.command("list")
+def token_list(output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE) -> None:
+    """Show the tokens, without their texts."""
+    _print("tokens", list(_client().pages("/tokens", limit=0)), output)
+
+
+@token_commands.command("revoke")
+def token_revoke(name: Annotated[str, typer.Argument(help="Which.")]) -> None:
+    """End a token at once."""
+    _client().send("DELETE", f"/tokens/{_quoted(name)}")
+    typer.echo(f"Token {name} is revoked.")
+
+
+# --- shared by the commands ------------------------------------------------------------------------------------------
+
+
+def _client() -> Client:
+    from service.client import DEFAULT_URL, Client
+
+    return Client(os.environ.get("CURFEW_URL") or DEFAULT_URL, os.environ.get("CURFEW_TOKEN") or None)
+
+
+def _console(*, err: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=err, highlight=False, soft_wrap=False)
+
+
+def _settings() -> Any:
+    """From the environment; a wrong one is told by its name."""
+    from pydantic import ValidationError
+
+    from service.client import Failure
+    from service.settings import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise Failure("\n".join(_setting(entry["loc"], entry["msg"]) for entry in error.errors())) from None
+
+
+def _setting(location: tuple[int | str, ...], message: str) -> str:
+    name = "CURFEW_" + "_".join(str(part) for part in location[:1]).upper()
+    return f"{name}: {message.removeprefix('Value error, ').removeprefix('Input ')}"
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What cannot work here, said without a traceback."""
+    from sqlalchemy.exc import ArgumentError, OperationalError
+
+    from service.client import Failure
+
+    try:
+        yield
+    except OperationalError as error:
+        raise Failure(f"the database does not answer: {str(error.orig).splitlines()[0]}") from None
+    except ArgumentError:
+        raise Failure("CURFEW_DATABASE_URL is no database's URL; write postgresql://user:password@host/name") from None
+    except ValueError as error:
+        raise Failure(str(error)) from None
+
+
+def _complain(sentence: str) -> int:
+    for line in sentence.splitlines():
+        typer.echo(f"curfew: {line}", err=True)
+    return 1
+
+
+def _kind(given: str) -> str:
+    from difflib import get_close_matches
+
+    kind = SINGULAR.get(given.lower(), given.lower())
+    if kind in KINDS:
+        return kind
+    close = get_close_matches(kind, KINDS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(KINDS)}"
+    raise typer.BadParameter(f"there is no kind {given!r}{hint}", param_hint="KIND")
+
+
+def _one(client: Client, kind: str, word: str) -> Any:
+    """One thing by its id or name, by the beginning of its id, or for a resource by what its cloud calls it."""
+    from service.client import Failure, NotThere
+
+    if kind in ("audit", "hold"):
+        raise typer.BadParameter(f"{kind} is only shown as a whole", param_hint="NAME")
+    try:
+        return client.get(f"/{kind}/{_quoted(word)}")
+    except NotThere:
+        if kind in (*DOCUMENTS, "tokens"):
+            raise
+    if kind == "resources":
+        found = [row for key in ("external_id", "name") for row in client.pages("/resources", limit=0, **{key: word})]
+        living = [row for row in found if row["ended_at"] is None]
+        found = living or found
+    else:
+        found = []
+    if not found and len(word) >= 4:
+        found = [row for row in client.pages(f"/{kind}", limit=0) if row["id"].startswith(word)]
+    if not found:
+        raise NotThere(f"there is no {kind.removesuffix('s')} {word!r} that this token may see")
+    if len(found) > 1:
+        ids = ", ".join(row["id"] for row in found[:5])
+        raise Failure(f"{word!r} is not one {kind.removesuffix('s')} but {len(found)}; name it by its id: {ids}")
+    return found[0]
+
+
+def _quoted(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name, safe="")
+
+
+def _say(finding: str, verb: str, body: dict[str, Any] | None = None) -> None:
+    """Something to one finding; prints where it stands then."""
+    client = _client()
+    answer = client.send("POST", f"/findings/{_one(client, 'findings', finding)['id']}/{verb}", json=body)
+    name = answer["resource_name"] or answer["resource"]
+    typer.echo(f"{name} ({answer['policy']}) is {answer['status']}: {answer['status_reason']}")
+
+
+def _print(kind: str, rows: list[Any], output: Output) -> None:
+    from service import printing
+
+    if output is Output.TABLE:
+        printing.table(_console(), kind, rows)
+    elif output is Output.YAML and kind in DOCUMENTS:
+        typer.echo(printing.as_documents(rows), nl=False)
+    else:
+        _print_whole(rows, output)
+
+
+def _print_one(kind: str, row: Any, output: Output) -> None:
+    from service import printing
+
+    if output is Output.TABLE:
+        printing.one(_console(), kind, row)
+    elif output is Output.YAML and kind in DOCUMENTS:
+        typer.echo(printing.as_documents([row]), nl=False)
+    else:
+        _print_whole(row, output)
+
+
+def _print_whole(value: Any, output: Output) -> None:
+    from service import printing
+
+    typer.echo(printing.as_json(value) if output is Output.JSON else printing.as_yaml(value), nl=False)
+
+
+if __name__ == "__main__":
+    main()

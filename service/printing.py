@@ -1,0 +1,288 @@
+"""Turns the API's answers into what people read in a terminal: tables for 80 columns, or JSON and YAML in full."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Cell = Callable[[Mapping[str, Any]], str | Text]
+
+STYLES = {
+    "busy": "green", "idle": "yellow", "running": "green", "verified": "green", "enforced": "green",
+    "warned": "yellow", "due": "red", "failed": "red", "refused": "magenta", "enforce": "bold",
+    "create": "green", "update": "yellow", "delete": "red",
+}  # fmt: skip
+"""Colours of words; shown on a terminal only."""
+
+
+# --- cells -----------------------------------------------------------------------------------------------------------
+
+
+def moment(value: str | None) -> str:
+    """In the reader's own zone."""
+    return "" if value is None else datetime.fromisoformat(value).astimezone().strftime("%d %b %H:%M")
+
+
+def zone() -> str:
+    """Of whoever reads, for the head of a column."""
+    return datetime.now().astimezone().strftime("%Z")
+
+
+def length(seconds: float | None) -> str:
+    """The two largest units: `2h 5m`."""
+    if seconds is None:
+        return ""
+    rest, parts = int(seconds), []
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2]) or "0s"
+
+
+def money(value: Mapping[str, Any] | None) -> str:
+    """To the cent; the exact amount is in `-o json`."""
+    if value is None:
+        return "unknown"
+    return f"{Decimal(value['amount_micros']) / 1_000_000:,.2f} {value['currency']}"
+
+
+def word(value: Any) -> Text:
+    """A word with its colour."""
+    return Text(str(value), style=STYLES.get(str(value), ""))
+
+
+def _get(key: str, row: Mapping[str, Any]) -> str:
+    value = row.get(key)
+    if isinstance(value, list):
+        return ", ".join(str(entry) for entry in value)
+    return "" if value is None else str(value)
+
+
+def _word(key: str, row: Mapping[str, Any]) -> Text:
+    return word(row.get(key) or "")
+
+
+def _moment(key: str, row: Mapping[str, Any]) -> str:
+    return moment(row.get(key))
+
+
+def _short(key: str, row: Mapping[str, Any]) -> str:
+    return str(row[key])[:8]
+
+
+def _gpus(row: Mapping[str, Any]) -> str:
+    return f"{row['gpu_count']}×{row['gpu_model'] or '?'}"
+
+
+def _activity(row: Mapping[str, Any]) -> Text:
+    if row["state"] != "running":
+        return Text("")
+    idle = f" {length(row['idle_seconds'])}" if row["activity"] == "idle" and row["idle_seconds"] else ""
+    return Text(row["activity"] + idle, style=STYLES.get(row["activity"], ""))
+
+
+def _name_of_resource(row: Mapping[str, Any]) -> str:
+    return str(row.get("resource_name") or row["resource"])
+
+
+def _set(row: Mapping[str, Any]) -> str:
+    return str(row["metadata"]["set"] or "")
+
+
+def _took(row: Mapping[str, Any]) -> str:
+    if row["finished_at"] is None:
+        return "running"
+    return f"{(_time(row['finished_at']) - _time(row['started_at'])).total_seconds():.0f}s"
+
+
+def _sources(row: Mapping[str, Any]) -> str:
+    whole = sum(1 for source in row["sources"] if source.get("complete"))
+    return f"{whole}/{len(row['sources'])}"
+
+
+def _time(value: str) -> datetime:
+    return datetime.fromisoformat(value)
+
+
+def _hourly(row: Mapping[str, Any]) -> str:
+    return money(row["hourly_cost"])
+
+
+text, coloured, when, short = (partial(partial, cell) for cell in (_get, _word, _moment, _short))
+
+COLUMNS: Mapping[str, Mapping[str, Cell]] = {
+    "resources": {
+        "name": text("name"), "project": text("project"), "gpus": _gpus, "state": coloured("state"),
+        "activity": _activity, "per hour": _hourly,
+    },
+    "findings": {
+        "id": short("id"), "policy": text("policy"), "resource": _name_of_resource, "status": coloured("status"),
+        "due": when("due_at"), "per hour": _hourly,
+    },
+    "actions": {
+        "id": short("id"), "when": when("intended_at"), "verb": text("verb"), "resource": _name_of_resource,
+        "status": coloured("status"), "policy": text("policy"),
+    },
+    "sources": {"name": text("name"), "provider": text("provider"), "ceiling": coloured("ceiling"), "set": _set},
+    "projects": {
+        "name": text("name"), "owners": text("owners"), "timezone": text("timezone"), "currency": text("currency"),
+        "set": _set,
+    },
+    "policies": {
+        "name": text("name"), "type": text("type"), "mode": coloured("mode"), "action": text("action"),
+        "grace": text("grace"), "set": _set,
+    },
+    "exemptions": {
+        "name": text("name"), "until": when("until"), "from": lambda row: _get("policies", row) or "all policies",
+        "reason": text("reason"),
+    },
+    "cycles": {
+        "id": short("id"), "started": when("started_at"), "took": _took, "sources": _sources,
+        "asked for by": text("requested_by"), "error": text("error"),
+    },
+    "audit": {
+        "when": when("at"), "who": text("actor"), "did": text("verb"), "to what": text("object"),
+        "why": text("reason"),
+    },
+    "tokens": {
+        "name": text("name"), "role": text("role"), "projects": text("projects"), "expires": when("expires_at"),
+    },
+    "hold": {
+        "project": lambda row: row["project"] or "everything", "until": lambda row: moment(row["until"]) or "lifted",
+        "by": text("created_by"), "reason": text("reason"),
+    },
+}  # fmt: skip
+"""Kind → head of a column → what is in it."""
+
+TIMES = frozenset({"due", "when", "until", "started", "expires"})
+
+
+# --- whole answers ---------------------------------------------------------------------------------------------------
+
+
+def table(console: Console, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line for each; what does not fit is folded, never cut."""
+    if not rows:
+        console.print(f"There are no {kind}." if kind != "hold" else "Nothing is on hold.")
+        return
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    for head in COLUMNS[kind]:
+        title = f"{head} ({zone()})" if head in TIMES else head
+        found.add_column(title.upper(), overflow="fold", justify="right" if head == "per hour" else "left")
+    for row in rows:
+        found.add_row(*(cell(row) for cell in COLUMNS[kind].values()))
+    console.print(found)
+
+
+def one(console: Console, kind: str, row: Mapping[str, Any]) -> None:
+    """All fields of one thing, below each other."""
+    found = Table(box=None, pad_edge=False, show_header=False)
+    found.add_column(style="bold")
+    found.add_column(overflow="fold")
+    for key, value in row.items():
+        if value in (None, [], {}, ""):
+            continue
+        found.add_row(key, _readable(key, value))
+    console.print(found)
+
+
+def _readable(key: str, value: Any) -> str:
+    if isinstance(value, Mapping) and set(value) == {"amount_micros", "currency"}:
+        return money(value)
+    if key == "idle_seconds":
+        return length(value)
+    if isinstance(value, str) and (key.endswith(("_at", "_seen")) or key in ("at", "until", "quiet_until")):
+        return f"{moment(value)} {zone()}"
+    if isinstance(value, Mapping | list):
+        return as_yaml(value).rstrip()
+    return str(value)
+
+
+def changes(console: Console, found: Sequence[Mapping[str, Any]], *, done: bool) -> None:
+    """What an apply did, or would do."""
+    for change in found:
+        if change["action"] == "unchanged":
+            continue
+        verb = change["action"] + "d" if done else change["action"]
+        console.print(Text.assemble((f"{verb:8}", STYLES[change["action"]]), f" {change['kind']} {change['name']}"))
+        for entry in change["fields"]:
+            console.print(Text(f"           {entry['field']}: {_plain(entry['before'])} → {_plain(entry['after'])}"))
+        for note in change["notes"]:
+            console.print(Text(f"           {note}"))
+    same = sum(1 for change in found if change["action"] == "unchanged")
+    if same == len(found):
+        console.print("Nothing to change." if not done else "Nothing changed.")
+    elif same:
+        console.print(f"{same} unchanged")
+
+
+def explanation(console: Console, found: Mapping[str, Any]) -> None:
+    """Why a resource was stopped, or why not."""
+    resource = found["resource"]
+    gpus = _gpus(resource)
+    place = f"{resource['provider']} {resource['region']}"
+    console.print(
+        Text.assemble((resource["name"], "bold"), f"  {gpus}, {resource['sku']}, {place}, {resource['state']}")
+    )
+    console.print(Text(f"project {resource['project'] or 'none'}, owner {resource['owner'] or 'unknown'}"))
+    if found["hold"]:
+        console.print(Text(f"On hold: {found['hold']['reason']}", style="red"))
+    console.print(Text(f"This installation's ceiling is {found['ceiling']}."))
+    for protection in found["protections"]:
+        console.print(Text(f"Protected: {protection['sentence']}"))
+    for policy in found["policies"]:
+        if policy["verdict"] == "out_of_scope":
+            continue
+        console.print()
+        console.print(Text.assemble((policy["policy"], "bold"), f" ({policy['mode']}): {policy['verdict']}"))
+        console.print(Text(f"  {policy['reason']}"))
+        if policy["exempt"]:
+            console.print(Text(f"  Exempt until {moment(policy['exempt']['until'])}: {policy['exempt']['reason']}"))
+        if policy["finding"]:
+            finding = policy["finding"]
+            console.print(Text(f"  Finding {finding['id'][:8]} is {finding['status']}: {finding['status_reason']}"))
+        if policy["cannot_act_because"]:
+            console.print(Text(f"  Could not act: {policy['cannot_act_because']}"))
+    for action in found["actions"]:
+        line = f"{moment(action['intended_at'])} {action['verb']} {action['status']}"
+        console.print()
+        console.print(Text(f"{line}, asked for by {action['requested_by']}: {action['error'] or action['reason']}"))
+
+
+def _plain(value: Any) -> str:
+    return "nothing" if value in (None, [], {}, "") else json.dumps(value, ensure_ascii=False).strip('"')
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.2 would read as a number, too: `apply` reads it back as it was."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^([-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+)$"),
+    [*"-+.0123456789"],
+)
+
+
+def as_yaml(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False)
+
+
+def as_documents(bodies: Sequence[Mapping[str, Any]]) -> str:
+    """A stream that `apply -f -` takes."""
+    return "---\n".join(as_yaml({key: value for key, value in body.items() if key != "metadata"}) for body in bodies)
