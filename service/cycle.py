@@ -163,6 +163,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
         ),
         intervals=intervals,
         prices=rt.prices,
+        discounts={name: source.discounts for name, source in documents.sources.items()},
     )
 
 

@@ -8,15 +8,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from babel.numbers import list_currencies
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from policies.policy import Mode, Policy, Remedy
 from policies.quantities import Duration
 from providers import registry
+from providers.records import CapacityType
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -86,6 +98,29 @@ class _Document(BaseModel):
     name: Name
 
 
+def _percent(value: Any) -> Decimal:
+    match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*", value) if isinstance(value, str) else None
+    if match is None or not 0 < Decimal(match[1]) <= 100:
+        raise ValueError(f"{value!r} is no discount; write it with its sign, like 28% or 12.5% (above 0%, to 100%)")
+    return Decimal(match[1]).normalize()
+
+
+Percent = Annotated[Decimal, BeforeValidator(_percent), PlainSerializer(lambda value: f"{value:f}%", return_type=str)]
+"""Exact, unlike a share: money comes of it."""
+
+
+class Discount(BaseModel):
+    """What a contract takes off a provider's prices. Of several discounts the first that fits a resource counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    percent: Percent
+    capacity_types: tuple[CapacityType, ...] = ()
+    """Empty: all of them."""
+    skus: tuple[str, ...] = ()
+    """Shell patterns of machine types, like `p5.*`; empty: all of them."""
+
+
 class Source(_Document):
     """A cloud account, project, subscription or cluster, and how to reach it.
 
@@ -99,6 +134,8 @@ class Source(_Document):
     """Caps every policy on this source's resources."""
     telemetry_interval: Duration = Field(default="5m", validate_default=True)
     """How often metrics are asked for; clouds bill for the asking. The re-check before an act always asks anew."""
+    discounts: tuple[Discount, ...] = ()
+    """Taken off what its provider quotes, never off the price file."""
 
     @field_validator("provider")
     @classmethod

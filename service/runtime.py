@@ -17,6 +17,7 @@ from service.holder import this_process
 from service.model import Known
 from service.notify.channels import Channels
 from service.notify.links import Links
+from service.pipeline.currency import Rates
 from service.pipeline.evaluate import Judged
 from service.pipeline.notify import Post
 from service.pipeline.plan import InForce, Limits
@@ -76,6 +77,7 @@ class Runtime:
     channels: Channels = field(repr=False)
     links: Links = field(repr=False)
     prices: PriceFile = field(default_factory=PriceFile, repr=False)
+    rates: Rates = field(default_factory=Rates, repr=False)
     holder: str = ""
     """Who we are to the lease: this process, never another one on the same machine."""
     memory: Memory = field(default_factory=Memory, repr=False)
@@ -112,6 +114,7 @@ def compose(settings: Settings, *, clock: Clock | None = None, database: Databas
         channels=Channels(settings, secrets),
         links=Links(settings.signing_key(), settings.public_url),
         prices=PriceFile.read(settings.prices) if settings.prices else PriceFile(),
+        rates=Rates.read(settings.rates) if settings.rates else Rates(),
         holder=this_process(),
     )
 

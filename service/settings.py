@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Folder of files that `${NAME}` in documents may read, besides `CURFEW_SECRET_NAME`."""
     prices: Path | None = None
     """A price file (YAML); its prices win over list prices."""
+    rates: Path | None = None
+    """A file of dated exchange rates (YAML). Without it a budget in another currency than its prices is unknown."""
     demo_speed: float = Field(0, ge=0)
     """Above 0: the accelerated demo clock, this many times as fast as real time. Only simulated sources are allowed."""
     demo_start: str = "2026-11-14T06:00:00Z"

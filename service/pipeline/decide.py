@@ -12,7 +12,7 @@ from datetime import datetime
 
 from policies.policy import Mode
 from providers.records import Price, ResourceRef
-from service.documents import Exemption, Project
+from service.documents import Discount, Exemption, Project
 from service.model import Interval, Known, MeterChange, SourceAnswer, Telemetry
 from service.money import SECONDS_PER_HOUR
 from service.pipeline.attribute import attributed
@@ -41,6 +41,8 @@ class World:
     intervals: Mapping[str, Interval]
     """Each resource's latest meter interval."""
     prices: PriceFile = field(default_factory=PriceFile)
+    discounts: Mapping[str, Sequence[Discount]] = field(default_factory=dict)
+    """Source → what comes off its provider's prices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,11 @@ def decide(world: World, now: datetime) -> Ruling:
     """Attribute, price, meter, evaluate, plan: in this order, on values only."""
     merged = reconcile(world.known, world.answers, world.sources, now)
     resources = tuple(
-        replace(after, price=price_of(after.record, world.prices, world.quotes) or after.price)
+        replace(
+            after,
+            price=price_of(after.record, world.prices, world.quotes, world.discounts.get(after.source, ()))
+            or after.price,
+        )
         for after in (attributed(known, world.projects, now) for known in merged.resources)
     )
     governed = [known for known in resources if known.governed]

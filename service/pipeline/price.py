@@ -1,34 +1,55 @@
-"""Gives each resource its hourly rate: the price file first, then what its provider quotes. Pure, apart from reading
-the file once at start-up. A resource nobody has a price for has none; it never costs zero by omission.
+"""Gives each resource its hourly rate: the price file first, then what its provider quotes, less the source's discount.
+
+Pure, apart from reading the file once at start-up. A resource nobody has a price for has none; it never costs zero by
+omission.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from fnmatch import fnmatchcase
+from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from policies.quantities import parse_amount
-from providers.records import Price, ResourceRecord, ResourceRef
-from service.documents import Currency
+from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
+from service.documents import Currency, Discount, nearest
+from service.pipeline.entries import read_entries
+
+
+def _pattern(value: str) -> str:
+    if not value:
+        raise ValueError("is empty, which fits nothing; leave it out to fit everything")
+    return value
+
+
+def _capacity_pattern(value: str) -> str:
+    if not any(fnmatchcase(capacity, value) for capacity in CapacityType):
+        raise ValueError(f"{value!r} fits no capacity type{nearest(value, CapacityType)}")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class FilePrice(BaseModel):
-    """One line of a price file. Patterns are shell patterns; the first line that fits wins."""
+    """One entry of a price file. Patterns are shell patterns; the first entry that fits wins."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    provider: str = "*"
-    account: str = "*"
-    region: str = "*"
-    sku: str = "*"
-    capacity_type: str = "*"
-    gpu_model: str = "*"
+    provider: Pattern = "*"
+    account: Pattern = "*"
+    region: Pattern = "*"
+    sku: Pattern = "*"
+    capacity_type: Annotated[Pattern, AfterValidator(_capacity_pattern)] = "*"
+    gpu_model: Pattern = "*"
     hourly: Annotated[int, BeforeValidator(parse_amount)] = Field(description="for the whole resource")
     currency: Currency = "USD"
     as_of: date
@@ -48,27 +69,42 @@ class FilePrice(BaseModel):
 class PriceFile:
     """The prices a person wrote down; they win over list prices."""
 
-    def __init__(self, lines: Sequence[FilePrice] = (), *, name: str = "") -> None:
-        self._lines = lines
+    def __init__(self, entries: Sequence[FilePrice] = (), *, name: str = "") -> None:
+        self._entries = entries
         self._name = name
 
     @classmethod
     def read(cls, path: Path) -> PriceFile:
-        """A YAML list of prices. Raises ValueError naming the file and the entry."""
-        try:
-            lines = TypeAdapter(tuple[FilePrice, ...]).validate_python(yaml.safe_load(path.read_text()) or ())
-        except (OSError, yaml.YAMLError, ValueError) as error:
-            raise ValueError(f"the price file {path} cannot be used: {error}") from error
-        return cls(lines, name=path.name)
+        """A YAML list of prices. Raises ValueError that names the file, the entry and the field."""
+        return cls(read_entries(path, FilePrice, what="price file"), name=path.name)
 
     def quote(self, record: ResourceRecord) -> Price | None:
-        line = next((line for line in self._lines if line.fits(record)), None)
-        if line is None:
+        entry = next((entry for entry in self._entries if entry.fits(record)), None)
+        if entry is None:
             return None
-        source = f"file {self._name}, {line.as_of.isoformat()}"
-        return Price(rate_micros=line.hourly, currency=line.currency, source=source)
+        source = f"file {self._name}, {entry.as_of.isoformat()}"
+        return Price(rate_micros=entry.hourly, currency=entry.currency, source=source)
 
 
-def price_of(record: ResourceRecord, file: PriceFile, quoted: Mapping[ResourceRef, Price]) -> Price | None:
-    """The running rate of a resource, or None when nobody knows it."""
-    return file.quote(record) or quoted.get(record.ref)
+def price_of(
+    record: ResourceRecord, file: PriceFile, quoted: Mapping[ResourceRef, Price], discounts: Iterable[Discount] = ()
+) -> Price | None:
+    """The running rate of a resource, or None when nobody knows it. What the file says is final: nothing comes off."""
+    price = file.quote(record)
+    if price is not None:
+        return price
+    price = quoted.get(record.ref)
+    discount = next((discount for discount in discounts if _fits(discount, record)), None)
+    return price if price is None or discount is None else _less(price, discount.percent)
+
+
+def _fits(discount: Discount, record: ResourceRecord) -> bool:
+    fits_capacity = not discount.capacity_types or record.capacity_type in discount.capacity_types
+    return fits_capacity and (not discount.skus or any(fnmatchcase(record.sku, sku) for sku in discount.skus))
+
+
+@lru_cache(maxsize=4096)  # a fleet has many machines and few prices
+def _less(price: Price, percent: Decimal) -> Price:
+    """To the nearest micro-unit, ties to even."""
+    rate = round(price.rate_micros * (1 - Fraction(percent) / 100))
+    return replace(price, rate_micros=rate, source=f"{price.source}; less {percent:f} %")
