@@ -121,7 +121,7 @@ def facts_of(
     return Facts(base=base, activity=by_profile, tags=[known.record.tags for known in resources])
 
 
-def _row(known: Known, seen: bool, cost_to_date: int | None, now: datetime) -> tuple[object, ...]:  # noqa: FBT001
+def _row(known: Known, seen: bool, cost_to_date: int | None, now: datetime) -> tuple[object, ...]:
     """The base facts of one resource, in the order of `policies.facts.BASE`."""
     record = known.record
     running = record.state is State.RUNNING and known.started_at is not None

@@ -47,11 +47,12 @@ class SampleMemory:
         now: datetime,
     ) -> None:
         """Ask for what is not known yet: everything of new resources, the newest of the others when it is time."""
-        if window > self._window:
-            self._asked_until, self._window = {}, window  # a longer window: what was asked before is not enough
+        set_back = self._asked_at is not None and now < self._asked_at
+        if window > self._window or set_back:  # what was asked before is not enough, or was asked of a time to come
+            self._asked_until, self._window = {}, max(window, self._window)
         new = [record for record in records if record.ref not in self._asked_until]
         old = [record for record in records if record.ref in self._asked_until]
-        due = self._asked_at is None or now - self._asked_at >= interval or now < self._asked_at
+        due = self._asked_at is None or now - self._asked_at >= interval or set_back
         faults: list[PartReport] = []
         ambiguous: set[ResourceRef] = set()
         if new:
@@ -60,6 +61,8 @@ class SampleMemory:
             oldest = min(self._asked_until[record.ref] for record in old)
             self._ask(provider, old, max(now - window, oldest - LATE), now, faults, ambiguous)
         if due:
+            if faults:  # whoever could not be asked is as ambiguous as before
+                ambiguous |= self._ambiguous
             self._asked_at, self._faults, self._ambiguous = now, tuple(faults), frozenset(ambiguous)
         elif new:
             self._faults += tuple(faults)
