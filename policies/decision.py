@@ -12,6 +12,8 @@ class Verdict(StrEnum):
     """What one policy says of one resource now."""
 
     BREACH = "breach"
+    FORESEEN = "foreseen"
+    """A breach one grace from now: warned about already, acted on only once it is one."""
     OK = "ok"
     UNKNOWN = "unknown"
     """A NULL stood somewhere in the condition. Reported after a while, never acted on."""

@@ -20,7 +20,7 @@ from sqlglot import exp
 
 from policies.conditions import Condition, ConditionError, compile_condition, quoted
 from policies.decision import Decision, Verdict
-from policies.facts import BY_NAME, Facts, Type
+from policies.facts import BY_NAME, OWN_BY_NAME, Facts, Type
 from policies.policy import BasePolicy, profile_of
 from policies.rules import RULES
 from policies.rules.rule import Evidence, Rule
@@ -30,7 +30,7 @@ LIMIT_SECONDS = 300.0
 """A pass over a hundred thousand resources takes a tenth of a second; what runs for minutes has gone astray."""
 
 # What the pass writes for each row and policy, one byte. From OUT on it tells which restriction does not hold.
-OK, BREACH, UNKNOWN, WHERE_UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE, OUT = range(7)
+OK, BREACH, UNKNOWN, WHERE_UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE, FORESEEN, OUT = range(8)
 VERDICTS: Mapping[int, Verdict] = {
     OK: Verdict.OK,
     BREACH: Verdict.BREACH,
@@ -38,6 +38,7 @@ VERDICTS: Mapping[int, Verdict] = {
     WHERE_UNKNOWN: Verdict.UNKNOWN,
     WHEN_UNKNOWN: Verdict.UNKNOWN,
     WHEN_FALSE: Verdict.OK,
+    FORESEEN: Verdict.FORESEEN,
 }
 MOST_RESTRICTIONS = 200
 
@@ -84,9 +85,13 @@ def compile_policy(policy: BasePolicy) -> CompiledPolicy:
     where = _person_condition("scope.where", policy.scope.where, policy)
     when = _person_condition(f"{getattr(policy, 'type', 'policy')}.when", rule.when(policy), policy)
 
-    breached = rule.condition(policy)
+    in_scope = _in_scope(scope, where)
+    breached = rule.condition(policy, in_scope)
     if when is None:
         code: exp.Expr = exp.func("coalesce", _byte(breached), _number(UNKNOWN))  # false is 0, true is 1
+        if rule.foreseen is not None:
+            ahead = exp.If(this=rule.foreseen(policy, in_scope), true=_number(FORESEEN))
+            code = exp.Case(ifs=[exp.If(this=breached.copy(), true=_number(BREACH)), ahead], default=code)
     else:
         code = _ask(breached, yes=_ask(when.expression, yes=_number(BREACH), no=WHEN_FALSE, unknown=WHEN_UNKNOWN))
     if where is not None:
@@ -101,6 +106,14 @@ def compile_policy(policy: BasePolicy) -> CompiledPolicy:
         when=when,
         code=_byte(code),
     )
+
+
+def _in_scope(scope: Sequence[Restriction], where: Condition | None) -> exp.Expr:
+    """True for the rows a policy speaks of for certain; never NULL."""
+    conditions = [restriction.expression.copy() for restriction in scope]
+    if where is not None:
+        conditions.append(where.expression.copy())
+    return exp.func("coalesce", exp.paren(exp.and_(*conditions)), exp.false()) if conditions else exp.true()
 
 
 def _person_condition(place: str, text: str | None, policy: BasePolicy) -> Condition | None:
@@ -145,14 +158,17 @@ class _Table:
             if isinstance(node, exp.Bracket):
                 return exp.column(self._tag(node.expressions[0].name), quoted=True)
             if isinstance(node, exp.Column):
-                return exp.column(self._fact(node.name, profile), quoted=True)
+                return exp.column(self._fact(node.name, profile, compiled.policy.name), quoted=True)
             return node
 
         return compiled.code.transform(physical)
 
-    def _fact(self, name: str, profile: str) -> str:
-        fact = BY_NAME[name]
-        if fact.telemetry:
+    def _fact(self, name: str, profile: str, policy: str) -> str:
+        fact = BY_NAME.get(name) or OWN_BY_NAME[name]
+        if name in OWN_BY_NAME:
+            source, label = self.facts.own.get(policy, {}), "nothing was computed for this policy alone"
+            physical = f"{name}#{policy}"
+        elif fact.telemetry:
             source, label = self.facts.activity.get(profile, {}), "no activity judged by its idle profile"
             physical = f"{name}@{self._profiles.setdefault(profile, len(self._profiles))}"
         else:
@@ -243,7 +259,10 @@ def _bytes(
     watch.start()
     try:
         listed = [exp.alias_(expression, f"p{index}", copy=False) for index, expression in enumerate(expressions)]
-        query = exp.select(*listed, copy=False).from_("facts", copy=False).sql("duckdb")
+        selected = exp.select(*listed, copy=False).from_("facts", copy=False)
+        if any(expression.find(exp.Window) for expression in expressions):
+            selected = selected.order_by("rowid", copy=False)  # counting across rows loses their order
+        query = selected.sql("duckdb")
         for batch in na.ArrayStream(connection.sql(query)):
             for column, array in zip(columns, batch.iter_children(), strict=True):
                 column.append(bytes(array.buffer(1))[: len(array)])
@@ -274,6 +293,11 @@ class Outcome:
         return [found.start() for found in re.finditer(bytes([BREACH]), self.codes)]
 
     @cached_property
+    def foreseen(self) -> list[int]:
+        """Rows that will be in breach one grace from now, ascending."""
+        return [found.start() for found in re.finditer(bytes([FORESEEN]), self.codes)]
+
+    @cached_property
     def unknown(self) -> list[int]:
         """Rows of which it cannot be told whether they are in breach, or in scope."""
         return [found.start() for found in re.finditer(b"[%c-%c]" % (UNKNOWN, WHEN_UNKNOWN), self.codes)]
@@ -281,7 +305,7 @@ class Outcome:
     @cached_property
     def in_scope(self) -> int:
         """How many rows it speaks of for certain."""
-        return sum(self.codes.count(code) for code in (OK, BREACH, UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE))
+        return sum(self.codes.count(code) for code in (OK, BREACH, UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE, FORESEEN))
 
     def verdict(self, row: int) -> Verdict:
         return VERDICTS.get(self.codes[row], Verdict.OUT_OF_SCOPE)
@@ -364,11 +388,14 @@ def _codes(table: _Table, queries: Mapping[str, exp.Expr], faults: dict[str, str
 def _evidence(facts: Facts, outcome: Outcome, row: int) -> dict[str, Any]:
     if outcome.compiled is None:
         return {}
-    activity = facts.activity.get(profile_of(outcome.policy).key, {})
+    computed = {
+        **facts.activity.get(profile_of(outcome.policy).key, {}),
+        **facts.own.get(outcome.policy.name, {}),
+    }
     tags = {f"tags[{quoted(key)}]": value for key, value in facts.tags[row].items()}
     evidence = {}
     for name in outcome.compiled.facts:
-        column = activity.get(name, facts.base.get(name))
+        column = computed.get(name, facts.base.get(name))
         value = tags.get(name) if column is None else column[row]
         evidence[name] = None if isinstance(value, float) and not math.isfinite(value) else value
     return evidence
@@ -391,7 +418,8 @@ def _reason(outcome: Outcome, code: int, evidence: Evidence) -> str:
         return _told("Out of scope:", where, "does not hold", evidence)
     if code >= OUT:
         return compiled.restrictions[code - OUT].words(evidence)
-    sentence: Callable[[Any, Evidence], str] = {BREACH: rule.breach, OK: rule.ok, UNKNOWN: rule.unknown}[code]
+    sentences = {BREACH: rule.breach, OK: rule.ok, UNKNOWN: rule.unknown, FORESEEN: rule.ahead or rule.breach}
+    sentence: Callable[[Any, Evidence], str] = sentences[code]
     return sentence(policy, evidence)
 
 

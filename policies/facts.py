@@ -8,7 +8,7 @@ unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -34,7 +34,7 @@ class Column:
     """Rests on telemetry and therefore on the policy's own idle profile; its NULL may never be turned into a value."""
 
 
-def _column(name: str, type: Type, meaning: str, unit: str = "", telemetry: bool = False) -> Column:
+def _column(name: str, type: Type, meaning: str, unit: str = "", *, telemetry: bool = False) -> Column:
     return Column(name=name, type=type, meaning=meaning, unit=unit, telemetry=telemetry)
 
 
@@ -61,6 +61,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("protected", Type.BOOLEAN, "carries a protection of the cloud or a well-known tag"),
     _column("age_seconds", Type.INTEGER, "since it was first seen or created, whichever is earlier", "s"),
     _column("running_seconds", Type.INTEGER, "since its last start; NULL when not running", "s"),
+    _column("ran_seconds", Type.INTEGER, "ran in all since first seen; a restart does not reset it", "s"),
     _column("hourly_cost", Type.NUMBER, "price of an hour in its state now; NULL when no price is known", "per hour"),
     _column("currency", Type.TEXT, "of hourly_cost and cost_to_date"),
     _column("cost_to_date", Type.NUMBER, "metered since first seen", "money"),
@@ -77,7 +78,21 @@ COLUMNS: tuple[Column, ...] = (
     _column("max_memory_used_mib", Type.NUMBER, "most GPU memory held in the window", "MiB", telemetry=True),
 )
 
+OWN: tuple[Column, ...] = (
+    _column("off_now", Type.BOOLEAN, "by the policy's schedule it should be off now"),
+    _column("off_soon", Type.BOOLEAN, "by the policy's schedule it should be off one grace from now"),
+    _column("on_again", Type.TEXT, "when the schedule switches next, in the project's zone"),
+    _column("budget_used", Type.NUMBER, "share of the spend budget spent", "0..1"),
+    _column("budget_used_soon", Type.NUMBER, "share spent one grace from now at present rates", "0..1"),
+    _column(
+        "budget_excess", Type.NUMBER, "hourly cost that must go for the period to end within the budget", "per hour"
+    ),
+    _column("budget_words", Type.TEXT, "the spend budget's state, for people"),
+)
+"""Facts computed for one policy alone, from its own schedule or spend budget. No condition of a person reads them."""
+
 BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
+OWN_BY_NAME: Mapping[str, Column] = {column.name: column for column in OWN}
 BASE = tuple(column for column in COLUMNS if not column.telemetry)
 TELEMETRY = tuple(column for column in COLUMNS if column.telemetry)
 
@@ -93,6 +108,8 @@ class Facts:
     base: Mapping[str, Sequence[Any]]
     activity: Mapping[str, Mapping[str, Sequence[Any]]]
     tags: Sequence[Mapping[str, str]]
+    own: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    """Policy name → the columns of `OWN` computed for it."""
 
     def __len__(self) -> int:
         return len(self.tags)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from policies.calendar import calendar
 from policies.quantities import AmountMicros, Duration, Share, format_share, parse_share
 
 
@@ -166,7 +167,127 @@ class OwnershipPolicy(BasePolicy):
     ownership: OwnershipRule = OwnershipRule()
 
 
-Policy = Annotated[IdlePolicy | OwnershipPolicy, Field(discriminator="type")]
+class SpotRule(_Part):
+    """How much of a scope may be bought on demand."""
+
+    allowed_on_demand: Share = 0.0
+    """Share of the scope's running GPUs. What is over it breaches, newest first."""
+
+
+class SpotPolicy(BasePolicy):
+    """On-demand machines where spot would do."""
+
+    type: Literal["spot"]
+    spot: SpotRule = SpotRule()
+
+
+class ScheduleRule(_Part):
+    """When the resources of a scope may run, on the clocks of their project."""
+
+    on: str
+    """Opening-hours syntax: `Mo-Fr 08:00-20:00`."""
+    holidays: str | None = Field(None, pattern="^[A-Z]{2}$")
+    """ISO code of the country whose public holidays are off too: `VN`."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> ScheduleRule:
+        calendar(self.on, holidays=self.holidays, zone="UTC")
+        return self
+
+
+class SchedulePolicy(BasePolicy):
+    """Resources that run outside their hours."""
+
+    type: Literal["schedule"]
+    schedule: ScheduleRule
+
+
+class LifetimeRule(_Part):
+    """How long a resource may run in all."""
+
+    max: Duration = Field(gt=timedelta(0))
+    """Cumulative running time; a restart does not reset it."""
+
+
+class LifetimePolicy(BasePolicy):
+    """Resources that have run for longer than they were meant to."""
+
+    type: Literal["lifetime"]
+    lifetime: LifetimeRule
+
+
+class ResidencyRule(_Part):
+    """Where resources may be."""
+
+    allowed_regions: tuple[str, ...] = Field(min_length=1)
+    """Shell patterns: `eu-*`."""
+
+
+class ResidencyPolicy(BasePolicy):
+    """Resources in regions they must not be in."""
+
+    type: Literal["residency"]
+    residency: ResidencyRule
+
+
+class QuotaRule(_Part):
+    """How many GPUs may run at once."""
+
+    max_gpus: int = Field(ge=0)
+    per: Literal["project", "owner", "gpu_model"] | None = None
+    """Counted for each of these; without it for the scope as a whole. What is over it breaches, newest first."""
+
+
+class QuotaPolicy(BasePolicy):
+    """More GPUs at once than agreed."""
+
+    type: Literal["quota"]
+    quota: QuotaRule
+
+
+class ExpressionRule(_Part):
+    """A condition of one's own."""
+
+    when: str
+
+
+class ExpressionPolicy(BasePolicy):
+    """Whatever can be said over the facts."""
+
+    type: Literal["expression"]
+    expression: ExpressionRule
+
+
+class BudgetRule(_Part):
+    """Which spend budget of the project counts, and from which share of it on."""
+
+    budget: str
+    """Name of one of the project's `spend_budgets`."""
+    at: Share = 1.0
+    """Share of the amount that must be spent before anything breaches."""
+    order: Literal["idle_first", "newest_first", "most_expensive_first"] = "idle_first"
+    """Whom it meets first; only as many as bring the forecast of the period under the amount."""
+
+
+class BudgetPolicy(BasePolicy):
+    """Resources of a project whose money is spent."""
+
+    type: Literal["budget"]
+    budget: BudgetRule
+
+
+Policy = Annotated[
+    IdlePolicy
+    | OwnershipPolicy
+    | SpotPolicy
+    | SchedulePolicy
+    | LifetimePolicy
+    | ResidencyPolicy
+    | QuotaPolicy
+    | ExpressionPolicy
+    | BudgetPolicy,
+    Field(discriminator="type"),
+]
 """Any policy, told apart by its `type`."""
 
 DEFAULT_PROFILE = IdleProfile()

@@ -8,7 +8,7 @@ from policies.policy import IdlePolicy
 from policies.rules.rule import Evidence, Rule, length, percent, state_is, state_known, were
 
 
-def condition(policy: IdlePolicy) -> exp.Expr:
+def condition(policy: IdlePolicy, in_scope: exp.Expr) -> exp.Expr:
     return exp.and_(state_is("running"), exp.column("activity").eq(exp.Literal.string("idle")))
 
 

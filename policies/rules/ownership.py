@@ -8,7 +8,7 @@ from policies.policy import OwnershipPolicy
 from policies.rules.rule import Evidence, Rule, length, state_is, state_known
 
 
-def condition(policy: OwnershipPolicy) -> exp.Expr:
+def condition(policy: OwnershipPolicy, in_scope: exp.Expr) -> exp.Expr:
     within = exp.Literal.number(int(policy.ownership.within.total_seconds()))
     missing = [exp.Is(this=exp.column(name), expression=exp.Null()) for name in policy.ownership.require]
     return exp.and_(

@@ -21,8 +21,9 @@ Evidence = Mapping[str, Any]
 class Rule(Generic[P]):
     """One policy type. The sentences are asked for only when somebody reads them."""
 
-    condition: Callable[[P], exp.Expr]
-    """True = breach, false = none, NULL = unknown; values from the policy stand in it as literals."""
+    condition: Callable[[P, exp.Expr], exp.Expr]
+    """True = breach, false = none, NULL = unknown; values from the policy stand in it as literals. The second argument
+    is whether a row is in scope, for rules that count across it."""
     when: Callable[[P], str | None]
     """A person's further condition, which must hold too."""
     evidence: tuple[str, ...]
@@ -30,6 +31,10 @@ class Rule(Generic[P]):
     breach: Callable[[P, Evidence], str]
     ok: Callable[[P, Evidence], str]
     unknown: Callable[[P, Evidence], str]
+    foreseen: Callable[[P, exp.Expr], exp.Expr] | None = None
+    """True = it will be a breach one grace from now; only asked where it is none yet."""
+    ahead: Callable[[P, Evidence], str] | None = None
+    """The reason of a foreseen breach."""
 
 
 def state_is(state: str, *, wanted: bool = True) -> exp.Expr:

@@ -50,6 +50,7 @@ def machine(**changes: Any) -> dict[str, Any]:
         "protected": False,
         "age_seconds": 86400,
         "running_seconds": 7200,
+        "ran_seconds": 93_600,
         "hourly_cost": 55.04,
         "currency": "USD",
         "cost_to_date": 1320.96,

@@ -1,0 +1,51 @@
+"""Turns opening-hours text, a country's holidays and a time zone into: should it be on at this moment, and until when?
+
+Daylight-saving days come out right because the question is asked on the zone's own clocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from opening_hours import OpeningHours, ParserError, UnknownCountryError  # type: ignore[attr-defined]  # stubs lack them
+
+LONGEST_LOOK_AHEAD_DAYS = 400
+"""Changes further away are as good as never; looking for them is what costs."""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """When something is on, in one zone."""
+
+    hours: OpeningHours
+    zone: ZoneInfo
+
+    def is_on(self, at: datetime) -> bool:
+        return bool(self.hours.is_open(at.astimezone(self.zone)))
+
+    def next_change(self, at: datetime) -> datetime | None:
+        """When it switches next, in UTC; None for never."""
+        change = self.hours.next_change(at.astimezone(self.zone))
+        return None if change is None else change.astimezone(UTC)
+
+
+@lru_cache(maxsize=512)
+def calendar(on: str, *, holidays: str | None, zone: str) -> Calendar:
+    """A calendar; ValueError says where the text is wrong, in words."""
+    if len(on) > 500:
+        raise ValueError("opening hours longer than 500 characters are more than a person can check")
+    text = f"{on}; PH off" if holidays is not None and "PH" not in on else on
+    place = ZoneInfo(zone)
+    try:
+        hours = OpeningHours(text, timezone=place, country=holidays, max_interval_days=LONGEST_LOOK_AHEAD_DAYS)
+    except ParserError as error:
+        first = str(error).partition("-->")[2].split()[0] if "-->" in str(error) else "1:1"
+        raise ValueError(
+            f"{on!r} is no opening hours (it fails at {first}); write them like Mo-Fr 08:00-20:00, or 24/7"
+        ) from None
+    except UnknownCountryError:
+        raise ValueError(f"no holidays are known for {holidays!r}; use an ISO 3166 country code like VN") from None
+    return Calendar(hours=hours, zone=place)
