@@ -16,6 +16,7 @@ from service.api import (
     health,
     hold,
     problems,
+    reference,
     resources,
     tokens,
 )
@@ -36,6 +37,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         title="Curfew",
         version=version("gpu-curfew"),
         description=DESCRIPTION,
+        docs_url=None,  # Swagger's page loads scripts from elsewhere; ours is `service.api.reference`
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -45,6 +47,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.add_middleware(Guard, https=runtime.settings.public_url.startswith("https://"))
     problems.install(app)
     app.include_router(health.router)
+    app.include_router(reference.router)
     for module in (resources, findings, actions, hold, cycles, audit, documents, tokens):
         app.include_router(module.router, prefix="/api/v1")
     for console in (links, pages):

@@ -93,7 +93,7 @@ Currency = Annotated[str, AfterValidator(_currency)]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: Name
 
@@ -112,7 +112,7 @@ Percent = Annotated[Decimal, BeforeValidator(_percent), PlainSerializer(lambda v
 class Discount(BaseModel):
     """What a contract takes off a provider's prices. Of several discounts the first that fits a resource counts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     percent: Percent
     capacity_types: tuple[CapacityType, ...] = ()
@@ -127,7 +127,7 @@ class Source(_Document):
     Fields beyond these are the provider's own and are checked by its `Config`.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     provider: str
     ceiling: Mode = Mode.ENFORCE
@@ -158,7 +158,7 @@ class Source(_Document):
 class Match(BaseModel):
     """All that is named must hold; a project lists several, any of which makes a resource its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     tags: dict[str, str] = Field(default_factory=dict)
     accounts: tuple[str, ...] = ()

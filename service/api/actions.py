@@ -8,13 +8,12 @@ from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from sqlmodel import Session, select
 
 from service import people
 from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import not_found, responses
-from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Words, money
+from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Shape, Words, money
 from service.api.writes import Done, TheWrite
 from service.model import ActionStatus
 from service.people import Person
@@ -24,7 +23,7 @@ from service.store.tables import Action
 router = APIRouter(prefix="/actions", tags=["actions"])
 
 
-class ActionAnswer(BaseModel):
+class ActionAnswer(Shape):
     """One attempt: intent, call, truth read back."""
 
     id: str

@@ -6,17 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 
 from service.api.auth import Caller, TheRuntime
 from service.api.problems import responses
-from service.api.shapes import Cursor, Limit, Listing, Words
+from service.api.shapes import Cursor, Limit, Listing, Shape, Words
 from service.store import views
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 
 
-class AuditLine(BaseModel):
+class AuditLine(Shape):
     """One thing that was done."""
 
     id: int

@@ -7,12 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from sqlmodel import Session
 
 from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import Problem, not_found, responses
-from service.api.shapes import Cursor, Limit, Listing
+from service.api.shapes import Cursor, Limit, Listing, Shape
 from service.api.writes import Done, TheWrite
 from service.store import views
 from service.store.tables import Cycle
@@ -20,7 +19,7 @@ from service.store.tables import Cycle
 router = APIRouter(prefix="/cycles", tags=["cycles"])
 
 
-class CycleAnswer(BaseModel):
+class CycleAnswer(Shape):
     """One run of the cycle."""
 
     id: str
@@ -34,7 +33,7 @@ class CycleAnswer(BaseModel):
     """How each source answered."""
 
 
-class CycleRequested(BaseModel):
+class CycleRequested(Shape):
     """Which cycle will do it: a running one's id, if one is running."""
 
     id: str

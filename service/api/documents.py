@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from sqlmodel import Session
 
 from service import apply, files
 from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import Problem, not_found, responses
-from service.api.shapes import Cursor, Limit, Listing
+from service.api.shapes import Cursor, Limit, Listing, Shape
 from service.api.writes import Body, Done, TheWrite, Write
 from service.documents import COLLECTIONS, MODELS, Kind, effective, masked
 from service.files import Mistake, RawDocument, Refused
@@ -28,7 +27,7 @@ from service.store.tables import Document
 router = APIRouter()
 
 
-class FieldChangeAnswer(BaseModel):
+class FieldChangeAnswer(Shape):
     """One field, before and after."""
 
     field: str
@@ -36,7 +35,7 @@ class FieldChangeAnswer(BaseModel):
     after: Any
 
 
-class ChangeAnswer(BaseModel):
+class ChangeAnswer(Shape):
     """What happens to one document."""
 
     action: Literal["create", "update", "delete", "unchanged"]
@@ -48,14 +47,14 @@ class ChangeAnswer(BaseModel):
     """What follows from it."""
 
 
-class ApplyAnswer(BaseModel):
+class ApplyAnswer(Shape):
     """What an apply changes, or would change."""
 
     dry_run: bool
     changes: list[ChangeAnswer]
 
 
-class Metadata(BaseModel):
+class Metadata(Shape):
     """What the service says about a document. Ignored when it comes back in a PUT or an apply."""
 
     version: int

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import ConfigDict, model_validator
 from sqlmodel import Session, select
 
 from service import people
 from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import not_found, responses
-from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Reason, Until, Words, money
+from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Reason, Shape, Until, Words, money
 from service.api.writes import Done, TheWrite, Write
 from service.model import Status
 from service.people import Person
@@ -24,7 +24,7 @@ from service.store.tables import Finding
 router = APIRouter(prefix="/findings", tags=["findings"])
 
 
-class FindingAnswer(BaseModel):
+class FindingAnswer(Shape):
     """One policy breached by one resource."""
 
     id: str
@@ -63,7 +63,7 @@ class Snooze(Until):
         return self
 
 
-class Dismissal(BaseModel):
+class Dismissal(Shape):
     """Why not."""
 
     model_config = ConfigDict(extra="forbid")

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.api.auth import TheRuntime, bearer_of, principal_of, require
 from service.api.problems import responses
+from service.api.shapes import Shape
 from service.runtime import Runtime
 from service.store import views
 
@@ -20,13 +20,13 @@ LATE_AFTER = 3
 """Cycles that may be missed before traffic is better sent elsewhere."""
 
 
-class Health(BaseModel):
+class Health(Shape):
     """The process lives."""
 
     status: str = "ok"
 
 
-class Readiness(BaseModel):
+class Readiness(Shape):
     """Whether requests and cycles can be served, and if not, why."""
 
     ready: bool

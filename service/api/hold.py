@@ -7,13 +7,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlmodel import Session
 
 from service import people
 from service.api.auth import Caller, TheRuntime, require
 from service.api.problems import not_found, responses
-from service.api.shapes import Reason, Until
+from service.api.shapes import Reason, Shape, Until
 from service.api.writes import Done, TheWrite
 from service.people import Person
 from service.store import documents, views
@@ -22,7 +22,7 @@ from service.store.tables import Hold
 router = APIRouter(prefix="/hold", tags=["hold"])
 
 
-class HoldAnswer(BaseModel):
+class HoldAnswer(Shape):
     """One hold in force."""
 
     id: str
@@ -35,7 +35,7 @@ class HoldAnswer(BaseModel):
     """null: until a person lifts it"""
 
 
-class HoldState(BaseModel):
+class HoldState(Shape):
     """Whether anything is held, and what."""
 
     held: bool

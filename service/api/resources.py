@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 from sqlmodel import Session
 
 from providers.records import CapacityType, Kind, State
 from service.api.auth import Caller, Principal, TheRuntime
 from service.api.documents import names_seen
 from service.api.problems import not_found, responses
-from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Words, money
+from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Shape, Words, money
 from service.runtime import Runtime
 from service.store import views
 from service.store.tables import Resource
@@ -23,7 +22,7 @@ router = APIRouter(prefix="/resources", tags=["resources"])
 Activity = Literal["busy", "idle", "unknown"]
 
 
-class ResourceAnswer(BaseModel):
+class ResourceAnswer(Shape):
     """One governed thing."""
 
     id: str

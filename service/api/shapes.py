@@ -20,7 +20,13 @@ Words = Annotated[list[str], ANY_OF]
 Limit = Annotated[int, Query(ge=1, le=500, description="how many at most")]
 
 
-class Listing(BaseModel, Generic[Item]):
+class Shape(BaseModel):
+    """A request or an answer; what is said below a field is in OpenAPI."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Listing(Shape, Generic[Item]):
     """One page of a list."""
 
     items: list[Item]
@@ -28,7 +34,7 @@ class Listing(BaseModel, Generic[Item]):
     """Cursor of the next page; null on the last one."""
 
 
-class Money(BaseModel):
+class Money(Shape):
     """Exact: 1,000,000 micro-units are one whole unit."""
 
     amount_micros: int
@@ -68,7 +74,7 @@ Length = Annotated[
 """How long, written like `4h`."""
 
 
-class Until(BaseModel):
+class Until(Shape):
     """`for` a while or `until` a moment."""
 
     model_config = ConfigDict(extra="forbid")

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from sqlmodel import Session
 
 from service.api.auth import Caller, Role, TheRuntime, require
 from service.api.problems import not_found, responses
-from service.api.shapes import Cursor, Limit, Listing, Until
+from service.api.shapes import Cursor, Limit, Listing, Shape, Until
 from service.api.writes import Done, TheWrite
 from service.documents import NAME_PATTERN, Name
 from service.store import tokens, views
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/tokens", tags=["tokens"])
 TokenName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 
-class TokenAnswer(BaseModel):
+class TokenAnswer(Shape):
     """A token, without its text."""
 
     name: str

@@ -142,3 +142,13 @@ def test_openapi_tells_of_every_route_with_its_refusals(api: Api) -> None:
                 assert "409" in operation["responses"], f"{method} {path}"
     for kind in ("Source", "Project", "Policy", "Exemption", "Problem"):
         assert kind in spec["components"]["schemas"]
+
+
+def test_the_reference_page_needs_no_network_and_no_script(api: Api) -> None:
+    answer = api.nobody().get("/docs")
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "<script" not in answer.text
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+    for word in ("/api/v1/findings/{finding_id}/snooze", "idle.utilisation_below", "idempotency-key", "412"):
+        assert word in answer.text
