@@ -236,7 +236,6 @@ def _judge() -> Iterator[duckdb.DuckDBPyConnection]:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
-            "python_enable_replacements": False,
             "temp_directory": "",
             "threads": 1,  # the pass is streamed in row order; more threads only add CPU
             "preserve_insertion_order": True,
@@ -270,6 +269,7 @@ def _bytes(
         raise JudgingError(f"judging took longer than {limit_seconds:g} s and was broken off") from None
     finally:
         watch.cancel()
+        watch.join()
     return [b"".join(parts) for parts in columns]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,7 +21,7 @@ from policies.conditions import ConditionError
 from policies.decision import Verdict
 from policies.evaluate import Judgement, JudgingError, compile_policy, evaluate
 from policies.facts import TELEMETRY, Facts
-from policies.policy import BasePolicy, IdlePolicy, OwnershipPolicy, profile_of
+from policies.policy import BasePolicy, IdlePolicy, profile_of
 from policies.rules import RULES, idle
 from policies.rules.rule import Rule
 from tests.policies.builders import (
@@ -330,6 +331,11 @@ def test_a_pass_that_goes_astray_is_broken_off() -> None:
         connection.execute("CREATE TABLE facts AS SELECT 1 AS x")
         with pytest.raises(JudgingError, match=r"longer than 0\.05 s"):
             judging._bytes(connection, [endless], limit_seconds=0.05)
+
+
+def test_no_watch_outlives_its_pass() -> None:
+    evaluate(facts_of([machine()], [idle_policy()]), [idle_policy()])
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
 
 
 # Properties over random fleets and policies.
