@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -180,6 +181,8 @@ def table(console: Console, kind: str, rows: Sequence[Mapping[str, Any]]) -> Non
     for head in COLUMNS[kind]:
         title = f"{head} ({zone()})" if head in TIMES else head
         found.add_column(title.upper(), overflow="fold", justify="right" if head == "per hour" else "left")
+    if kind == "resources":  # the API's order is by id, which says nothing to people
+        rows = sorted(rows, key=lambda row: (row["project"] or "", row["name"]))
     for row in rows:
         found.add_row(*(cell(row) for cell in COLUMNS[kind].values()))
     console.print(found)
@@ -230,34 +233,36 @@ def changes(console: Console, found: Sequence[Mapping[str, Any]], *, done: bool)
 def explanation(console: Console, found: Mapping[str, Any]) -> None:
     """Why a resource was stopped, or why not."""
     resource = found["resource"]
-    gpus = _gpus(resource)
-    place = f"{resource['provider']} {resource['region']}"
-    console.print(
-        Text.assemble((resource["name"], "bold"), f"  {gpus}, {resource['sku']}, {place}, {resource['state']}")
-    )
+    facts = (_gpus(resource), resource["sku"], f"{resource['provider']} {resource['region']}", resource["state"])
+    console.print(Text.assemble((resource["name"], "bold"), "  ", ", ".join(facts)))
     console.print(Text(f"project {resource['project'] or 'none'}, owner {resource['owner'] or 'unknown'}"))
+    console.print(Text(f"This installation's ceiling is {found['ceiling']}."))
     if found["hold"]:
         console.print(Text(f"On hold: {found['hold']['reason']}", style="red"))
-    console.print(Text(f"This installation's ceiling is {found['ceiling']}."))
     for protection in found["protections"]:
         console.print(Text(f"Protected: {protection['sentence']}"))
     for policy in found["policies"]:
-        if policy["verdict"] == "out_of_scope":
-            continue
-        console.print()
-        console.print(Text.assemble((policy["policy"], "bold"), f" ({policy['mode']}): {policy['verdict']}"))
-        console.print(Text(f"  {policy['reason']}"))
-        if policy["exempt"]:
-            console.print(Text(f"  Exempt until {moment(policy['exempt']['until'])}: {policy['exempt']['reason']}"))
-        if policy["finding"]:
-            finding = policy["finding"]
-            console.print(Text(f"  Finding {finding['id'][:8]} is {finding['status']}: {finding['status_reason']}"))
-        if policy["cannot_act_because"]:
-            console.print(Text(f"  Could not act: {policy['cannot_act_because']}"))
+        if policy["verdict"] != "out_of_scope":
+            console.print()
+            console.print(Text.assemble((policy["policy"], "bold"), f" ({policy['mode']}): {policy['verdict']}"))
+            for line in _about(policy):
+                console.print(Padding(Text(line), (0, 0, 0, 2)))
     for action in found["actions"]:
         line = f"{moment(action['intended_at'])} {action['verb']} {action['status']}"
         console.print()
         console.print(Text(f"{line}, asked for by {action['requested_by']}: {action['error'] or action['reason']}"))
+
+
+def _about(policy: Mapping[str, Any]) -> Iterator[str]:
+    """What one policy says of it, and what stands in the way."""
+    yield policy["reason"]
+    if policy["exempt"]:
+        yield f"Exempt until {moment(policy['exempt']['until'])} {zone()}: {policy['exempt']['reason']}"
+    if policy["finding"]:
+        finding = policy["finding"]
+        yield f"Finding {finding['id'][:8]} is {finding['status']}: {finding['status_reason']}"
+    if policy["cannot_act_because"]:
+        yield f"Could not act: {policy['cannot_act_because']}"
 
 
 def _plain(value: Any) -> str:
