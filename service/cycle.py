@@ -1,6 +1,6 @@
 """The whole cycle on one screen: collect → decide → write → enforce → verify → notify → export.
 
-`decide` is the pure middle (reconcile, attribute, price, meter, evaluate, plan). Read this function first.
+`decide` is the pure middle (reconcile, attribute, price, evaluate, meter, plan). Read this function first.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from service.pipeline.collect import Collected, collect
 from service.pipeline.decide import Ruling, World, decide
 from service.pipeline.enforce import Hands, enforce, reconsider, resume
 from service.pipeline.evaluate import longest_window
+from service.pipeline.meter import LONGEST_GAP
 from service.pipeline.notify import drain
 from service.pipeline.plan import InForce, Limits, Standing
 from service.pipeline.tell import queued
@@ -137,6 +138,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
         )
         known = resources.load_known(session)
         intervals = ledger.latest(session)
+        last_look = cycles.last_look(session)
     return World(
         known=known,
         answers=collected.answers,
@@ -162,9 +164,17 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
             verbs=rt.fleet.verbs(),
         ),
         intervals=intervals,
+        last_look=last_look,
+        longest_gap=_longest_gap(rt),
         prices=rt.prices,
         discounts={name: source.discounts for name, source in documents.sources.items()},
     )
+
+
+def _longest_gap(rt: Runtime) -> timedelta:
+    """Where somebody wants fewer cycles, one or two that fail are no gap yet either."""
+    pace = timedelta(seconds=rt.settings.cycle_seconds * max(1.0, rt.settings.demo_speed))
+    return max(LONGEST_GAP, 3 * pace)
 
 
 def _write(

@@ -22,6 +22,8 @@ class Known:
     state_since: datetime
     started_at: datetime | None = None
     """Start of the present run; the idle clock starts here."""
+    earlier_runs_seconds: int = 0
+    """How long all runs before the present one lasted, since it was first seen."""
     restarted_at: datetime | None = None
     """When it came back after we had seen it stopped; its cool-down starts here."""
     protected_since: datetime | None = None
@@ -190,6 +192,10 @@ class Interval:
     project: str | None
     state: str
     capacity_type: str
+    activity: str = ""
+    """busy, idle or unknown by the installation's own idle profile; empty when it does not run."""
+    assumed: bool = False
+    """Nobody looked in this stretch; it is assumed to have gone on as it was."""
     rate_micros: int
     currency: str
     price_source: str
@@ -206,9 +212,10 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class MeterChange:
-    """Close the open interval of a resource (if any) at `at`, and open `opened` (if any) from there."""
+    """End the open interval of a resource (if any) at `at`, and go on with these."""
 
     resource_id: str
     closes: bool
     at: datetime
-    opened: Interval | None
+    opened: tuple[Interval, ...]
+    """One after the other without a hole; only the last may be open."""

@@ -171,6 +171,8 @@ def upgrade() -> None:
         sa.Column("project", sa.String(), nullable=True),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("capacity_type", sa.String(), nullable=False),
+        sa.Column("activity", sa.String(), nullable=False),
+        sa.Column("assumed", sa.Boolean(), nullable=False),
         sa.Column("rate_micros", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.String(), nullable=False),
         sa.Column("price_source", sa.String(), nullable=False),
@@ -180,6 +182,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("meter_interval", schema=None) as batch_op:
+        batch_op.create_index("meter_interval_first", ["project", "started_at"], unique=False)
         batch_op.create_index(
             "meter_interval_open",
             ["resource_id"],
@@ -187,6 +190,7 @@ def upgrade() -> None:
             sqlite_where=sa.text("ended_at IS NULL"),
             postgresql_where=sa.text("ended_at IS NULL"),
         )
+        batch_op.create_index("meter_interval_project", ["project", "ended_at"], unique=False)
         batch_op.create_index("meter_interval_resource", ["resource_id", "started_at"], unique=False)
 
     op.create_table(
@@ -251,6 +255,7 @@ def upgrade() -> None:
         sa.Column("price_source", sa.String(), nullable=True),
         sa.Column("first_seen", UtcDateTime(), nullable=False),
         sa.Column("started_at", UtcDateTime(), nullable=True),
+        sa.Column("earlier_runs_seconds", sa.BigInteger(), nullable=False),
         sa.Column("restarted_at", UtcDateTime(), nullable=True),
         sa.Column("missing_since", UtcDateTime(), nullable=True),
         sa.Column("ended_at", UtcDateTime(), nullable=True),
@@ -329,11 +334,13 @@ def downgrade() -> None:
     op.drop_table("outbox")
     with op.batch_alter_table("meter_interval", schema=None) as batch_op:
         batch_op.drop_index("meter_interval_resource")
+        batch_op.drop_index("meter_interval_project")
         batch_op.drop_index(
             "meter_interval_open",
             sqlite_where=sa.text("ended_at IS NULL"),
             postgresql_where=sa.text("ended_at IS NULL"),
         )
+        batch_op.drop_index("meter_interval_first")
 
     op.drop_table("meter_interval")
     op.drop_table("link_use")

@@ -1,4 +1,4 @@
-"""The one door to the pure middle: attribute → price → meter → evaluate → plan, from values to a ruling.
+"""The one door to the pure middle: attribute → price → evaluate → meter → plan, from values to a ruling.
 
 Called by the live cycle, by the re-check before an act, and by previews; with the same inputs it gives the same
 ruling, whatever the time of day outside.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from policies.policy import Mode
+from policies.policy import DEFAULT_PROFILE, Mode
 from providers.records import Price, ResourceRef
 from service.documents import Discount, Exemption, Project
 from service.model import Interval, Known, MeterChange, SourceAnswer, Telemetry
 from service.money import SECONDS_PER_HOUR
 from service.pipeline.attribute import attributed
 from service.pipeline.evaluate import Judged, judge
-from service.pipeline.meter import meter
+from service.pipeline.meter import LONGEST_GAP, meter
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
 from service.pipeline.price import PriceFile, price_of
 from service.pipeline.reconcile import reconcile
@@ -40,6 +40,9 @@ class World:
     limits: Limits
     intervals: Mapping[str, Interval]
     """Each resource's latest meter interval."""
+    last_look: datetime | None = None
+    """When a cycle last came to its end; what happened since is assumed when that is longer ago than `longest_gap`."""
+    longest_gap: timedelta = LONGEST_GAP
     prices: PriceFile = field(default_factory=PriceFile)
     discounts: Mapping[str, Sequence[Discount]] = field(default_factory=dict)
     """Source → what comes off its provider's prices."""
@@ -59,7 +62,7 @@ class Ruling:
 
 
 def decide(world: World, now: datetime) -> Ruling:
-    """Attribute, price, meter, evaluate, plan: in this order, on values only."""
+    """Attribute, price, evaluate, meter (idle time has its own intervals), plan: in this order, on values only."""
     merged = reconcile(world.known, world.answers, world.sources, now)
     resources = tuple(
         replace(
@@ -70,7 +73,6 @@ def decide(world: World, now: datetime) -> Ruling:
         for after in (attributed(known, world.projects, now) for known in merged.resources)
     )
     governed = [known for known in resources if known.governed]
-    changes = tuple(meter(resources, world.intervals, now))
     judged = judge(
         governed,
         merged.seen,
@@ -78,6 +80,14 @@ def decide(world: World, now: datetime) -> Ruling:
         [in_force.policy for in_force in world.policies.values()],
         {key: interval.reached(now) // SECONDS_PER_HOUR for key, interval in world.intervals.items()},
         now,
+    )
+    changes = meter(
+        resources,
+        world.intervals,
+        now,
+        activity=judged.activity[DEFAULT_PROFILE.key],
+        last_look=world.last_look,
+        longest_gap=world.longest_gap,
     )
     planned = plan(
         resources={known.id: known for known in resources},
@@ -91,4 +101,4 @@ def decide(world: World, now: datetime) -> Ruling:
         now=now,
     )
     changed = frozenset(known.id for known in resources if world.known.get(known.id) != known)
-    return Ruling(resources=resources, changed=changed, meter=changes, judged=judged, plan=planned)
+    return Ruling(resources=resources, changed=changed, meter=tuple(changes), judged=judged, plan=planned)

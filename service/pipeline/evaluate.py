@@ -149,7 +149,7 @@ def _row(known: Known, seen: bool, cost_to_date: int | None, now: datetime) -> t
         bool(record.protections),
         _seconds(min(record.created_at or known.first_seen, known.first_seen), now),
         _seconds(known.started_at, now) if running and known.started_at else None,
-        None,  # ran_seconds: nobody counts it yet, so nothing is in breach of a lifetime
+        known.earlier_runs_seconds + (_seconds(known.started_at, now) if known.started_at else 0),
         None if rate is None else rate / MICROS,
         None if known.price is None else known.price.currency,
         None if cost_to_date is None else cost_to_date / MICROS,

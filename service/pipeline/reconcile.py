@@ -12,6 +12,7 @@ from datetime import datetime
 
 from providers.records import ResourceRecord, State, resource_id
 from service.model import Known, SourceAnswer
+from service.money import whole_seconds
 
 _RUNNING = (State.RUNNING, State.PENDING)
 _HALTED = (State.STOPPED, State.SUSPENDED, State.STOPPING)
@@ -85,6 +86,12 @@ def _described(before: Known | None, key: str, source: str, record: ResourceReco
         after = replace(after, protected_since=None)
     if record.state is State.TERMINATED:
         return replace(after, ended_at=now, state_since=now)
+    return _counted(before, _in_state(before, after, now), now)
+
+
+def _in_state(before: Known, after: Known, now: datetime) -> Known:
+    """Since when it is in its state, and since when it runs."""
+    record = after.record
     relaunched = _later(record.launched_at, before.record.launched_at)
     if record.state in _RUNNING and (before.started_at is None or relaunched):
         # a launch time that did not move tells of an earlier start: this one happened just before we saw it
@@ -93,6 +100,14 @@ def _described(before: Known | None, key: str, source: str, record: ResourceReco
     if record.state != before.record.state:
         return replace(after, state_since=now, started_at=None if record.state in _HALTED else before.started_at)
     return after
+
+
+def _counted(before: Known, after: Known, now: datetime) -> Known:
+    """A run that has ended counts on; of a restart nobody saw, until it began anew."""
+    if before.started_at is None or after.started_at == before.started_at:
+        return after
+    ran = whole_seconds(before.started_at, after.started_at or now)
+    return replace(after, earlier_runs_seconds=before.earlier_runs_seconds + ran)
 
 
 def _start(record: ResourceRecord, now: datetime) -> datetime:

@@ -32,3 +32,9 @@ def finish(
 
 def last(session: Session) -> Cycle | None:
     return session.exec(select(Cycle).order_by(col(Cycle.started_at).desc()).limit(1)).first()
+
+
+def last_look(session: Session) -> datetime | None:
+    """When the newest cycle that came to its end without an error looked at everything."""
+    sound = select(Cycle.started_at).where(col(Cycle.finished_at).is_not(None), col(Cycle.error).is_(None))
+    return session.exec(sound.order_by(col(Cycle.started_at).desc()).limit(1)).first()

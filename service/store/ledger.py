@@ -32,7 +32,7 @@ def apply(session: Session, changes: Iterable[MeterChange]) -> None:
             row.ended_at = closing[row.resource_id].at
             session.add(row)
         session.flush()  # the one-open-interval index must see the close before the next open
-    session.add_all(_row_of(change.opened) for change in changes if change.opened is not None)
+    session.add_all(_row_of(interval) for change in changes for interval in change.opened)
 
 
 def interval_of(row: MeterInterval) -> Interval:
@@ -41,6 +41,8 @@ def interval_of(row: MeterInterval) -> Interval:
         project=row.project,
         state=row.state,
         capacity_type=row.capacity_type,
+        activity=row.activity,
+        assumed=row.assumed,
         rate_micros=row.rate_micros,
         currency=row.currency,
         price_source=row.price_source,
@@ -56,9 +58,12 @@ def _row_of(interval: Interval) -> MeterInterval:
         project=interval.project,
         state=interval.state,
         capacity_type=interval.capacity_type,
+        activity=interval.activity,
+        assumed=interval.assumed,
         rate_micros=interval.rate_micros,
         currency=interval.currency,
         price_source=interval.price_source,
         started_at=interval.started_at,
+        ended_at=interval.ended_at,
         base=interval.base,
     )

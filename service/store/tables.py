@@ -142,6 +142,8 @@ class Resource(SQLModel, table=True):
     first_seen: datetime = _utc(nullable=False)
     started_at: datetime | None = _utc()
     """Start of the present run, as told by the cloud or seen by us; the idle clock starts here."""
+    earlier_runs_seconds: int = Field(default=0, sa_type=BigInteger)
+    """How long all runs before the present one lasted, since it was first seen."""
     restarted_at: datetime | None = _utc()
     """When it last came back after we had seen it stopped; its cool-down starts here."""
     missing_since: datetime | None = _utc()
@@ -162,6 +164,8 @@ class MeterInterval(SQLModel, table=True):
     __tablename__ = "meter_interval"
     __table_args__ = (
         Index("meter_interval_resource", "resource_id", "started_at"),
+        Index("meter_interval_project", "project", "ended_at"),
+        Index("meter_interval_first", "project", "started_at"),
         Index(
             "meter_interval_open",
             "resource_id",
@@ -176,6 +180,10 @@ class MeterInterval(SQLModel, table=True):
     project: str | None = None
     state: str
     capacity_type: str
+    activity: str = ""
+    """busy, idle or unknown by the installation's own idle profile; empty when it does not run."""
+    assumed: bool = False
+    """Nobody looked in this stretch; it is assumed to have gone on as it was."""
     rate_micros: int = Field(sa_type=BigInteger)
     currency: str
     price_source: str

@@ -75,8 +75,12 @@ class Book:
         for change in changes:
             if change.closes:
                 self.closed.append(replace(self.open.pop(change.resource_id), ended_at=change.at))
-            if change.opened is not None:
-                self.open[change.resource_id] = change.opened
+            for one in change.opened:
+                assert change.resource_id not in self.open
+                if one.ended_at is None:
+                    self.open[change.resource_id] = one
+                else:
+                    self.closed.append(one)
         return len(changes)
 
     def cost(self, until: datetime) -> dict[str | None, int]:
