@@ -19,6 +19,7 @@ from providers.errors import Misconfigured
 
 BUILTIN = {
     "aws": "providers.aws",
+    "prometheus": "providers.prometheus",
     "simulated": "providers.simulated",
 }
 
