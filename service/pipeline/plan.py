@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from policies.decision import Decision
+from policies.decision import Decision, Verdict
 from policies.policy import BasePolicy, Mode, Remedy, lowest
 from policies.quantities import format_amount, format_duration
 from policies.resolve import Candidate, resolve
@@ -273,15 +273,20 @@ class _Planner:
         self.unknown_since: dict[str, datetime] = {}
 
     def changed(self) -> list[FindingState]:
-        """Findings that differ from how they stood."""
-        return [finding for key, finding in self.findings.items() if self.before.get(key) != finding]
+        """Findings that differ from how they stood. That a reason's numbers went on is no change: rows follow change,
+        not time; whoever asks why gets today's numbers."""
+        return [
+            finding
+            for key, finding in self.findings.items()
+            if key not in self.before or _standing(self.before[key]) != _standing(finding)
+        ]
 
     def advance_all(self) -> None:
-        """Each breach, each active finding, one step on."""
+        """Each breach, present or foreseen, and each active finding, one step on."""
         touched: set[tuple[str, str]] = set()
         for name, in_force in self.policies.items():
             outcome = self.judged.judgement.outcomes[name]
-            for row in outcome.breaches:
+            for row in sorted([*outcome.breaches, *outcome.foreseen]):
                 known = self._known_at(row)
                 touched.add((name, known.id))
                 self._breached(in_force, known, row)
@@ -321,7 +326,8 @@ class _Planner:
             rate_micros=known.price.rate_micros if known.price else None,
             currency=known.price.currency if known.price else None,
         )
-        self._put(self._step(finding, in_force, known))
+        after = self._step(finding, in_force, known)
+        self._put(_ahead(after) if decision.verdict is Verdict.FORESEEN else after)
 
     def _opened(self, in_force: InForce, known: Known, decision: Decision) -> FindingState:
         return FindingState(
@@ -692,6 +698,11 @@ class _Planner:
         )
 
 
+def _standing(finding: FindingState) -> FindingState:
+    """A finding without the numbers that change with every look."""
+    return replace(finding, reason="", evidence={})
+
+
 def _whole_hours(length: timedelta) -> timedelta:
     return timedelta(hours=length // timedelta(hours=1))
 
@@ -719,6 +730,16 @@ def _reopened(finding: FindingState, why: str) -> FindingState:
         quiet_until=None,
         quiet_by=None,
     )
+
+
+def _ahead(finding: FindingState) -> FindingState:
+    """A breach that is only foreseen is warned about and never due, unless a person asked for the act."""
+    if finding.status is Status.DUE and finding.stop_now_by is None:
+        return replace(finding, status=Status.WARNED, status_reason="Warned ahead; acts once it is a breach.")
+    if finding.status is Status.WARNED and finding.due_at is not None:
+        at = finding.due_at.isoformat()
+        return replace(finding, status_reason=f"Warned ahead; acts at {at} if it is a breach by then.")
+    return finding
 
 
 def _cooling_until(known: Known, policy: BasePolicy, now: datetime) -> datetime | None:
