@@ -72,7 +72,7 @@ def build(config: Config, context: BuildContext) -> Provider:
     from providers.aws.actuator import Ec2Actuator
     from providers.aws.client import Client
     from providers.aws.inventory import Ec2Inventory
-    from providers.aws.prices import BuiltinPrices
+    from providers.aws.prices import AwsPrices
     from providers.aws.telemetry import CloudWatchTelemetry
 
     client = Client(config)
@@ -81,6 +81,6 @@ def build(config: Config, context: BuildContext) -> Provider:
         capabilities=Capabilities(verbs={Kind.INSTANCE: frozenset({Verb.STOP})}),
         inventory=Ec2Inventory(client, config.regions),
         telemetry=CloudWatchTelemetry(client, config.cloudwatch, now=context.now),
-        prices=BuiltinPrices(),
+        prices=AwsPrices(client, source=context.source, now=context.now),
         actuator=Ec2Actuator(client),
     )

@@ -53,7 +53,8 @@ PROMPT = SdkConfig(
     user_agent_extra="gpu-curfew",
 )
 """For acting: both attempts, the pause between and a renewal of the role's credentials end within
-`Capabilities.act_timeout_seconds` (2 x 18 s, 1 s and 2 x 8 s of 60 s)."""
+`Capabilities.act_timeout_seconds` (2 x 18 s, 1 s and 2 x 8 s of 60 s). Also for prices, which have a list to fall
+back on and must not keep a cycle waiting."""
 RENEWAL = SdkConfig(
     retries={"mode": "standard", "total_max_attempts": 2},
     connect_timeout=3,
@@ -83,9 +84,11 @@ class Client:
             answer = getattr(client, xform_name(operation))(**params)
         return _at(path, answer, service, region, operation)
 
-    def pages(self, service: str, region: str, operation: str, key: str, **params: Any) -> Iterator[Answer]:
+    def pages(
+        self, service: str, region: str, operation: str, key: str, *, prompt: bool = False, **params: Any
+    ) -> Iterator[Answer]:
         """All pages of an answer, each with something under `key`. Those before an error are valid, but not all."""
-        client = self._client(service, region)
+        client = self._client(service, region, prompt=prompt)
         with translated(service, region, operation):
             for page in client.get_paginator(xform_name(operation)).paginate(**params):
                 _at((key,), page, service, region, operation)

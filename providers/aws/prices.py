@@ -1,18 +1,47 @@
-"""Turns machine types into hourly rates by a built-in, dated list: on demand, Linux, us-east-1.
+"""Turns machines into hourly rates: EC2's spot price history and the AWS Price List first, a built-in table last.
 
-Wherever the list is only an estimate (another region, spot, a reservation) the price's source says so.
+Whatever a rate is not (another region, an upper bound, a guess at the operating system) its source says. What nobody
+lists has no price. Discounts are not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from threading import Lock
+from typing import Any
 
+import structlog
+
+from providers.aws.client import UNREADABLE, Client, batches
 from providers.aws.translate import builtin_types
+from providers.errors import ProviderError, Unreachable
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
-LIST = "builtin 2026-07-20: us-east-1 on-demand list price, Linux"
-LISTED_REGION = "us-east-1"
+log = structlog.get_logger()
+
 MICROS = 1_000_000
+WORKERS = 8
+"""Questions asked at the same time; threads here only wait."""
+ASK_AGAIN = timedelta(minutes=10)
+"""After a failure: a permission that is missing stays missing for a while, and a throttled API wants a rest."""
+SPOT_HOLDS, SPOT_USABLE = timedelta(minutes=10), timedelta(days=1)
+"""Spot prices move a few times a day; each move closes a row of the meter, so no more than six an hour and machine."""
+LIST_HOLDS, LIST_USABLE = timedelta(hours=12), timedelta(days=7)
+"""The Price List moves a few times a year."""
+SPOT_KEYS_PER_CALL = 100
+SPOT_PAGE = 1000
+TYPES_PER_CALL = 40
+"""Their names are joined by commas in one filter, of 1,024 characters at most."""
+PRODUCTS_PAGE = 100
+
+BUILTIN = "builtin 2026-07-20: us-east-1 on-demand list price, USD, Linux"
+BUILTIN_REGION = "us-east-1"
 
 NOT_ITS_OWN = {
     CapacityType.SPOT: "upper bound for spot",
@@ -21,27 +50,291 @@ NOT_ITS_OWN = {
     CapacityType.FLEX_START: "its own rate is not known",
     CapacityType.UNKNOWN: "how it is billed is not known",
 }
+"""Capacity that is priced on demand for want of its own price."""
+
+Key = tuple[str, str]
+"""(place, machine type). The place is a zone on the spot market, a region or Local Zone group in the Price List."""
+NOWHERE = ""
+"""The place of a spot machine whose zone EC2 did not say: it has no spot price."""
 
 
-class BuiltinPrices:
-    """List prices. A type without one, and a partition that bills in another currency, is left out."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """What AWS says an hour costs, and since when."""
+
+    micros: int
+    currency: str
+    since: date
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """The last answer about one key, and when to ask again."""
+
+    rate: Rate | None
+    usable_until: datetime
+    ask_again: datetime
+    why_none: str
+
+
+class Memory:
+    """What one price service told. An answer outlives failures to renew it, but not for ever."""
+
+    def __init__(self, name: str, *, holds: timedelta, usable: timedelta) -> None:
+        self._name = name
+        self._holds = holds
+        self._usable = usable
+        self._entries: dict[Key, Entry] = {}
+
+    def due(self, keys: Iterable[Key], now: datetime) -> list[Key]:
+        """Those to ask about now, each once."""
+        return sorted(key for key in set(keys) if key not in self._entries or self._entries[key].ask_again <= now)
+
+    def answered(self, asked: Iterable[Key], told: Mapping[Key, Rate], now: datetime) -> None:
+        for key in asked:
+            self._entries[key] = Entry(
+                rate=told.get(key),
+                usable_until=now + self._usable,
+                ask_again=now + self._holds,
+                why_none=f"{self._name} has none of it for {key[0]}",
+            )
+
+    def failed(self, asked: Iterable[Key], error: ProviderError, now: datetime) -> None:
+        needs = f", it needs {error.permission}" if error.permission else ""
+        why = f"{self._name} did not answer ({error.code}{needs})"
+        for key in asked:
+            before = self._entries.get(key) or Entry(rate=None, usable_until=now, ask_again=now, why_none=why)
+            self._entries[key] = replace(before, ask_again=now + ASK_AGAIN, why_none=why)
+
+    def rate(self, key: Key, now: datetime) -> Rate | None:
+        entry = self._entries.get(key)
+        return entry.rate if entry is not None and now < entry.usable_until else None
+
+    def why_none(self, key: Key) -> str:
+        """In words, why `rate` has no answer; empty when it was never asked."""
+        entry = self._entries.get(key)
+        return entry.why_none if entry is not None else ""
+
+
+class AwsPrices:
+    """What AWS charges by list. Asks only for what is in use, in batches, and remembers for minutes to hours."""
+
+    def __init__(self, client: Client, *, source: str, now: Callable[[], datetime]) -> None:
+        self._client = client
+        self._source = source
+        self._now = now
+        self._spot = Memory("EC2's spot price history", holds=SPOT_HOLDS, usable=SPOT_USABLE)
+        self._list = Memory("the AWS Price List", holds=LIST_HOLDS, usable=LIST_USABLE)
+        self._lock = Lock()
+        """Held while asking: whoever comes second finds the answers instead of asking again."""
 
     def quote(self, records: Sequence[ResourceRecord]) -> Mapping[ResourceRef, Price]:
-        quotes = {}
-        for record in records:
-            row = builtin_types().get(record.sku)
-            if row is None or row.usd_per_hour is None or record.ref.region.startswith("cn-"):
-                continue
-            quotes[record.ref] = Price(
-                rate_micros=int(row.usd_per_hour * MICROS), currency="USD", source=_source(record)
-            )
-        return quotes
+        """Never raises: a service that fails leaves its earlier answers standing, and then the next one counts."""
+        now = self._now()
+        examples = {_alike(record): record for record in records}
+        with self._lock:
+            self._ask_spot([one for one in examples.values() if one.capacity_type is CapacityType.SPOT], now)
+            self._ask_list([one for one in examples.values() if self._spot_rate(one, now) is None], now)
+            prices = {alike: self._price(one, now) for alike, one in examples.items()}
+        quoted = ((record.ref, prices[_alike(record)]) for record in records)
+        return {ref: price for ref, price in quoted if price is not None}
+
+    def _price(self, record: ResourceRecord, now: datetime) -> Price | None:
+        """The best that is known, and in words what it is."""
+        spot = self._spot_rate(record, now)
+        if spot is not None:
+            source = f"EC2 spot price history {spot.since}: spot in {record.zone}, {spot.currency}; Linux assumed"
+            return Price(rate_micros=spot.micros, currency=spot.currency, source=source)
+        key = _list_key(record)
+        listed = self._list.rate(key, now)
+        if listed is not None:
+            source = f"AWS Price List {listed.since}: on demand in {key[0]}, {listed.currency}"
+            caveats = [source, "Linux and shared tenancy assumed", *self._caveats(record)]
+            return Price(rate_micros=listed.micros, currency=listed.currency, source="; ".join(caveats))
+        row = builtin_types().get(record.sku)
+        if row is None or row.usd_per_hour is None or record.ref.region.startswith("cn-"):
+            return None
+        elsewhere = f"other region ({key[0]})" if key[0] != BUILTIN_REGION else ""
+        caveats = [BUILTIN, elsewhere, *self._caveats(record), self._list.why_none(key)]
+        source = "; ".join(caveat for caveat in caveats if caveat)
+        return Price(rate_micros=_micros(row.usd_per_hour), currency="USD", source=source)
+
+    def _caveats(self, record: ResourceRecord) -> Iterable[str]:
+        """Why an on-demand price is not what this machine costs."""
+        if record.capacity_type in NOT_ITS_OWN:
+            yield NOT_ITS_OWN[record.capacity_type]
+        if record.capacity_type is CapacityType.SPOT:
+            yield self._spot.why_none(_spot_key(record)) or "its zone is not known"
+
+    # the spot market
+
+    def _spot_rate(self, record: ResourceRecord, now: datetime) -> Rate | None:
+        return self._spot.rate(_spot_key(record), now) if record.capacity_type is CapacityType.SPOT else None
+
+    def _ask_spot(self, records: Iterable[ResourceRecord], now: datetime) -> None:
+        regions = {_spot_key(record): record.ref.region for record in records if record.zone}
+        by_region: dict[str, list[Key]] = {}
+        for key in self._spot.due(regions, now):
+            by_region.setdefault(regions[key], []).append(key)
+        self._ask(
+            self._spot,
+            [(region, batch) for region, keys in by_region.items() for batch in batches(keys, SPOT_KEYS_PER_CALL)],
+            lambda region, keys: self._spot_rates(region, keys, now),
+            now,
+        )
+
+    def _spot_rates(self, region: str, keys: Sequence[Key], now: datetime) -> Mapping[Key, Rate]:
+        """The price of each key at this moment: from now until now, EC2 answers the last change before."""
+        wanted = {
+            "availability-zone": sorted({zone for zone, _ in keys}),
+            "instance-type": sorted({sku for _, sku in keys}),  # by filter, as one unknown type would fail the others
+            "product-description": ["Linux/UNIX"],
+        }
+        newest: dict[Key, tuple[datetime, Rate]] = {}
+        for item in self._client.items(
+            "ec2",
+            region,
+            "DescribeSpotPriceHistory",
+            "SpotPriceHistory",
+            prompt=True,
+            StartTime=now,
+            EndTime=now,
+            Filters=[{"Name": name, "Values": values} for name, values in wanted.items()],
+            MaxResults=SPOT_PAGE,
+        ):
+            key, since, micros = spot_price(item)
+            if micros > 0 and since <= now and (key not in newest or newest[key][0] < since):
+                newest[key] = since, Rate(micros=micros, currency=_currency(region), since=since.date())
+        return {key: rate for key, (_, rate) in newest.items()}
+
+    # the Price List
+
+    def _ask_list(self, records: Iterable[ResourceRecord], now: datetime) -> None:
+        endpoint = price_list_region(self._client.home_region)
+        if endpoint is None:
+            return
+        by_place: dict[str, list[Key]] = {}
+        for key in self._list.due(map(_list_key, records), now):
+            by_place.setdefault(key[0], []).append(key)
+        self._ask(
+            self._list,
+            [(place, batch) for place, keys in by_place.items() for batch in batches(keys, TYPES_PER_CALL)],
+            lambda place, keys: self._listed_rates(endpoint, place, [sku for _, sku in keys]),
+            now,
+        )
+
+    def _listed_rates(self, endpoint: str, place: str, skus: Sequence[str]) -> Mapping[Key, Rate]:
+        """On-demand rates of these types. A type with two different ones is left out: which one is ours?"""
+        wanted = {
+            "regionCode": place,
+            "operatingSystem": "Linux",
+            "tenancy": "Shared",
+            "preInstalledSw": "NA",
+            "capacitystatus": "Used",  # not: reserved and unused, or allocated
+        }
+        filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+        filters.append({"Type": "ANY_OF", "Field": "instanceType", "Value": ",".join(skus)})
+        found: dict[str, dict[tuple[int, str], Rate]] = {}
+        for text in self._client.items(
+            "pricing",
+            endpoint,
+            "GetProducts",
+            "PriceList",
+            prompt=True,
+            ServiceCode="AmazonEC2",
+            FormatVersion="aws_v1",
+            Filters=filters,
+            MaxResults=PRODUCTS_PAGE,
+        ):
+            for sku, rate in on_demand_rates(str(text)):
+                found.setdefault(sku, {})[rate.micros, rate.currency] = rate
+        return {(place, sku): rate for sku, rates in found.items() if len(rates) == 1 for rate in rates.values()}
+
+    # both
+
+    def _ask(
+        self,
+        memory: Memory,
+        questions: Sequence[tuple[str, Sequence[Key]]],
+        ask: Callable[[str, Sequence[Key]], Mapping[Key, Rate]],
+        now: datetime,
+    ) -> None:
+        """Put all questions side by side; what fails is remembered with its reason and sinks no other."""
+        if not questions:
+            return
+
+        def answer(question: tuple[str, Sequence[Key]]) -> Mapping[Key, Rate] | ProviderError:
+            try:
+                return ask(*question)
+            except ProviderError as error:
+                return error
+            except (*UNREADABLE, ArithmeticError) as error:
+                return Unreachable(f"a price of AWS cannot be read: {error!r}")
+
+        with ThreadPoolExecutor(min(WORKERS, len(questions)), thread_name_prefix="aws-prices") as pool:
+            answers = list(pool.map(answer, questions))
+        for (_, keys), told in zip(questions, answers, strict=True):
+            if isinstance(told, ProviderError):
+                log.warning("prices are not renewed", source=self._source, reason=told.sentence)
+                memory.failed(keys, told, now)
+            else:
+                memory.answered(keys, told, now)
 
 
-def _source(record: ResourceRecord) -> str:
-    caveats = [LIST]
-    if record.ref.region != LISTED_REGION:
-        caveats.append(f"other region ({record.ref.region})")
-    if record.capacity_type in NOT_ITS_OWN:
-        caveats.append(NOT_ITS_OWN[record.capacity_type])
-    return "; ".join(caveats)
+# Answers → rates, pure.
+
+
+def spot_price(item: Mapping[str, Any]) -> tuple[Key, datetime, int]:
+    """One entry of DescribeSpotPriceHistory: what, since when, micro-units an hour."""
+    key = item["AvailabilityZone"], item["InstanceType"]
+    return key, item["Timestamp"].astimezone(UTC), _micros(Decimal(item["SpotPrice"]))
+
+
+def on_demand_rates(text: str) -> Iterable[tuple[str, Rate]]:
+    """(machine type, rate) of one product of GetProducts. Nothing for capacity blocks, and for what lists at zero."""
+    entry = json.loads(text)
+    attributes = entry["product"]["attributes"]
+    if attributes.get("marketoption", "OnDemand") != "OnDemand":
+        return
+    for term in entry["terms"].get("OnDemand", {}).values():
+        since = date.fromisoformat(term["effectiveDate"][:10])
+        for dimension in term["priceDimensions"].values():
+            for currency, amount in dimension["pricePerUnit"].items():
+                micros = _micros(Decimal(amount))
+                if dimension["unit"] == "Hrs" and micros > 0:
+                    yield attributes["instanceType"], Rate(micros=micros, currency=currency, since=since)
+
+
+def _micros(amount: Decimal) -> int:
+    """To the nearest micro-unit, ties to even."""
+    return int((amount * MICROS).to_integral_value())
+
+
+# Where is what.
+
+
+def price_list_region(home_region: str) -> str | None:
+    """The nearest region that serves the Price List, of the few that do. None where a partition has none."""
+    if home_region.startswith("cn-"):
+        return "cn-northwest-1"
+    if re.match(r"(us-gov|us-iso|eu-isoe|eusc)", home_region):
+        return None
+    return {"eu": "eu-central-1", "ap": "ap-south-1"}.get(home_region[:2], "us-east-1")
+
+
+def _currency(region: str) -> str:
+    return "CNY" if region.startswith("cn-") else "USD"
+
+
+def _alike(record: ResourceRecord) -> tuple[object, ...]:
+    """What a price depends on."""
+    return record.ref.region, record.zone, record.sku, record.capacity_type
+
+
+def _spot_key(record: ResourceRecord) -> Key:
+    return record.zone or NOWHERE, record.sku
+
+
+def _list_key(record: ResourceRecord) -> Key:
+    """A zone without its letter is what the Price List calls a region code: us-east-1, or us-west-2-lax-1."""
+    return re.sub(r"[a-z]$", "", record.zone or record.ref.region), record.sku

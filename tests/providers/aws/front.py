@@ -17,10 +17,12 @@ from xml.sax.saxutils import escape
 import httpx
 from moto.backends import get_backend
 
+from tests.providers.aws import pricing
 from tests.providers.aws.fleet import ACCOUNT
 
 SERVICES = {"monitoring": "cloudwatch"}
 JSON = {"Content-Type": "application/x-amz-json-1.0"}
+XML = {"Content-Type": "text/xml"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class Front:
         self.moto = moto
         self.rules: list[Rule] = []
         self.calls: list[Call] = []
+        self.prices = pricing.PriceBook()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._forward = httpx.Client(timeout=30)
@@ -87,7 +90,7 @@ class Front:
 
     def reply(self, call: Call, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
         self.calls.append(call)
-        for rule in (*self.rules, what_aws_refuses):
+        for rule in (*self.rules, what_aws_refuses, self._what_it_costs):
             if (reply := rule(call)) is not None:
                 return reply
         passed = {key: value for key, value in headers.items() if key.lower() not in {"host", "content-length"}}
@@ -96,6 +99,20 @@ class Front:
             key: value for key, value in answer.headers.items() if key.lower() in {"content-type", "smithy-protocol"}
         }
         return Reply(status=answer.status_code, body=answer.content, headers=kept)
+
+    def _what_it_costs(self, call: Call) -> Reply | None:
+        """Moto has no Price List, and a spot price of 2006."""
+        if call.action not in {"pricing:GetProducts", "ec2:DescribeSpotPriceHistory"}:
+            return None
+        try:
+            asked = pricing.question(call.service, call.operation, call.fields, call.body)
+        except pricing.Misfit as misfit:
+            return error(call.service, "InvalidParameterException", str(misfit))
+        answer = self.prices.answer(call.action, call.region, asked)
+        if answer is None:
+            return NO_ANSWER
+        body = pricing.written(call.service, call.operation, answer)
+        return Reply(status=200, body=body, headers=JSON if call.service == "pricing" else XML)
 
     # rules
 
@@ -131,7 +148,7 @@ def error(service: str, code: str, message: str = "", *, headers: Mapping[str, s
     """A refusal in the words of the service's protocol."""
     status = 503 if code in {"RequestLimitExceeded", "Unavailable"} else 500 if code == "InternalError" else 400
     status = 403 if code in {"UnauthorizedOperation", "AccessDenied"} else status
-    if service == "cloudwatch":
+    if service in {"cloudwatch", "pricing"}:
         body = json.dumps({"__type": code, "message": message}).encode()
         return Reply(status=status, body=body, headers={**JSON, **(headers or {})})
     inner = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
@@ -140,7 +157,7 @@ def error(service: str, code: str, message: str = "", *, headers: Mapping[str, s
         if service == "ec2"
         else f"<ErrorResponse>{inner}<RequestId>r</RequestId></ErrorResponse>"
     )
-    return Reply(status=status, body=text.encode(), headers={"Content-Type": "text/xml", **(headers or {})})
+    return Reply(status=status, body=text.encode(), headers={**XML, **(headers or {})})
 
 
 def metric_data(results: Sequence[Mapping[str, Any]], **rest: Any) -> Reply:
