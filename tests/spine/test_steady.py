@@ -1,0 +1,59 @@
+"""A company in which nothing changes costs no writes, whatever its size; a page of metrics that Prometheus accepts."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from providers.simulated.activity import Busy
+from service.clock import SetClock
+from service.store.database import Database
+from tests.spine.company import Company, company, minutes
+
+BOUNDED = {
+    "project", "provider", "region", "kind", "state", "gpu_model", "capacity_type", "activity", "policy", "budget", "mode",
+    "status", "verb", "outcome", "source", "step", "channel", "currency",
+}  # fmt: skip
+
+
+@pytest.fixture
+def here(sqlite_url: str, clock: SetClock) -> Iterator[Company]:
+    database = Database(sqlite_url)
+    with company(database, clock) as made:
+        yield made
+    database.close()
+
+
+def test_what_does_not_change_is_not_written(here: Company) -> None:
+    here.machine("idle")
+    here.machine("busy", activity=Busy())
+    here.cycle()
+    here.cycle(after=minutes(5))
+
+    cycle = here.cycle(after=minutes(5))
+
+    [write] = [step for step in cycle.steps if step["step"] == "write"]
+    assert write["summary"] == "0 resources and 0 findings changed"
+
+
+def test_the_metrics_page_is_what_prometheus_wants(here: Company) -> None:
+    here.machine("idle")
+    here.machine("busy", activity=Busy())
+    for _ in range(8):
+        here.cycle(after=minutes(10))
+    page = here.rt.metrics
+
+    checked = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    families = {family.name: family for family in text_string_to_metric_families(page.decode())}
+    labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
+    assert labels <= BOUNDED
+    avoided = sum(sample.value for sample in families["curfew_avoided_cost"].samples)
+    assert avoided > 0
+    assert {sample.labels["outcome"] for sample in families["curfew_actions"].samples} == {"verified"}
+    gpus = {sample.labels["activity"]: sample.value for sample in families["curfew_gpus"].samples}
+    assert gpus == {"busy": 8, "": 8}
