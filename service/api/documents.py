@@ -17,7 +17,7 @@ from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import Problem, not_found, responses
 from service.api.shapes import Cursor, Limit, Listing, Shape
 from service.api.writes import Body, Done, TheWrite, Write
-from service.documents import COLLECTIONS, MODELS, Kind, effective, masked
+from service.documents import COLLECTIONS, MODELS, Kind, masked
 from service.files import Mistake, RawDocument, Refused
 from service.store import documents as store
 from service.store import views
@@ -354,7 +354,7 @@ def names_seen(session: Session, kind: Kind, principal: Principal) -> set[str] |
 
 
 def _shown(row: Document) -> DocumentAnswer:
-    body = masked(effective(store.read(row)))
+    body = masked(store.effective_body(row))
     first: dict[str, Any] = {key: body.pop(key) for key in ("name", "type") if key in body}
     metadata = Metadata(version=row.version, set=row.set_name, updated_at=row.updated_at, updated_by=row.updated_by)
     return {"kind": row.kind, **first, **body, "metadata": metadata.model_dump(mode="json")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from service.files import Mistake, Refused
 from service.people import NotPossible
-from service.store.documents import OwnedBySet
+from service.store.documents import OwnedBySet, UnreadableDocument
 from service.store.views import BadCursor
 
 log = structlog.get_logger()
@@ -87,68 +87,58 @@ def answer(request: Request, problem: Problem) -> JSONResponse:
     return JSONResponse(body, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
+def _invalid(error: RequestValidationError) -> Problem:
+    errors = [{"field": ".".join(str(part) for part in e["loc"]), "reason": _reason(e["msg"])} for e in error.errors()]
+    detail = "; ".join(f"{entry['field']}: {entry['reason']}" for entry in errors)
+    return Problem(422, "InvalidRequest", detail, errors=errors)
+
+
+def _http(error: HTTPException) -> Problem:
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = "there is nothing here; the API is described at /docs" if error.status_code == 404 else str(error.detail)
+    code = phrase.title().replace(" ", "").replace("-", "")
+    return Problem(error.status_code, code, detail, headers=error.headers)
+
+
+def _no_database(error: OperationalError) -> Problem:
+    log.error("the database does not answer", error=type(error.orig).__name__)
+    return Problem(503, "DatabaseUnavailable", "the database does not answer; try again", headers={"Retry-After": "5"})
+
+
+def _unexpected(error: Exception) -> Problem:
+    log.error("a request failed", exc_info=error)
+    return Problem(500, "Internal", "something went wrong inside Curfew; its log says what")
+
+
+PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
+    Problem: lambda error: error,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    Refused: lambda error: Problem(
+        422, "InvalidDocuments", str(error), errors=[_field_error(mistake) for mistake in error.mistakes]
+    ),
+    BadCursor: lambda _: Problem(422, "BadCursor", "this cursor is not one that a list gave"),
+    NotPossible: lambda error: Problem(409, error.code, error.sentence),
+    OwnedBySet: lambda error: Problem(409, "OwnedBySet", str(error)),
+    IntegrityError: lambda _: Problem(
+        409, "WrittenMeanwhile", "someone else wrote the same at the same time; try again"
+    ),
+    UnreadableDocument: lambda error: Problem(503, "UnreadableDocument", str(error)),
+    OperationalError: _no_database,
+    Exception: _unexpected,
+}
+"""What may go wrong → how it is answered."""
+
+
 def install(app: FastAPI) -> None:
     """Every exception a route may raise, as a problem."""
 
-    @app.exception_handler(Problem)
-    def _problem(request: Request, error: Problem) -> JSONResponse:
-        return answer(request, error)
+    def handle(request: Request, error: Exception) -> JSONResponse:
+        found = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
+        return answer(request, found(error))
 
-    @app.exception_handler(NotPossible)
-    def _not_possible(request: Request, error: NotPossible) -> JSONResponse:
-        return answer(request, Problem(409, error.code, error.sentence))
-
-    @app.exception_handler(OwnedBySet)
-    def _owned(request: Request, error: OwnedBySet) -> JSONResponse:
-        return answer(request, Problem(409, "OwnedBySet", str(error)))
-
-    @app.exception_handler(Refused)
-    def _refused(request: Request, error: Refused) -> JSONResponse:
-        return answer(
-            request, Problem(422, "InvalidDocuments", str(error), errors=[_field_error(m) for m in error.mistakes])
-        )
-
-    @app.exception_handler(BadCursor)
-    def _bad_cursor(request: Request, error: BadCursor) -> JSONResponse:
-        return answer(request, Problem(422, "BadCursor", "this cursor is not one that a list gave"))
-
-    @app.exception_handler(RequestValidationError)
-    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [
-            {"field": ".".join(str(part) for part in e["loc"]), "reason": _reason(e["msg"])} for e in error.errors()
-        ]
-        detail = "; ".join(f"{e['field']}: {e['reason']}" for e in errors)
-        return answer(request, Problem(422, "InvalidRequest", detail, errors=errors))
-
-    @app.exception_handler(HTTPException)
-    def _http(request: Request, error: HTTPException) -> JSONResponse:
-        code = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
-        detail = str(error.detail)
-        if error.status_code == 404:
-            detail = f"there is nothing at {request.url.path}; the API is described at /docs"
-        return answer(request, Problem(error.status_code, code, detail, headers=error.headers))
-
-    @app.exception_handler(IntegrityError)
-    def _raced(request: Request, error: IntegrityError) -> JSONResponse:
-        log.info("two writers met", path=request.url.path)
-        return answer(
-            request, Problem(409, "WrittenMeanwhile", "someone else wrote the same at the same time; try again")
-        )
-
-    @app.exception_handler(OperationalError)
-    def _no_database(request: Request, error: OperationalError) -> JSONResponse:
-        log.error("the database does not answer", path=request.url.path, error=type(error.orig).__name__)
-        return answer(
-            request,
-            Problem(
-                503, "DatabaseUnavailable", "the database does not answer; try again", headers={"Retry-After": "5"}
-            ),
-        )
-
-    @app.exception_handler(Exception)
-    def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("a request failed", path=request.url.path, exc_info=error)
-        return answer(request, Problem(500, "Internal", "something went wrong inside Curfew; its log says what"))
+    for kind in PROBLEMS:
+        app.add_exception_handler(kind, handle)
 
 
 def _reason(message: str) -> str:

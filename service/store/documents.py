@@ -120,7 +120,7 @@ def _put(row: Document | None, document: AnyDocument, set_name: str | None) -> C
     kind = kind_of(document)
     if row is None:
         return Change(action="create", kind=kind, name=document.name, document=document, set_name=set_name)
-    before, after = _effective_body(row), effective(document)
+    before, after = effective_body(row), effective(document)
     fields = tuple(_differences(before, after))
     if row.set_name != set_name:
         fields += (FieldChange(field="set", before=row.set_name, after=set_name),)
@@ -176,8 +176,8 @@ def _consequences(
             yield f"exemption {other!r} names it"
 
 
-def _effective_body(row: Document) -> Mapping[str, Any]:
-    """With today's defaults, so that only what a person changed is a change."""
+def effective_body(row: Document) -> Mapping[str, Any]:
+    """With today's defaults, so that only what a person changed is a change; as stored when no longer valid."""
     try:
         return effective(MODELS[row.kind].validate_python(row.body))  # type: ignore[index]
     except ValidationError:

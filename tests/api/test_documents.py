@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from service.store.tables import Document
 from tests.api.service_under_test import Api
 
 YAML = {"Content-Type": "application/yaml"}
@@ -182,3 +183,13 @@ def test_every_change_is_audited_with_who_and_what(api: Api) -> None:
         "project/vision",
         "vision",
     )
+
+
+def test_a_stored_document_that_is_no_longer_valid_is_still_shown(api: Api) -> None:
+    api.admin.put("/api/v1/projects/vision", json={})
+    with api.rt.database.transaction() as session:
+        session.get_one(Document, ("project", "vision")).body = {"name": "vision", "timezone": "Mars/Base"}
+    assert api.admin.get("/api/v1/projects").json()["items"][0]["timezone"] == "Mars/Base"
+    answer = api.holder("lead", "owner", "vision").get("/api/v1/policies")
+    assert (answer.status_code, answer.json()["code"]) == (503, "UnreadableDocument")
+    assert api.admin.put("/api/v1/projects/vision", json={}).json()["timezone"] == "UTC"
