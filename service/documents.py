@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo, available_timezones
@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from policies.policy import Mode, Policy, Remedy
-from policies.quantities import Duration
+from policies.quantities import AmountMicros, Duration, Share
 from providers import registry
 from providers.records import CapacityType
 
@@ -173,6 +173,62 @@ class Match(BaseModel):
         return self
 
 
+def _day(value: Any) -> Any:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            raise ValueError(value)
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is no date; write it like 2026-11-01") from None
+
+
+def _amount_to_spend(micros: int) -> int:
+    if micros == 0:
+        raise ValueError("a spend budget of nothing is spent before it begins; write an amount above zero")
+    return micros
+
+
+def _thresholds(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if 0.0 in shares:
+        raise ValueError("0% is reached before anything is spent; write shares above it, like 50%")
+    return tuple(sorted(set(shares)))
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+
+
+class SpendBudget(BaseModel):
+    """How much money a project may spend in a period, on its own clocks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    name: Name
+    period: Literal["month", "quarter", "total", "range"]
+    """Calendar months and quarters, all time, or from one day until another."""
+    amount: Annotated[AmountMicros, AfterValidator(_amount_to_spend)]
+    currency: Currency | None = None
+    """The project's, unless another one is named."""
+    from_: Day | None = Field(None, alias="from")
+    """First day of a range, in the project's zone."""
+    until: Day | None = None
+    """The day after the last one."""
+    alert_at: Annotated[tuple[Share, ...], AfterValidator(_thresholds)] = (0.5, 0.8, 1.0)
+    """The budget owners are told once when so much of it is spent."""
+
+    @model_validator(mode="after")
+    def _days_of_a_range(self) -> SpendBudget:
+        if self.period != "range":
+            if self.from_ is not None or self.until is not None:
+                raise ValueError(f"period: from and until belong to a range; a {self.period} has none")
+        elif self.from_ is None or self.until is None:
+            raise ValueError("period: a range needs from and until, like from: 2026-11-01 and until: 2026-12-01")
+        elif self.until <= self.from_:
+            raise ValueError(f"until: {self.until} must come after {self.from_}; it is the day after the last one")
+        return self
+
+
 class Project(_Document):
     """Who pays, who is told, in which time zone and currency, and how its resources are recognised."""
 
@@ -183,7 +239,19 @@ class Project(_Document):
     match: tuple[Match, ...] = ()
     notify: tuple[Channel, ...] = ()
     """Further channels."""
+    spend_budgets: tuple[SpendBudget, ...] = ()
     description: str = ""
+
+    @field_validator("spend_budgets")
+    @classmethod
+    def _each_once(cls, budgets: tuple[SpendBudget, ...]) -> tuple[SpendBudget, ...]:
+        names = [budget.name for budget in budgets]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"two spend budgets are called {name!r}; alerts and policies could not tell them apart"
+                )
+        return budgets
 
     @property
     def zone(self) -> tzinfo:
