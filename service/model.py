@@ -136,6 +136,8 @@ class FindingState:
     closed_at: datetime | None = None
     rate_micros: int | None = None
     currency: str | None = None
+    was: FindingState | None = field(default=None, compare=False, repr=False)
+    """How it stood when the plan was made: who finds it otherwise when writing was overtaken by a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +148,7 @@ class PastAct:
     resource_id: str
     gpus: float
     rate_micros: int
+    currency: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

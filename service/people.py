@@ -88,7 +88,7 @@ def stop_now(session: Session, finding: Finding, *, by: Person, now: datetime) -
     if finding.status in (Status.SNOOZED, Status.EXEMPT):
         finding.quiet_until = finding.quiet_by = None
         finding.status = Status.OPEN.value
-    finding.stop_now_by = by.actor
+    finding.stop_now_by, finding.due_at = by.actor, now
     finding.status_reason = f"{by.actor} asked to stop it now; the next cycle looks again and acts."
     session.add(finding)
     _note(session, finding, "stop now", by, now)

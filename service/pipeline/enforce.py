@@ -1,4 +1,4 @@
-"""Carries out what the plan wants, one target at a time: look again, claim the intent, call the cloud, keep the outcome.
+"""Carries out what the plan wants, one target at a time: look again, claim the intent, call, keep the outcome.
 
 A crash at any instant leaves no double act and no lost act: the intent is stored under the lease's token before the
 call, and whoever finds an intent without an outcome reads the truth back from the cloud before doing anything.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -26,6 +27,8 @@ UNKNOWN_REPORTED_AFTER = timedelta(hours=6)
 """How long a running machine may be silent before its people are told so."""
 PROTECTION_REPORTED_AFTER = timedelta(days=30)
 """Protections are put on and forgotten; older ones are reported."""
+ASKED_FOR_AT_MOST = timedelta(hours=1)
+"""A stop that a person asked for and that could not be done for so long has lapsed: who still wants it asks again."""
 SHRINK_AT_LEAST = 3
 """Fewer machines than this vanishing at once is everyday life, not a broken inventory."""
 
@@ -142,7 +145,7 @@ def verb_for(policy: BasePolicy, kind: Kind) -> Verb | None:
 
 
 def why_not(known: Known, policy: BasePolicy, limits: Limits, now: datetime) -> str | None:
-    """What forbids acting on this resource at all, or None. The same question before planning and right before acting."""
+    """What forbids acting on this resource at all, or None. Asked before planning and again right before acting."""
     record = known.record
     verb = verb_for(policy, record.ref.kind)
     if verb is None:
@@ -150,7 +153,7 @@ def why_not(known: Known, policy: BasePolicy, limits: Limits, now: datetime) -> 
     if record.ref.kind is Kind.NODE:
         return "It is a Kubernetes node; nodes are never stopped directly, only through what runs on them."
     if verb not in limits.verbs.get(known.source, {}).get(record.ref.kind, frozenset()):
-        return f"Its cloud offers no way to {verb.value.replace('_', ' ')} a {record.ref.kind.value.replace('_', ' ')} through Curfew."
+        return f"Its cloud offers no way to {verb.value.replace('_', ' ')} it through Curfew."
     if record.managed_by is not None:
         return f"It is a member of {record.managed_by}; members are never acted on, only their owner."
     for protection in record.protections:
@@ -188,16 +191,23 @@ def hold_for(project: str | None, holds: Sequence[ActiveHold]) -> ActiveHold | N
     return next((hold for hold in holds if hold.project is None or hold.project == project), None)
 
 
+def held_words(hold: ActiveHold) -> str:
+    """`Everything is on hold until somebody lifts it: too much at once`."""
+    reach = "Everything" if hold.project is None else f"Project {hold.project}"
+    return f"{reach} is on hold until {hold.until.isoformat() if hold.until else 'somebody lifts it'}: {hold.reason}"
+
+
 def payload_of(
-    finding: FindingState, known: Known, policy: BasePolicy, project: Project | None, *, acts: bool, why: str | None
+    finding: FindingState, known: Known, in_force: InForce, project: Project | None, *, acts: bool, why: str | None
 ) -> dict[str, Any]:
     """What a message says of a finding, as plain JSON."""
-    record = known.record
+    record, policy = known.record, in_force.policy
     verb = verb_for(policy, record.ref.kind)
     return {
         "project": finding.project,
         "timezone": project.timezone if project else "UTC",
         "policy": policy.name,
+        "policy_changed_at": _moment(in_force.stricter_since),
         "mode": policy.mode.value,
         "remedy": verb.value if verb else "notify",
         "reason": finding.reason,
@@ -211,6 +221,10 @@ def payload_of(
         "not_acting_reason": why,
         "opened_at": finding.opened_at.isoformat(),
     }
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 def resource_payload(known: Known) -> dict[str, Any]:
@@ -230,7 +244,7 @@ def resource_payload(known: Known) -> dict[str, Any]:
         "capacity_type": record.capacity_type.value,
         "state": record.state.value,
         "owner": known.owner,
-        "launched_at": record.launched_at.isoformat() if record.launched_at else None,
+        "launched_at": _moment(record.launched_at),
     }
 
 
@@ -273,10 +287,10 @@ class _Planner:
         self.unknown_since: dict[str, datetime] = {}
 
     def changed(self) -> list[FindingState]:
-        """Findings that differ from how they stood. That a reason's numbers went on is no change: rows follow change,
-        not time; whoever asks why gets today's numbers."""
+        """Findings that differ from how they stood, which they remember, for whoever writes them late. That a reason's
+        numbers went on is no change: rows follow change, not time; whoever asks why gets today's numbers."""
         return [
-            finding
+            replace(finding, was=self.before.get(key))
             for key, finding in self.findings.items()
             if key not in self.before or _standing(self.before[key]) != _standing(finding)
         ]
@@ -347,29 +361,23 @@ class _Planner:
     def _step(self, finding: FindingState, in_force: InForce, known: Known) -> FindingState:
         """One step of a breached finding, in the order in which reasons not to act count."""
         policy = in_force.policy
-        exemption = exemption_for(known, policy.name, self.exemptions, self.now)
-        if exemption is not None:
-            return replace(
-                _afresh(finding),
-                status=Status.EXEMPT,
-                quiet_until=exemption.until_utc,
-                quiet_by=f"exemption {exemption.name}",
-                status_reason=f"Exempt until {exemption.until_utc.isoformat()}: {exemption.reason}",
-            )
-        if finding.status is Status.SNOOZED and finding.quiet_until is not None and finding.quiet_until > self.now:
-            return finding
+        rests = self._at_rest(finding, policy, known)
+        if rests is not None:
+            return rests
         if finding.status in (Status.EXEMPT, Status.SNOOZED):
             finding = _reopened(finding, "The quiet time is over.")
-        if finding.status is Status.REFUSED and finding.quiet_by == "recheck" and finding.stop_now_by is None:
-            return finding  # only a full description shows what forbids it; `reconsider` asks for one now and then
+        if finding.project != known.project:  # nobody of the old project can ask for anything here
+            why = f"It moved from project {finding.project or 'none'} to {known.project or 'none'}."
+            finding = replace(_reopened(finding, why), project=known.project, stop_now_by=None)
         anew = self._starts_anew(finding, in_force, known)
         if anew is not None:
-            finding = replace(_reopened(finding, anew), project=known.project)
-        why = why_not(known, policy, self.limits, self.now)
-        if why is not None:
+            finding = _reopened(finding, anew)
+        why_forbidden = why_not(known, policy, self.limits, self.now)
+        if why_forbidden is not None:
             if finding.status is not Status.REFUSED:
-                self._tell(finding, in_force, known, kind="notice", acts=False, why=why)
-            return replace(_afresh(finding), status=Status.REFUSED, status_reason=why)
+                self._tell(finding, in_force, known, kind="notice", acts=False, why=why_forbidden)
+            refused = _afresh(finding)
+            return replace(refused, status=Status.REFUSED, status_reason=why_forbidden, stop_now_by=None)
         if finding.status is Status.REFUSED:
             finding = _reopened(finding, "What forbade acting is gone.")
         if finding.stop_now_by is not None:
@@ -381,14 +389,42 @@ class _Planner:
                 status=Status.OPEN,
                 status_reason=f"It was restarted and is left alone until {cool.isoformat()} (cool-down).",
             )
+        if policy.acts and known.record.state is not State.RUNNING:
+            nothing = f"It is {known.record.state.value}, so there is nothing to do."
+            return replace(_afresh(finding), status=Status.OPEN, status_reason=nothing)
         return self._by_mode(finding, in_force, known)
+
+    def _at_rest(self, finding: FindingState, policy: BasePolicy, known: Known) -> FindingState | None:
+        """The finding, while something or somebody keeps it from moving at all."""
+        exempt = self._exempt(finding, policy, known)
+        if exempt is not None:
+            return exempt
+        if finding.status is Status.SNOOZED and finding.quiet_until is not None and finding.quiet_until > self.now:
+            return finding
+        if finding.status is Status.REFUSED and finding.quiet_by == "recheck" and finding.stop_now_by is None:
+            return finding  # only a full description shows what forbids it; `reconsider` asks for one now and then
+        return None
+
+    def _exempt(self, finding: FindingState, policy: BasePolicy, known: Known) -> FindingState | None:
+        """The finding at rest, while an exemption covers it."""
+        exemption = exemption_for(known, policy.name, self.exemptions, self.now)
+        if exemption is None:
+            return None
+        return replace(
+            _afresh(finding),
+            status=Status.EXEMPT,
+            quiet_until=exemption.until_utc,
+            quiet_by=f"exemption {exemption.name}",
+            stop_now_by=None,
+            status_reason=f"Exempt until {exemption.until_utc.isoformat()}: {exemption.reason}",
+        )
 
     def _starts_anew(self, finding: FindingState, in_force: InForce, known: Known) -> str | None:
         """Why warning and grace must start again, if they must."""
-        if finding.project != known.project:
-            return f"It moved from project {finding.project or 'none'} to {known.project or 'none'}."
         if finding.warned_at is None:
             return None
+        if finding.warned_at > self.now:
+            return "The clock was set back after the warning."
         if in_force.stricter_since is not None and in_force.stricter_since > finding.warned_at:
             return "The policy was changed after the warning."
         if known.restarted_at is not None and known.restarted_at > finding.warned_at:
@@ -400,17 +436,24 @@ class _Planner:
         return None
 
     def _asked_for(self, finding: FindingState, known: Known) -> FindingState:
-        """A person asked for it: due at once, as far as the ceilings go."""
-        if ceiling_of(known.source, self.limits) is not Mode.ENFORCE:
-            return replace(
-                finding,
-                status=Status.REFUSED,
-                stop_now_by=None,
-                status_reason=f"{finding.stop_now_by} asked to stop it now, but the ceiling does not allow acting.",
-            )
-        return replace(
-            finding, status=Status.DUE, due_at=self.now, status_reason=f"{finding.stop_now_by} asked to stop it now."
-        )
+        """A person asked for it: due at once, or declined. What is declined lapses, so that nothing acts by surprise
+        when a ceiling rises, a hold ends or the machine is started again."""
+        asked_at = min(finding.due_at or self.now, self.now)
+        hold = hold_for(finding.project, self.standing.holds)
+        if hold is not None:
+            why = f"but it has to wait. {held_words(hold)}"
+        elif ceiling_of(known.source, self.limits) is not Mode.ENFORCE:
+            why = "but the ceiling does not allow acting."
+        elif known.record.state is not State.RUNNING:
+            why = f"but it is {known.record.state.value}."
+        elif self.now - asked_at > ASKED_FOR_AT_MOST:
+            why = f"but that could not be done within {format_duration(ASKED_FOR_AT_MOST)}. {finding.status_reason}"
+        elif finding.status is Status.DUE:
+            return replace(finding, due_at=asked_at)  # tried before: the reason why it was not done stays
+        else:
+            why = f"{finding.stop_now_by} asked to stop it now."
+            return replace(finding, status=Status.DUE, due_at=asked_at, status_reason=why)
+        return replace(_reopened(finding, f"{finding.stop_now_by} asked to stop it now, {why}"), stop_now_by=None)
 
     def _by_mode(self, finding: FindingState, in_force: InForce, known: Known) -> FindingState:
         """Observe rests, warn tells, enforce acts when the grace after a delivered warning is over."""
@@ -422,12 +465,12 @@ class _Planner:
             finding = _reopened(finding, "The earlier warning announced no act.")
         if mode is Mode.WARN and finding.due_at is not None:
             finding = _reopened(finding, "It will not be acted on after all.")
-        if finding.status is Status.OPEN:
+        if finding.warned_at is None:
             self._tell(finding, in_force, known, kind="warning", acts=mode is Mode.ENFORCE, why=None)
-            return replace(finding, status_reason="Its warning has not been delivered yet.")
-        if mode is Mode.WARN:
+            why = "Its warning has not been delivered yet."
+            return replace(finding, status=Status.OPEN, due_at=None, status_reason=why)
+        if mode is Mode.WARN or finding.due_at is None:
             return replace(finding, status=Status.WARNED, status_reason=self._capped(policy, known, "warn"))
-        assert finding.due_at is not None
         if finding.due_at > self.now:
             return replace(
                 finding,
@@ -458,10 +501,10 @@ class _Planner:
         self.messages.append(
             Message(
                 kind=kind,
-                key=f"{kind}:{finding.id}:{finding.episode}",
+                key=f"{kind}:{finding.id}:{finding.episode}:{_moment(in_force.stricter_since)}",
                 project=known.project,
                 policy_channels=in_force.policy.notify,
-                payload=payload_of(finding, known, in_force.policy, project, acts=acts, why=why),
+                payload=payload_of(finding, known, in_force, project, acts=acts, why=why),
                 finding_id=finding.id,
                 episode=finding.episode,
             )
@@ -476,6 +519,8 @@ class _Planner:
             self._settled(finding, known)
         elif finding.stop_now_by is not None:
             self._put(self._step(finding, in_force, known))
+        elif (exempt := self._exempt(finding, in_force.policy, known)) is not None:
+            self._put(exempt)
         elif finding.status in (Status.OPEN, Status.WARNED, Status.DUE):
             reason = self.judged.judgement.decision(in_force.policy.name, row).reason
             resting = Status.WARNED if finding.status is Status.DUE else finding.status
@@ -488,10 +533,10 @@ class _Planner:
         if finding.status in (Status.ACTING, Status.ENFORCED):
             self._settled(finding, known)
             return
-        if known is not None and in_force is not None and finding.stop_now_by is not None:
-            if known.record.state is State.RUNNING:
-                self._put(self._step(finding, in_force, known))
-                return
+        asked_for = finding.stop_now_by is not None and known is not None and known.governed
+        if asked_for and known is not None and in_force is not None and known.record.state is State.RUNNING:
+            self._put(self._step(finding, in_force, known))
+            return
         if in_force is None:
             why = "Its policy no longer exists."
         elif known is None or known.ended_at is not None:
@@ -511,11 +556,17 @@ class _Planner:
             return
         if known is None or known.ended_at is not None:
             why = "The resource no longer exists."
-        elif known.record.state is State.RUNNING:
+        elif self._state_seen(known) == State.RUNNING:
             why = "It runs again."
         else:
             return
         self._put(replace(finding, status=Status.CLOSED, status_reason=why, closed_at=self.now))
+
+    def _state_seen(self, known: Known) -> str | None:
+        """Its state in this very look; None when it was not described, whatever it was before."""
+        row = self.judged.rows.get(known.id)
+        state: str | None = None if row is None else self.judged.facts.base["state"][row]
+        return state
 
     def choose(self) -> list[Intent]:
         """The acts to try now: due, approved, not held, one per resource, within each disruption budget."""
@@ -539,8 +590,7 @@ class _Planner:
         """Why a due finding has to wait for a person, if it has to."""
         hold = hold_for(finding.project, self.standing.holds)
         if hold is not None:
-            until = hold.until.isoformat() if hold.until else "somebody lifts it"
-            return f"Everything is on hold until {until}: {hold.reason}"
+            return held_words(hold)
         policy = self.policies[finding.policy].policy
         if policy.approval is not None and finding.approved_at is None and finding.stop_now_by is None:
             return "Waits for a person's approval."
@@ -566,60 +616,60 @@ class _Planner:
         return by_id[winner.finding_id]
 
     def _within_budgets(self, chosen: Sequence[FindingState]) -> list[Intent]:
-        counts: dict[str, int] = {}
-        rates: dict[str, int] = {}
+        counts: Counter[str] = Counter()
+        spent: Counter[tuple[str, str]] = Counter()  # of each policy, in each currency: they are never added up
         for act in self.standing.acts:
             if act.policy is not None:
-                counts[act.policy] = counts.get(act.policy, 0) + 1
-                rates[act.policy] = rates.get(act.policy, 0) + act.rate_micros
+                counts[act.policy] += 1
+                spent[act.policy, act.currency or ""] += act.rate_micros
         intents = []
         for finding in chosen:
             policy = self.policies[finding.policy].policy
             known = self.resources[finding.resource_id]
-            rate = known.price.rate_micros if known.price else 0
-            full = self._budget_full(policy, counts.get(policy.name, 0), rates.get(policy.name, 0), rate, known)
+            price = known.price
+            together = spent[policy.name, price.currency] + price.rate_micros if price else None
+            full = self._budget_full(policy, counts[policy.name], together, price.currency if price else "")
             if full is not None and finding.stop_now_by is None:
                 self._put(replace(finding, status_reason=full))
                 continue
-            counts[policy.name] = counts.get(policy.name, 0) + 1
-            rates[policy.name] = rates.get(policy.name, 0) + rate
+            counts[policy.name] += 1
+            if price is not None:
+                spent[policy.name, price.currency] += price.rate_micros
             verb = verb_for(policy, known.record.ref.kind)
             assert verb is not None
             intents.append(Intent(finding=finding, resource=known, verb=verb.value, reason=finding.reason))
         return intents
 
-    def _budget_full(self, policy: BasePolicy, count: int, rate_sum: int, rate: int, known: Known) -> str | None:
+    def _budget_full(self, policy: BasePolicy, count: int, together: int | None, currency: str) -> str | None:
+        """Why one more act has to wait, if it has to. `together`: what would then be disturbed, per hour."""
         budget = policy.disruption_budget
         in_scope = self.judged.judgement.outcomes[policy.name].in_scope
         most = budget.max if isinstance(budget.max, int) else math.ceil(round(budget.max * in_scope, 9))
         if count >= most:
-            return f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the hour."
-        if budget.max_hourly_cost is not None and rate_sum + rate > budget.max_hourly_cost:
-            if known.price is None:
-                return None
             return (
-                f"Waits for the disruption budget: with it, {format_amount(rate_sum + rate)} {known.price.currency} per hour "
-                f"would be disturbed within the hour; {format_amount(budget.max_hourly_cost)} are allowed."
+                f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the "
+                "hour."
+            )
+        if budget.max_hourly_cost is None:
+            return None
+        if together is None:
+            return "Waits: its price is not known, so it cannot be told whether it fits the disruption budget."
+        if together > budget.max_hourly_cost:
+            return (
+                f"Waits for the disruption budget: with it, {format_amount(together)} {currency} per hour would be "
+                f"disturbed within the hour; {format_amount(budget.max_hourly_cost)} are allowed."
             )
         return None
 
     def too_much(self, intents: Sequence[Intent]) -> str | None:
-        """The breaker: more than its share of the installation's GPUs within an hour. One machine alone never trips it."""
+        """The breaker: more than its share of the installation's GPUs within an hour. One machine alone never trips."""
         past = {act.resource_id: act.gpus for act in self.standing.acts}
         planned = {intent.resource.id: gpus_of(intent.resource) for intent in intents}
         disturbed = past | planned
         if not intents or len(disturbed) <= 1:
             return None
-        running = sum(
-            gpus_of(known)
-            for known in self.resources.values()
-            if known.record.state is State.RUNNING and known.governed
-        )
-        total = running + sum(
-            gpus
-            for key, gpus in past.items()
-            if key in self.resources and self.resources[key].record.state is not State.RUNNING
-        )
+        running = sum(gpus_of(known) for known in self.resources.values() if self._runs(known.id))
+        total = running + sum(gpus for key, gpus in past.items() if not self._runs(key))
         if total and sum(disturbed.values()) / total > self.limits.breaker:
             return (
                 f"{sum(disturbed.values()):g} of {total:g} GPUs would be stopped within an hour, more than the "
@@ -627,9 +677,13 @@ class _Planner:
             )
         return None
 
+    def _runs(self, resource_id: str) -> bool:
+        known = self.resources.get(resource_id)
+        return known is not None and known.governed and known.record.state is State.RUNNING
+
     def shrunk(self, lost: Sequence[Known]) -> str | None:
         """The breaker: a large part of the inventory suddenly missing looks like our mistake, not theirs."""
-        running = sum(known.record.state is State.RUNNING for known in self.resources.values() if known.governed)
+        running = sum(self._runs(key) for key in self.resources)
         if len(lost) >= SHRINK_AT_LEAST and running and len(lost) / running > self.limits.breaker:
             return f"{len(lost)} of {running} running resources suddenly vanished from the inventory."
         return None

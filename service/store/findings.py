@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlmodel import Session, col, or_, select
 
@@ -13,6 +13,7 @@ from service.store.tables import Action, Finding, Hold, Resource
 
 DISRUPTION_WINDOW = timedelta(hours=1)
 """Disruption budgets and the breaker count what was disturbed within this."""
+_COLUMNS = tuple(name for name in FindingState.__dataclass_fields__ if name != "was")
 _COUNTING = (ActionStatus.INTENDED, ActionStatus.TAKEN, ActionStatus.VERIFIED, ActionStatus.UNDONE)
 
 
@@ -31,16 +32,24 @@ def load_dismissed(session: Session) -> list[FindingState]:
 
 
 def save(session: Session, findings: Iterable[FindingState]) -> None:
-    """Write these as they are now."""
+    """Write these as they are now, but for those that somebody changed since they were read: what people say counts."""
     for finding in findings:
-        session.merge(
-            Finding(**{**asdict(finding), "status": finding.status.value, "evidence": dict(finding.evidence)})
-        )
+        row = session.get(Finding, finding.id, with_for_update=True)
+        if row is None:
+            session.add(Finding(**_columns(finding)))
+        elif finding.was == state_of(row):
+            row.sqlmodel_update(_columns(finding))
+            session.add(row)
 
 
 def state_of(row: Finding) -> FindingState:
-    values = {name: getattr(row, name) for name in FindingState.__dataclass_fields__}
+    values = {name: getattr(row, name) for name in _COLUMNS}
     return FindingState(**{**values, "status": Status(row.status)})
+
+
+def _columns(finding: FindingState) -> dict[str, Any]:
+    values = {name: getattr(finding, name) for name in _COLUMNS}
+    return {**values, "status": finding.status.value, "evidence": dict(finding.evidence)}
 
 
 def recent_acts(session: Session, now: datetime) -> list[PastAct]:
@@ -63,6 +72,7 @@ def recent_acts(session: Session, now: datetime) -> list[PastAct]:
             resource_id=action.resource_id,
             gpus=resource.gpu_count * resource.gpu_share,
             rate_micros=action.rate_micros or 0,
+            currency=action.currency,
         )
         for action, resource in rows
     ]

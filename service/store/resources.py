@@ -194,7 +194,7 @@ def fault_of(answer: SourceAnswer) -> dict[str, Any] | None:
     if answer.identity_changed and answer.answer is not None:
         return {
             "code": "IdentityChanged",
-            "sentence": f"it answers as {answer.answer.identity}, but it was {answer.identity}; nothing of it is believed",
+            "sentence": f"it answers as {answer.answer.identity}, but it was {answer.identity}; nothing is believed",
             "permission": None,
         }
     return None if answer.fault is None else asdict(answer.fault)

@@ -238,10 +238,8 @@ def world(
 
 
 def exemption(**more: Any) -> Exemption:
-    given: dict[str, Any] = {
-        "name": "demo-day",
-        "projects": ["vision"],
-        "until": "2026-11-20T00:00:00Z",
-        "reason": "demo",
-    }
+    """For all of vision, unless it names something else."""
+    given: dict[str, Any] = {"name": "demo-day", "until": "2026-11-20T00:00:00Z", "reason": "demo day"}
+    if not more.keys() & {"resources", "projects", "tags"}:
+        given["projects"] = ["vision"]
     return Exemption.model_validate({**given, **more})
