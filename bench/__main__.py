@@ -16,7 +16,9 @@ def main() -> int:
     failed = 0
     for path in sorted(HERE.glob("[!_]*.py")):
         print(f"\n=== {path.stem} ===", flush=True)
-        failed += subprocess.run([sys.executable, "-m", f"bench.{path.stem}"], cwd=HERE.parent, check=False).returncode != 0
+        failed += (
+            subprocess.run([sys.executable, "-m", f"bench.{path.stem}"], cwd=HERE.parent, check=False).returncode != 0
+        )
     return failed
 
 

@@ -117,7 +117,7 @@ class ResourceRecord:
 
     ref: ResourceRef
     incarnation: str
-    """Tells a re-created thing of the same name from the old one (uid, creation time); the external id itself on EC2."""
+    """Tells a re-created thing of the same name from the old one (uid, creation time); the external id on EC2."""
     name: str
     zone: str | None
     sku: str
@@ -167,7 +167,7 @@ class PartReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InventoryAnswer:
-    """All resources a source has now. A resource absent from a *complete* part is absent; from an incomplete one, unknown."""
+    """All resources a source has now. Absent from a *complete* part means absent; from an incomplete one, unknown."""
 
     identity: str
     """Account id or cluster uid that answered; must match what it was."""

@@ -48,7 +48,8 @@ def load(name: str) -> ProviderPackage:
         module = known()[name]
     except KeyError:
         raise Misconfigured(f"there is no provider {name!r}; known are {', '.join(sorted(known()))}") from None
-    return import_module(module)  # type: ignore[return-value]  # a module satisfies the protocol by its names
+    package: ProviderPackage = import_module(module)  # a module satisfies the protocol by its names
+    return package
 
 
 def build(name: str, config: BaseModel, context: BuildContext) -> Provider:

@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import datetime
 
 from sqlalchemy import func
+from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
 from service.model import Status
@@ -20,18 +21,18 @@ CostKey = tuple[str | None, str, str | None, str, str]
 
 def costs(session: Session, now: datetime) -> Counter[CostKey]:
     """Micro-units metered until now, by who pays and for what."""
-    rows = session.exec(
-        select(
-            MeterInterval.project,
-            Resource.provider,
-            Resource.gpu_model,
-            MeterInterval.capacity_type,
-            MeterInterval.currency,
-            MeterInterval.base,
-            MeterInterval.rate_micros,
-            MeterInterval.started_at,
-            MeterInterval.ended_at,
-        ).join(Resource, col(Resource.id) == col(MeterInterval.resource_id))  # type: ignore[call-overload]
+    rows = session.execute(
+        columns(
+            col(MeterInterval.project),
+            col(Resource.provider),
+            col(Resource.gpu_model),
+            col(MeterInterval.capacity_type),
+            col(MeterInterval.currency),
+            col(MeterInterval.base),
+            col(MeterInterval.rate_micros),
+            col(MeterInterval.started_at),
+            col(MeterInterval.ended_at),
+        ).join(Resource, col(Resource.id) == col(MeterInterval.resource_id))
     )
     total: Counter[CostKey] = Counter()
     for project, provider, model, capacity, currency, base, rate, started, ended in rows:
@@ -44,8 +45,8 @@ def costs(session: Session, now: datetime) -> Counter[CostKey]:
 def actions(session: Session) -> dict[tuple[str, str, str], int]:
     """(policy, verb, status) → how many."""
     rows = session.exec(
-        select(Action.policy, Action.verb, Action.status, func.count()).group_by(  # type: ignore[call-overload]
-            Action.policy, Action.verb, Action.status
+        select(Action.policy, Action.verb, Action.status, func.count()).group_by(
+            col(Action.policy), col(Action.verb), col(Action.status)
         )
     )
     return {(policy or "", verb, status): count for policy, verb, status, count in rows}
@@ -54,9 +55,9 @@ def actions(session: Session) -> dict[tuple[str, str, str], int]:
 def findings(session: Session) -> dict[tuple[str, str, str], int]:
     """(policy, status, project) → how many are active."""
     rows = session.exec(
-        select(Finding.policy, Finding.status, Finding.project, func.count())  # type: ignore[call-overload]
+        select(Finding.policy, Finding.status, Finding.project, func.count())
         .where(col(Finding.closed_at).is_(None))
-        .group_by(Finding.policy, Finding.status, Finding.project)
+        .group_by(col(Finding.policy), col(Finding.status), col(Finding.project))
     )
     return {(policy, status, project or ""): count for policy, status, project, count in rows}
 
@@ -64,9 +65,7 @@ def findings(session: Session) -> dict[tuple[str, str, str], int]:
 def notifications(session: Session) -> dict[tuple[str, str], int]:
     """(channel kind, status) → how many messages."""
     rows = session.exec(
-        select(Outbox.channel_kind, Outbox.status, func.count()).group_by(  # type: ignore[call-overload]
-            Outbox.channel_kind, Outbox.status
-        )
+        select(Outbox.channel_kind, Outbox.status, func.count()).group_by(Outbox.channel_kind, Outbox.status)
     )
     return {(channel, status): count for channel, status, count in rows}
 

@@ -14,8 +14,8 @@ from service.store.database import Database
 from tests.spine.company import Company, company, minutes
 
 BOUNDED = {
-    "project", "provider", "region", "kind", "state", "gpu_model", "capacity_type", "activity", "policy", "budget", "mode",
-    "status", "verb", "outcome", "source", "step", "channel", "currency",
+    "project", "provider", "region", "kind", "state", "gpu_model", "capacity_type", "activity", "policy", "budget",
+    "mode", "status", "verb", "outcome", "source", "step", "channel", "currency",
 }  # fmt: skip
 
 

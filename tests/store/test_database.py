@@ -6,11 +6,11 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from alembic import command
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlmodel import select
 
+from alembic import command
 from service.store import audit
 from service.store.database import Database, migrations_config
 from service.store.tables import Audit, Finding, Hold
@@ -79,10 +79,14 @@ def test_a_resource_has_at_most_one_active_finding_of_a_policy(database: Databas
 
 
 def test_an_exception_leaves_nothing_behind(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.transaction() as session:
-        session.add(Hold(id="1", reason="x", created_by="y", created_at=NOW))
-        session.flush()
-        raise ZeroDivisionError
+    def half_a_write() -> None:
+        with database.transaction() as session:
+            session.add(Hold(id="1", reason="x", created_by="y", created_at=NOW))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half_a_write()
 
     with database.reading() as session:
         assert session.get(Hold, "1") is None
