@@ -69,6 +69,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         documents = load(session)
         identities = resources.identities(session)
     members = rt.fleet.update(documents.sources)
+    window = longest_window(tuple(documents.policies.values()))
 
     # 2. Ask every source. No transaction is open.
     with report.step("collect") as said:
@@ -76,7 +77,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
             members.values(),
             identities=identities,
             memories=rt.memory.samples,
-            window=longest_window(tuple(documents.policies.values())),
+            window=window,
             now=now,
         )
         said["summary"] = f"{sum(len(a.answer.records) for a in collected.answers if a.answer)} resources"
@@ -116,6 +117,8 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         rt.view = View(
             at=now,
             resources={known.id: known for known in ruling.resources},
+            look=ruling.look,
+            window=window,
             judged=ruling.judged,
             policies=dict(world.policies),
             limits=world.limits,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from policies.policy import Mode
 from service.clock import AcceleratedClock, Clock, RealClock
@@ -18,7 +18,7 @@ from service.model import Known
 from service.notify.channels import Channels
 from service.notify.links import Links
 from service.pipeline.currency import Rates
-from service.pipeline.evaluate import Judged
+from service.pipeline.evaluate import Judged, Look
 from service.pipeline.notify import Post
 from service.pipeline.plan import InForce, Limits
 from service.pipeline.price import PriceFile
@@ -34,6 +34,10 @@ class View:
 
     at: datetime
     resources: dict[str, Known]
+    look: Look
+    """What the policies were judged on: others can be judged on it too."""
+    window: timedelta
+    """How far back samples were asked for."""
     judged: Judged
     policies: dict[str, InForce]
     limits: Limits

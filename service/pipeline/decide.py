@@ -16,7 +16,7 @@ from service.documents import Discount, Exemption, Project
 from service.model import Interval, Known, MeterChange, SourceAnswer, Telemetry
 from service.money import SECONDS_PER_HOUR
 from service.pipeline.attribute import attributed
-from service.pipeline.evaluate import Judged, judge
+from service.pipeline.evaluate import Judged, Look, judge
 from service.pipeline.meter import LONGEST_GAP, meter
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
 from service.pipeline.price import PriceFile, price_of
@@ -57,6 +57,7 @@ class Ruling:
     changed: frozenset[str]
     """Ids whose stored row differs."""
     meter: tuple[MeterChange, ...]
+    look: Look
     judged: Judged
     plan: Plan
 
@@ -72,15 +73,14 @@ def decide(world: World, now: datetime) -> Ruling:
         )
         for after in (attributed(known, world.projects, now) for known in merged.resources)
     )
-    governed = [known for known in resources if known.governed]
-    judged = judge(
-        governed,
-        merged.seen,
-        world.telemetry,
-        [in_force.policy for in_force in world.policies.values()],
-        {key: interval.reached(now) // SECONDS_PER_HOUR for key, interval in world.intervals.items()},
-        now,
+    look = Look(
+        resources=[known for known in resources if known.governed],
+        seen=merged.seen,
+        telemetry=world.telemetry,
+        cost_to_date={key: interval.reached(now) // SECONDS_PER_HOUR for key, interval in world.intervals.items()},
+        at=now,
     )
+    judged = judge(look, [in_force.policy for in_force in world.policies.values()])
     changes = meter(
         resources,
         world.intervals,
@@ -101,4 +101,4 @@ def decide(world: World, now: datetime) -> Ruling:
         now=now,
     )
     changed = frozenset(known.id for known in resources if world.known.get(known.id) != known)
-    return Ruling(resources=resources, changed=changed, meter=tuple(changes), judged=judged, plan=planned)
+    return Ruling(resources=resources, changed=changed, meter=tuple(changes), look=look, judged=judged, plan=planned)

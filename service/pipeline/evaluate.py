@@ -19,6 +19,19 @@ from service.pipeline.activity import UNKNOWN, Activity, judge_activity
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """Everything policies are judged on at one moment."""
+
+    resources: Sequence[Known]
+    """Governed ones."""
+    seen: frozenset[str]
+    """Ids described in this very look."""
+    telemetry: Telemetry
+    cost_to_date: Mapping[str, int]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judged:
     """The facts, who they are about, and what the policies say of them."""
 
@@ -46,18 +59,12 @@ class Judged:
         }
 
 
-def judge(
-    resources: Sequence[Known],
-    seen: frozenset[str],
-    telemetry: Telemetry,
-    policies: Sequence[BasePolicy],
-    cost_to_date: Mapping[str, int],
-    now: datetime,
-) -> Judged:
+def judge(look: Look, policies: Sequence[BasePolicy]) -> Judged:
     """Everything each policy says of each governed resource, at one moment."""
+    resources, now = look.resources, look.at
     profiles = {profile.key: profile for profile in (DEFAULT_PROFILE, *(profile_of(policy) for policy in policies))}
-    activity = {key: _activity(resources, telemetry, profile, now) for key, profile in profiles.items()}
-    facts = facts_of(resources, seen, activity, cost_to_date, now)
+    activity = {key: _activity(resources, look.telemetry, profile, now) for key, profile in profiles.items()}
+    facts = facts_of(resources, look.seen, activity, look.cost_to_date, now)
     return Judged(
         facts=facts,
         rows={known.id: row for row, known in enumerate(resources)},

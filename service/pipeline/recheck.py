@@ -18,7 +18,7 @@ from service.documents import Project
 from service.fleet import Member
 from service.model import Known, Telemetry
 from service.pipeline.attribute import attribute
-from service.pipeline.evaluate import judge, longest_window
+from service.pipeline.evaluate import Look, judge, longest_window
 from service.pipeline.plan import Limits, why_not
 from service.pipeline.samples import merged
 
@@ -62,7 +62,8 @@ def look_again(
     if asked_by_person:
         return Fresh(record=record)
     telemetry = sampled_now(after, policy, telemetry_members, now)
-    judged = judge([after], frozenset({known.id}), telemetry, [policy], {}, now)
+    look = Look(resources=[after], seen=frozenset({known.id}), telemetry=telemetry, cost_to_date={}, at=now)
+    judged = judge(look, [policy])
     decision = judged.judgement.decision(policy.name, 0)
     if decision.verdict is not Verdict.BREACH:
         return _moved(record, f"a second look says {decision.verdict.value.replace('_', ' ')}: {decision.reason}")

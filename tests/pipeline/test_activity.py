@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from providers.records import Series, Signal
 from service.model import LAST_LOOK, Telemetry
 from service.pipeline.activity import Activity, judge_activity
-from service.pipeline.evaluate import judge
+from service.pipeline.evaluate import Look, judge
 from tests.pipeline.builders import NOW, gpus, hours, idle_policy, known, minutes, profile, series
 
 NOON = int(NOW.timestamp())
@@ -328,14 +328,12 @@ LOOKS: dict[str, tuple[timedelta | None, datetime]] = {
 def test_what_the_last_look_said_counts_only_without_a_stretch_in_between(sentence: str) -> None:
     ago, since = LOOKS[sentence]
     machine, policy = known(), idle_policy()
-    prior = {
-        (machine.id, key): NOW - hours(9)
-        for key in judge([machine], frozenset(), Telemetry(), [policy], {}, NOW).activity
-    }
+    empty = Look(resources=[machine], seen=frozenset({machine.id}), telemetry=Telemetry(), cost_to_date={}, at=NOW)
+    prior = {(machine.id, key): NOW - hours(9) for key in judge(empty, [policy]).activity}
     if ago is not None:
         prior[LAST_LOOK] = NOW - ago
     telemetry = Telemetry(series={machine.id: gpus()}, prior_idle=prior)
-    found = judge([machine], frozenset({machine.id}), telemetry, [policy], {}, NOW)
+    found = judge(replace(empty, telemetry=telemetry), [policy])
     assert found.idle_since()[(machine.id, next(iter(found.activity)))] == since
 
 
