@@ -372,6 +372,8 @@ class _Planner:
         anew = self._starts_anew(finding, in_force, known)
         if anew is not None:
             finding = _reopened(finding, anew)
+        if finding.stop_now_by is None and effective_mode(policy, known.source, self.limits) is Mode.OBSERVE:
+            return self._observed(finding, policy, known)
         why_forbidden = why_not(known, policy, self.limits, self.now)
         if why_forbidden is not None:
             if finding.status is not Status.REFUSED:
@@ -393,6 +395,13 @@ class _Planner:
             nothing = f"It is {known.record.state.value}, so there is nothing to do."
             return replace(_afresh(finding), status=Status.OPEN, status_reason=nothing)
         return self._by_mode(finding, in_force, known)
+
+    def _observed(self, finding: FindingState, policy: BasePolicy, known: Known) -> FindingState:
+        """Observe rests at open, and says what would keep it from acting in any other mode."""
+        forbidden = why_not(known, policy, self.limits, self.now)
+        besides = "" if forbidden is None else f" Nor could it act here: {forbidden}"
+        reason = self._capped(policy, known, "observe") + besides
+        return replace(_afresh(finding), status=Status.OPEN, status_reason=reason)
 
     def _at_rest(self, finding: FindingState, policy: BasePolicy, known: Known) -> FindingState | None:
         """The finding, while something or somebody keeps it from moving at all."""
@@ -456,11 +465,9 @@ class _Planner:
         return replace(_reopened(finding, f"{finding.stop_now_by} asked to stop it now, {why}"), stop_now_by=None)
 
     def _by_mode(self, finding: FindingState, in_force: InForce, known: Known) -> FindingState:
-        """Observe rests, warn tells, enforce acts when the grace after a delivered warning is over."""
+        """Warn tells, enforce acts when the grace after a delivered warning is over."""
         policy = in_force.policy
         mode = effective_mode(policy, known.source, self.limits)
-        if mode is Mode.OBSERVE:
-            return replace(_afresh(finding), status=Status.OPEN, status_reason=self._capped(policy, known, "observe"))
         if mode is Mode.ENFORCE and finding.warned_at is not None and finding.due_at is None:
             finding = _reopened(finding, "The earlier warning announced no act.")
         if mode is Mode.WARN and finding.due_at is not None:
