@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -102,7 +102,9 @@ def plan(
     planner.advance_all()
     breaker = planner.shrunk(lost)
     intents = [] if breaker else planner.choose()
-    breaker = breaker or planner.too_much(intents)
+    breaker = breaker or too_much(
+        (intent.resource for intent in intents), standing.acts, resources, breaker=limits.breaker
+    )
     if breaker:
         intents = []
         planner.hold_back(breaker)
@@ -133,6 +135,20 @@ def effective_mode(policy: BasePolicy, source: str, limits: Limits) -> Mode:
 def ceiling_of(source: str, limits: Limits) -> Mode:
     """What a person's own request is capped by: every ceiling, not the policy's mode."""
     return lowest(limits.ceiling, limits.source_ceilings.get(source, Mode.OBSERVE))
+
+
+def capped(policy: BasePolicy, source: str, limits: Limits) -> str:
+    """Why no more happens than the effective mode, when that is not `enforce`."""
+    mode = effective_mode(policy, source, limits)
+    if policy.mode is mode:
+        return f"The policy's mode is {mode}: nothing is {'said or ' if mode is Mode.OBSERVE else ''}done."
+    if not policy.acts and mode is Mode.WARN:
+        return "The policy only notifies."
+    if limits.ceiling is mode:
+        return f"The policy would {policy.mode}, but this installation's ceiling is {mode}."
+    if limits.source_ceilings.get(source, Mode.OBSERVE) is mode:
+        return f"The policy would {policy.mode}, but the ceiling of source {source} is {mode}."
+    return "Without a usable CURFEW_PUBLIC_URL nobody can answer a warning, so nothing is enforced."
 
 
 def verb_for(policy: BasePolicy, kind: Kind) -> Verb | None:
@@ -255,6 +271,56 @@ def money(micros: int, currency: str) -> dict[str, Any]:
 def gpus_of(known: Known) -> float:
     """Whole-GPU equivalents."""
     return known.record.gpu_count * known.record.gpu_share
+
+
+def met_first(known: Known, evidence: Mapping[str, Any]) -> tuple[bool, int, str]:
+    """Whom a disruption budget meets first among those due within the same hour: the idle, then the dearest."""
+    return evidence.get("activity") != "idle", -(known.price.rate_micros if known.price else 0), known.id
+
+
+def budget_full(policy: BasePolicy, in_scope: int, count: int, together: int | None, currency: str) -> str | None:
+    """Why one more act has to wait, if it has to. `together`: what would then be disturbed, per hour."""
+    budget = policy.disruption_budget
+    most = budget.max if isinstance(budget.max, int) else math.ceil(round(budget.max * in_scope, 9))
+    if count >= most:
+        return (
+            f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the "
+            "hour."
+        )
+    if budget.max_hourly_cost is None:
+        return None
+    if together is None:
+        return "Waits: its price is not known, so it cannot be told whether it fits the disruption budget."
+    if together > budget.max_hourly_cost:
+        return (
+            f"Waits for the disruption budget: with it, {format_amount(together)} {currency} per hour would be "
+            f"disturbed within the hour; {format_amount(budget.max_hourly_cost)} are allowed."
+        )
+    return None
+
+
+def too_much(
+    acted_on: Iterable[Known], acts: Sequence[PastAct], resources: Mapping[str, Known], breaker: float
+) -> str | None:
+    """The breaker: more than its share of the installation's GPUs within an hour. One machine alone never trips it."""
+    past = {act.resource_id: act.gpus for act in acts}
+    planned = {known.id: gpus_of(known) for known in acted_on}
+    disturbed = past | planned
+    if not planned or len(disturbed) <= 1:
+        return None
+    running = {key: gpus_of(known) for key, known in resources.items() if runs(known)}
+    total = sum(running.values()) + sum(gpus for key, gpus in past.items() if key not in running)
+    if total and sum(disturbed.values()) / total > breaker:
+        return (
+            f"{sum(disturbed.values()):g} of {total:g} GPUs would be stopped within an hour, more than the "
+            f"{breaker:.0%} the breaker allows."
+        )
+    return None
+
+
+def runs(known: Known) -> bool:
+    """It runs and is ours to judge."""
+    return known.governed and known.record.state is State.RUNNING
 
 
 class _Planner:
@@ -400,7 +466,7 @@ class _Planner:
         """Observe rests at open, and says what would keep it from acting in any other mode."""
         forbidden = why_not(known, policy, self.limits, self.now)
         besides = "" if forbidden is None else f" Nor could it act here: {forbidden}"
-        reason = self._capped(policy, known, "observe") + besides
+        reason = capped(policy, known.source, self.limits) + besides
         return replace(_afresh(finding), status=Status.OPEN, status_reason=reason)
 
     def _at_rest(self, finding: FindingState, policy: BasePolicy, known: Known) -> FindingState | None:
@@ -477,7 +543,7 @@ class _Planner:
             why = "Its warning has not been delivered yet."
             return replace(finding, status=Status.OPEN, due_at=None, status_reason=why)
         if mode is Mode.WARN or finding.due_at is None:
-            return replace(finding, status=Status.WARNED, status_reason=self._capped(policy, known, "warn"))
+            return replace(finding, status=Status.WARNED, status_reason=capped(policy, known.source, self.limits))
         if finding.due_at > self.now:
             return replace(
                 finding,
@@ -485,18 +551,6 @@ class _Planner:
                 status_reason=f"Warned; acts at {finding.due_at.isoformat()} unless somebody objects.",
             )
         return replace(finding, status=Status.DUE, status_reason="The grace is over.")
-
-    def _capped(self, policy: BasePolicy, known: Known, word: str) -> str:
-        """Why nothing more than `word` happens."""
-        if policy.mode.value == word:
-            return f"The policy's mode is {word}: nothing is {'said or ' if word == 'observe' else ''}done."
-        if not policy.acts:
-            return "The policy only notifies."
-        if self.limits.ceiling.value == word:
-            return f"The policy would {policy.mode.value}, but this installation's ceiling is {word}."
-        if self.limits.source_ceilings.get(known.source, Mode.OBSERVE).value == word:
-            return f"The policy would {policy.mode.value}, but the ceiling of source {known.source} is {word}."
-        return "Without a usable CURFEW_PUBLIC_URL nobody can answer a warning, so nothing is enforced."
 
     def _tell(
         self, finding: FindingState, in_force: InForce, known: Known, *, kind: str, acts: bool, why: str | None
@@ -590,7 +644,13 @@ class _Planner:
             else:
                 by_resource.setdefault(finding.resource_id, []).append(finding)
         chosen = [self._one(findings) for findings in by_resource.values()]
-        chosen.sort(key=lambda finding: (finding.stop_now_by is None, finding.due_at or self.now, finding.id))
+        chosen.sort(
+            key=lambda finding: (
+                finding.stop_now_by is None,
+                _hour(finding.due_at or self.now),
+                met_first(self.resources[finding.resource_id], finding.evidence),
+            )
+        )
         return self._within_budgets(chosen)
 
     def _waits(self, finding: FindingState) -> str | None:
@@ -635,7 +695,8 @@ class _Planner:
             known = self.resources[finding.resource_id]
             price = known.price
             together = spent[policy.name, price.currency] + price.rate_micros if price else None
-            full = self._budget_full(policy, counts[policy.name], together, price.currency if price else "")
+            in_scope = self.judged.judgement.outcomes[policy.name].in_scope
+            full = budget_full(policy, in_scope, counts[policy.name], together, price.currency if price else "")
             if full is not None and finding.stop_now_by is None:
                 self._put(replace(finding, status_reason=full))
                 continue
@@ -647,50 +708,9 @@ class _Planner:
             intents.append(Intent(finding=finding, resource=known, verb=verb.value, reason=finding.reason))
         return intents
 
-    def _budget_full(self, policy: BasePolicy, count: int, together: int | None, currency: str) -> str | None:
-        """Why one more act has to wait, if it has to. `together`: what would then be disturbed, per hour."""
-        budget = policy.disruption_budget
-        in_scope = self.judged.judgement.outcomes[policy.name].in_scope
-        most = budget.max if isinstance(budget.max, int) else math.ceil(round(budget.max * in_scope, 9))
-        if count >= most:
-            return (
-                f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the "
-                "hour."
-            )
-        if budget.max_hourly_cost is None:
-            return None
-        if together is None:
-            return "Waits: its price is not known, so it cannot be told whether it fits the disruption budget."
-        if together > budget.max_hourly_cost:
-            return (
-                f"Waits for the disruption budget: with it, {format_amount(together)} {currency} per hour would be "
-                f"disturbed within the hour; {format_amount(budget.max_hourly_cost)} are allowed."
-            )
-        return None
-
-    def too_much(self, intents: Sequence[Intent]) -> str | None:
-        """The breaker: more than its share of the installation's GPUs within an hour. One machine alone never trips."""
-        past = {act.resource_id: act.gpus for act in self.standing.acts}
-        planned = {intent.resource.id: gpus_of(intent.resource) for intent in intents}
-        disturbed = past | planned
-        if not intents or len(disturbed) <= 1:
-            return None
-        running = sum(gpus_of(known) for known in self.resources.values() if self._runs(known.id))
-        total = running + sum(gpus for key, gpus in past.items() if not self._runs(key))
-        if total and sum(disturbed.values()) / total > self.limits.breaker:
-            return (
-                f"{sum(disturbed.values()):g} of {total:g} GPUs would be stopped within an hour, more than the "
-                f"{self.limits.breaker:.0%} the breaker allows."
-            )
-        return None
-
-    def _runs(self, resource_id: str) -> bool:
-        known = self.resources.get(resource_id)
-        return known is not None and known.governed and known.record.state is State.RUNNING
-
     def shrunk(self, lost: Sequence[Known]) -> str | None:
         """The breaker: a large part of the inventory suddenly missing looks like our mistake, not theirs."""
-        running = sum(self._runs(key) for key in self.resources)
+        running = sum(runs(known) for known in self.resources.values())
         if len(lost) >= SHRINK_AT_LEAST and running and len(lost) / running > self.limits.breaker:
             return f"{len(lost)} of {running} running resources suddenly vanished from the inventory."
         return None
@@ -801,6 +821,10 @@ def _ahead(finding: FindingState) -> FindingState:
         at = finding.due_at.isoformat()
         return replace(finding, status_reason=f"Warned ahead; acts at {at} if it is a breach by then.")
     return finding
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0, microsecond=0)
 
 
 def _cooling_until(known: Known, policy: BasePolicy, now: datetime) -> datetime | None:
