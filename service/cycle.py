@@ -18,6 +18,7 @@ from providers.records import State
 from service import metrics
 from service.holder import is_gone
 from service.model import SourceAnswer
+from service.pipeline.budget import windows
 from service.pipeline.collect import Collected, collect
 from service.pipeline.decide import Ruling, World, decide
 from service.pipeline.enforce import Hands, enforce, reconsider, resume
@@ -28,7 +29,7 @@ from service.pipeline.plan import InForce, Limits, Standing
 from service.pipeline.tell import queued
 from service.pipeline.verify import note_resumed, verify
 from service.runtime import Runtime, View
-from service.store import audit, cycles, findings, lease, ledger, resources
+from service.store import audit, cycles, findings, lease, ledger, resources, spend
 from service.store.documents import Documents, load
 from service.store.tables import Hold
 
@@ -142,6 +143,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
         known = resources.load_known(session)
         intervals = ledger.latest(session)
         last_look = cycles.last_look(session)
+        spent = spend.spent(session, windows(documents.projects, now), now)
     return World(
         known=known,
         answers=collected.answers,
@@ -169,6 +171,8 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
         intervals=intervals,
         last_look=last_look,
         longest_gap=_longest_gap(rt),
+        spent=spent,
+        rates=rt.rates,
         prices=rt.prices,
         discounts={name: source.discounts for name, source in documents.sources.items()},
     )

@@ -179,9 +179,12 @@ def _day(value: Any) -> Any:
     try:
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
             raise ValueError(value)
-        return date.fromisoformat(value)
+        day = date.fromisoformat(value)
     except (TypeError, ValueError):
         raise ValueError(f"{value!r} is no date; write it like 2026-11-01") from None
+    if not 2000 <= day.year <= 2200:
+        raise ValueError(f"{value} lies beyond what anybody budgets for")
+    return day
 
 
 def _amount_to_spend(micros: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, tzinfo
 from enum import StrEnum
 from typing import Any
 
@@ -222,3 +222,36 @@ class MeterChange:
     at: datetime
     opened: tuple[Interval, ...]
     """One after the other without a hole; only the last may be open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The stretch of time that one spend budget counts just now."""
+
+    start: datetime
+    end: datetime | None
+    """None: it has no end."""
+    currency: str
+    zone: tzinfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a project spent, as far as one of its spend budgets asks. Sums in micro-units, never across currencies."""
+
+    since: datetime | None = None
+    """When anything of the project was first metered; None for never."""
+    own: int = 0
+    """In the period, in the budget's own currency."""
+    foreign: Mapping[tuple[date, str], int] = field(default_factory=dict)
+    """In the period, by day and currency, where that is another one: each day has its own rate."""
+    assumed: Mapping[str, int] = field(default_factory=dict)
+    """How much of the period's sums nobody saw, by currency."""
+    last_day: Mapping[str, int] = field(default_factory=dict)
+    """In the last 24 hours, by currency."""
+    last_week: Mapping[str, int] = field(default_factory=dict)
+    """In the last 7 days, by currency."""
+
+
+BudgetKey = tuple[str, str]
+"""Project, name of its spend budget."""

@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from policies.policy import DEFAULT_PROFILE, Mode
 from providers.records import Price, ResourceRef
 from service.documents import Discount, Exemption, Project
-from service.model import Interval, Known, MeterChange, SourceAnswer, Telemetry
+from service.model import BudgetKey, Interval, Known, MeterChange, SourceAnswer, Spent, Telemetry
 from service.money import SECONDS_PER_HOUR
 from service.pipeline.attribute import attributed
+from service.pipeline.budget import hourly_of, states
+from service.pipeline.currency import Rates
 from service.pipeline.evaluate import Judged, Look, judge
 from service.pipeline.meter import LONGEST_GAP, meter
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
@@ -43,6 +45,9 @@ class World:
     last_look: datetime | None = None
     """When a cycle last came to its end; what happened since is assumed when that is longer ago than `longest_gap`."""
     longest_gap: timedelta = LONGEST_GAP
+    spent: Mapping[BudgetKey, Spent] = field(default_factory=dict)
+    """What each spend budget asks of the meter."""
+    rates: Rates = field(default_factory=Rates)
     prices: PriceFile = field(default_factory=PriceFile)
     discounts: Mapping[str, Sequence[Discount]] = field(default_factory=dict)
     """Source → what comes off its provider's prices."""
@@ -73,12 +78,15 @@ def decide(world: World, now: datetime) -> Ruling:
         )
         for after in (attributed(known, world.projects, now) for known in merged.resources)
     )
+    governed = [known for known in resources if known.governed]
     look = Look(
-        resources=[known for known in resources if known.governed],
+        resources=governed,
         seen=merged.seen,
         telemetry=world.telemetry,
         cost_to_date={key: interval.reached(now) // SECONDS_PER_HOUR for key, interval in world.intervals.items()},
         at=now,
+        projects=world.projects,
+        budgets=states(world.projects, world.spent, hourly_of(governed), world.rates, now),
     )
     judged = judge(look, [in_force.policy for in_force in world.policies.values()])
     changes = meter(

@@ -6,7 +6,7 @@ A resource that was not described in this look has no state (NULL), so that noth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from policies.evaluate import Judgement, evaluate
@@ -14,8 +14,11 @@ from policies.facts import BASE, TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
 from providers.records import State
-from service.model import LAST_LOOK, Known, Telemetry
+from service.documents import Project
+from service.model import LAST_LOOK, BudgetKey, Known, Telemetry
 from service.pipeline.activity import UNKNOWN, Activity, judge_activity
+from service.pipeline.budget import BudgetState
+from service.pipeline.own import Columns, own_facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,9 @@ class Look:
     telemetry: Telemetry
     cost_to_date: Mapping[str, int]
     at: datetime
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    budgets: Mapping[BudgetKey, BudgetState] = field(default_factory=dict)
+    """Every spend budget's state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,8 @@ def judge(look: Look, policies: Sequence[BasePolicy]) -> Judged:
     resources, now = look.resources, look.at
     profiles = {profile.key: profile for profile in (DEFAULT_PROFILE, *(profile_of(policy) for policy in policies))}
     activity = {key: _activity(resources, look.telemetry, profile, now) for key, profile in profiles.items()}
-    facts = facts_of(resources, look.seen, activity, look.cost_to_date, now)
+    own = own_facts(policies, resources, look.projects, look.budgets, now)
+    facts = facts_of(resources, look.seen, activity, look.cost_to_date, now, own=own)
     return Judged(
         facts=facts,
         rows={known.id: row for row, known in enumerate(resources)},
@@ -111,6 +118,8 @@ def facts_of(
     activity: Mapping[str, Mapping[str, Activity]],
     cost_to_date: Mapping[str, int],
     now: datetime,
+    *,
+    own: Mapping[str, Columns] | None = None,
 ) -> Facts:
     """The facts table: one row per resource, in the order given."""
     rows = [_row(known, known.id in seen, cost_to_date.get(known.id), now) for known in resources]
@@ -125,7 +134,8 @@ def facts_of(
         }
         columns["idle_seconds"] = [None if one.idle_since is None else _seconds(one.idle_since, now) for one in found]
         by_profile[key] = columns
-    return Facts(base=base, activity=by_profile, tags=[known.record.tags for known in resources])
+    tags = [known.record.tags for known in resources]
+    return Facts(base=base, activity=by_profile, tags=tags, own=own or {})
 
 
 def _row(known: Known, seen: bool, cost_to_date: int | None, now: datetime) -> tuple[object, ...]:
