@@ -1,6 +1,7 @@
-"""Turns a message's data into the words people read: a subject, plain text of at most 72 columns, simple HTML.
+"""Turns a message's data into the words people read: a subject, plain text of at most 72 columns, simple HTML, and a
+brief for chats.
 
-Pure: no clock, no network, no store. What is said is decided once, as a `_Letter`; text and HTML are two ways to set
+Pure: no clock, no network, no store. What is said is decided once, as a `_Letter`; text, HTML and brief are ways to set
 it. Nothing here promises an act unless the payload says that one will happen.
 """
 
@@ -15,9 +16,11 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from service.notify.events import Event
 from service.notify.links import LinkVerb, next_working_morning
 from service.notify.wording import (
     capital,
+    chat,
     gpus,
     hourly,
     infinitive,
@@ -34,6 +37,8 @@ from service.notify.wording import (
 )
 
 COLUMNS = 72
+BRIEF_AT_MOST = 1700
+"""Characters: Discord takes 2000 with the subject, and nobody scrolls in a chat."""
 Level = Literal["info", "success", "warning", "failure"]
 
 
@@ -44,7 +49,11 @@ class Rendered:
     subject: str
     text: str
     html: str
+    brief: str = ""
+    """Markdown of links and lists only, for chats; empty: the text stands in."""
     level: Level = "info"
+    event: Event | None = None
+    """The same as data, for programs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +144,13 @@ def render(
     if write is None:
         raise ValueError(f"there is no message kind {kind!r}; there are {', '.join(_LETTERS)}")
     letter = write(_Case(payload=payload, now=now, due_at=due_at, links=links))
-    return Rendered(subject=letter.subject, text=_as_text(letter), html=_as_html(letter), level=letter.level)
+    return Rendered(
+        subject=letter.subject,
+        text=_as_text(letter),
+        html=_as_html(letter),
+        brief=_as_brief(letter),
+        level=letter.level,
+    )
 
 
 # --- what is said, kind by kind ---------------------------------------------------------------------------------------
@@ -262,6 +277,63 @@ def _unknown(case: _Case) -> _Letter:
     )
 
 
+def _protected(case: _Case) -> _Letter:
+    return _Letter(
+        subject=f"Protected for long: {case.subject_tail}",
+        level="info",
+        headline=f"{case.called} is protected, and has been for long.",
+        paragraphs=[case.reason, "Curfew honours that and never stops it. Please check whether it is still wanted."],
+        facts=[*_fact("Protected since", case.at(case.payload.get("since"))), *_facts(case)],
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
+def _reminder(case: _Case) -> _Letter:
+    """Of a warning that nothing came of yet, with what that has cost."""
+    waiting = bool(case.payload.get("acts"))
+    approval = waiting and bool(case.payload.get("approval_required"))
+    verbs = [LinkVerb.DETAILS]
+    if waiting:
+        verbs = [LinkVerb.APPROVE if approval else LinkVerb.STOP_NOW, *_KEEPS, LinkVerb.DETAILS]
+    return _Letter(
+        subject=f"{'Still waits for approval' if approval else 'Still there'}: {case.subject_tail}",
+        level="warning" if waiting else "info",
+        headline=f"{case.called} is still as it was when Curfew warned about it.",
+        paragraphs=[
+            case.reason,
+            *([sentence(case.payload["waits_for"], case.zone)] if case.payload.get("waits_for") else []),
+            *_spent(case),
+        ],
+        facts=[*_fact("Warned", case.at(case.payload.get("warned_at"))), *_facts(case)],
+        losses=_losses(case) if waiting else (),
+        ask=("Do you want to approve it, or to keep it?" if approval else "Do you still need it?") if waiting else "",
+        buttons=case.buttons(*verbs, strong=LinkVerb.APPROVE),
+    )
+
+
+def _spent(case: _Case) -> list[str]:
+    """What it has cost since the warning, at the price it has now."""
+    cost, since = case.payload.get("cost_since_warning"), parse_moment(case.payload.get("warned_at"))
+    if not cost or since is None:
+        return []
+    spent = money(int(cost["amount_micros"]), str(cost["currency"]))
+    return [
+        f"In the {length((case.now - since).total_seconds())} since then it has cost {spent}, at its present price."
+    ]
+
+
+def _test(case: _Case) -> _Letter:
+    project = case.payload.get("project")
+    about = f"project {name(project)}" if project else "what belongs to nobody"
+    return _Letter(
+        subject=f"A test: messages about {about} arrive here",
+        level="success",
+        headline=f"This is a test. Messages about {about} arrive here.",
+        paragraphs=["Nothing happened, and nothing needs to be done."],
+        facts=_fact("Asked for by", name(case.payload["by"]) if case.payload.get("by") else None),
+    )
+
+
 _LETTERS: Mapping[str, Callable[[_Case], _Letter]] = {
     "warning": _warning,
     "notice": _notice,
@@ -270,6 +342,9 @@ _LETTERS: Mapping[str, Callable[[_Case], _Letter]] = {
     "failed": _failed,
     "breaker": _breaker,
     "unknown": _unknown,
+    "protected": _protected,
+    "reminder": _reminder,
+    "test": _test,
 }
 _KEEPS = (LinkVerb.KEEP_1H, LinkVerb.KEEP_4H, LinkVerb.KEEP_UNTIL_MORNING)
 
@@ -318,7 +393,7 @@ def _no_links(case: _Case) -> str:
     return "To keep it, ask whoever runs Curfew for you: it has no public address, so there are no links here."
 
 
-# --- the two ways to set it -------------------------------------------------------------------------------------------
+# --- the ways to set it -----------------------------------------------------------------------------------------------
 
 
 def _as_text(letter: _Letter) -> str:
@@ -346,12 +421,34 @@ def _wrap(text: str, *, first: str = "", rest: str = "") -> str:
     return textwrap.fill(text, COLUMNS, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
+def _as_brief(letter: _Letter) -> str:
+    """Why, how much, when, and the links; the subject stands above it."""
+    said = [*letter.paragraphs, *(f"{label}: {value}" for label, value in letter.facts if label in _BRIEFLY)]
+    if letter.losses:
+        said.append(f"{LOSES} {' '.join(letter.losses)}")
+    return brief(said, [(button.label, button.url) for button in letter.buttons])
+
+
+_BRIEFLY = ("When", "Not before", "Cost", "Owner", "Asked for by")
+
+
+def brief(said: Sequence[str], links: Sequence[tuple[str, str]]) -> str:
+    """Markdown within what every chat takes: first the links have room, then as much of the words as fits."""
+    line = " · ".join(f"[{chat(label)}]({url})" for label, url in links)
+    room = BRIEF_AT_MOST - len(line)
+    words = "\n\n".join(chat(one) for one in said)
+    if len(words) > room:
+        words = words[: max(0, room - 1)].rstrip() + "…"
+    return "\n\n".join(part for part in (words, line) if part)
+
+
 def _as_html(letter: _Letter) -> str:
-    return _template().render(letter=letter, loses=LOSES)
+    return template("mail.html").render(letter=letter, loses=LOSES)
 
 
 @cache
-def _template() -> Template:
+def template(file: str) -> Template:
+    """A template of mails; whatever is put into one is escaped."""
     environment = Environment(
         loader=PackageLoader("service.notify"),
         autoescape=True,
@@ -359,4 +456,4 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("mail.html")
+    return environment.get_template(file)
