@@ -1,4 +1,4 @@
-"""Signed links that let a person who got a message act on one finding, once, without an account.
+"""Signed links that let a person who got a message act on its findings, once each, without an account.
 
 A link says what it does and until when it may; it is signed, not secret from its reader. Expiry is counted on the
 governed clock, so it is ours and not itsdangerous's. What following a link does belongs to `service.console`.
@@ -17,6 +17,7 @@ from itsdangerous import BadData, URLSafeSerializer
 from service.notify.wording import moment
 
 SALT = "curfew-link"
+SALT_OF_SEVERAL = "curfew-links"
 
 
 class LinkVerb(StrEnum):
@@ -70,6 +71,23 @@ class Claim:
         return now + {LinkVerb.KEEP_1H: timedelta(hours=1), LinkVerb.KEEP_4H: timedelta(hours=4)}[self.verb]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """What a genuine link about the findings of one digest says: its reader may see them, and keep them."""
+
+    findings: tuple[tuple[str, int], ...]
+    """Each with the episode the digest spoke of."""
+    recipient: str
+    expires: datetime
+
+    def claims(self, verb: LinkVerb) -> tuple[Claim, ...]:
+        """The same right as a link of its own for each finding: whichever is used first counts."""
+        return tuple(
+            Claim(finding_id=id, verb=verb, recipient=self.recipient, expires=self.expires, episode=episode)
+            for id, episode in self.findings
+        )
+
+
 def next_working_morning(now: datetime, zone: tzinfo) -> datetime:
     """The next 09:00, Monday to Friday, on the clocks of that zone."""
     day = now.astimezone(zone).date()
@@ -85,7 +103,10 @@ class Links:
 
     def __init__(self, key: str | Sequence[str], public_url: str) -> None:
         keys = [key] if isinstance(key, str) else list(key)
-        self._signer = URLSafeSerializer(keys[::-1], salt=SALT, signer_kwargs={"digest_method": hashlib.sha256})
+        self._signer, self._signer_of_several = (
+            URLSafeSerializer(keys[::-1], salt=salt, signer_kwargs={"digest_method": hashlib.sha256})
+            for salt in (SALT, SALT_OF_SEVERAL)
+        )
         self._public_url = public_url.rstrip("/")
 
     @property
@@ -117,6 +138,11 @@ class Links:
     def url(self, claim: Claim) -> str:
         return f"{self._public_url}/l/{self._write(claim)}"
 
+    def url_of_several(self, several: Several) -> str:
+        ids, episodes = zip(*several.findings, strict=True)
+        told = [ids, episodes, several.recipient, int(several.expires.timestamp())]
+        return f"{self._public_url}/l/all/{_text(self._signer_of_several.dumps(told))}"
+
     def read(self, token: str, now: datetime) -> Claim:
         """The claim of a genuine link that has not expired. Raises BadLink."""
         try:
@@ -130,21 +156,44 @@ class Links:
                 until=datetime.fromtimestamp(until[0], UTC) if until else None,
             )
         except (BadData, ValueError, TypeError) as error:
-            raise BadLink(
-                "This link is not one of ours: it was cut off or changed on its way, or Curfew's signing key is "
-                "another one by now. Please use the link in the newest message."
-            ) from error
-        if now >= claim.expires:
-            raise BadLink(
-                f"This link was good until {moment(claim.expires, UTC)} and has expired. "
-                "Please use the link in a newer message."
-            )
+            raise BadLink(NOT_OURS) from error
+        _still_good(claim.expires, now)
         return claim
+
+    def read_several(self, token: str, now: datetime) -> Several:
+        """What a genuine link about several findings says, if it has not expired. Raises BadLink."""
+        try:
+            ids, episodes, recipient, expires = self._signer_of_several.loads(token)
+            several = Several(
+                findings=tuple(zip(ids, episodes, strict=True)),
+                recipient=recipient,
+                expires=datetime.fromtimestamp(expires, UTC),
+            )
+        except (BadData, ValueError, TypeError) as error:
+            raise BadLink(NOT_OURS) from error
+        _still_good(several.expires, now)
+        return several
 
     def _write(self, claim: Claim) -> str:
         expires = int(claim.expires.timestamp())
         until = [] if claim.until is None else [int(claim.until.timestamp())]
-        token = self._signer.dumps(
-            [claim.finding_id, claim.episode, claim.recipient, expires, claim.verb.value, *until]
+        return _text(
+            self._signer.dumps([claim.finding_id, claim.episode, claim.recipient, expires, claim.verb.value, *until])
         )
-        return token if isinstance(token, str) else token.decode()
+
+
+NOT_OURS = (
+    "This link is not one of ours: it was cut off or changed on its way, or Curfew's signing key is another one by now. "
+    "Please use the link in the newest message."
+)
+
+
+def _still_good(expires: datetime, now: datetime) -> None:
+    if now >= expires:
+        raise BadLink(
+            f"This link was good until {moment(expires, UTC)} and has expired. Please use the link in a newer message."
+        )
+
+
+def _text(token: str | bytes) -> str:
+    return token if isinstance(token, str) else token.decode()
