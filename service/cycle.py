@@ -22,7 +22,7 @@ from service.pipeline.budget import windows
 from service.pipeline.collect import Collected, collect
 from service.pipeline.decide import Ruling, World, decide
 from service.pipeline.enforce import Hands, enforce, reconsider, resume
-from service.pipeline.evaluate import longest_window
+from service.pipeline.evaluate import Look, longest_window
 from service.pipeline.meter import LONGEST_GAP
 from service.pipeline.notify import drain
 from service.pipeline.plan import InForce, Limits, Standing
@@ -97,7 +97,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         said["summary"] = f"{len(ruling.changed)} resources and {len(ruling.plan.findings)} findings changed"
 
     # 5. Act: first what an earlier cycle left open, then what is due. Each target is looked at again by itself.
-    hands = _hands(rt, held, world.limits)
+    hands = _hands(rt, held, world.limits, ruling.look)
     with report.step("enforce") as said:
         resumed = resume(hands)
         reconsider(documents, hands)
@@ -204,11 +204,12 @@ def _write(
         queued(session, ruling.plan.messages, dict(documents.projects), rt.settings.notify, now)
 
 
-def _hands(rt: Runtime, held: lease.Held, limits: Limits) -> Hands:
+def _hands(rt: Runtime, held: lease.Held, limits: Limits, look: Look) -> Hands:
     return Hands(
         database=rt.database,
         fleet=rt.fleet,
         limits=limits,
+        look=look,
         held=held,
         now=rt.clock.now,
         fallback_channels=rt.settings.notify,

@@ -20,6 +20,7 @@ from providers.records import ResourceRecord, State, Verb
 from service.fleet import Fleet
 from service.model import ActionStatus, FindingState, Intent, Known, Status
 from service.pipeline import recheck
+from service.pipeline.evaluate import Look
 from service.pipeline.plan import Limits, exemption_for, hold_for
 from service.pipeline.tell import told
 from service.store import actions, audit, findings, lease, resources
@@ -41,6 +42,8 @@ class Hands:
     database: Database
     fleet: Fleet
     limits: Limits
+    look: Look
+    """What this cycle's plan was made on."""
     held: lease.Held
     now: Callable[[], datetime]
     fallback_channels: Sequence[str]
@@ -127,6 +130,7 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
         telemetry_members=hands.fleet.members,
         projects=documents.projects,
         limits=hands.limits,
+        look=hands.look,
         asked_by_person=finding.stop_now_by is not None,
         now=hands.now(),
     )
@@ -291,6 +295,7 @@ def _try_again(
                 telemetry_members=hands.fleet.members,
                 projects=documents.projects,
                 limits=hands.limits,
+                look=hands.look,
                 asked_by_person=action.requested_by != "curfew",
                 now=hands.now(),
             )

@@ -1,6 +1,7 @@
 """Looks again right before acting: a fresh description, fresh activity, protection, project. Anything changed: no act.
 
-Reads from the cloud, changes nothing. It judges with the same `judge` as the cycle, on one row.
+Reads from the cloud, changes nothing. It judges with the same `judge` as the cycle, on one row; on all rows with this
+one afresh where a policy counts across them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from policies.decision import Verdict
-from policies.policy import BasePolicy
+from policies.policy import BasePolicy, BudgetPolicy, QuotaPolicy, SpotPolicy
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
 from providers.records import ResourceRecord, Series, Signal, State, resource_id
@@ -21,6 +22,9 @@ from service.pipeline.attribute import attribute
 from service.pipeline.evaluate import Look, judge, longest_window
 from service.pipeline.plan import Limits, why_not
 from service.pipeline.samples import merged
+
+COUNTING = (SpotPolicy, QuotaPolicy, BudgetPolicy)
+"""Policies that count across resources: one resource alone is never over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +45,11 @@ def look_again(
     telemetry_members: Mapping[str, Member],
     projects: Mapping[str, Project],
     limits: Limits,
+    look: Look,
     asked_by_person: bool,
     now: datetime,
 ) -> Fresh:
-    """May we still act on this resource for this policy, this very moment?"""
+    """May we still act on this resource for this policy, this very moment? `look` is the cycle's: all the others."""
     described = describe(known, provider)
     if described.record is None or described.refusal is not None:
         return described
@@ -62,12 +67,26 @@ def look_again(
     if asked_by_person:
         return Fresh(record=record)
     telemetry = sampled_now(after, policy, telemetry_members, now)
-    look = Look(resources=[after], seen=frozenset({known.id}), telemetry=telemetry, cost_to_date={}, at=now)
-    judged = judge(look, [policy])
-    decision = judged.judgement.decision(policy.name, 0)
+    judged = judge(_looked(look, after, policy, telemetry, now), [policy])
+    decision = judged.judgement.decision(policy.name, judged.rows[known.id])
     if decision.verdict is not Verdict.BREACH:
         return _moved(record, f"a second look says {decision.verdict.value.replace('_', ' ')}: {decision.reason}")
     return Fresh(record=record)
+
+
+def _looked(look: Look, after: Known, policy: BasePolicy, telemetry: Telemetry, now: datetime) -> Look:
+    """The cycle's look with one resource as it is now. Whoever counts across resources needs all the others too."""
+    alone = not isinstance(policy, COUNTING)
+    others = () if alone else tuple(known for known in look.resources if known.id != after.id)
+    series = telemetry.series if alone else {**look.telemetry.series, **telemetry.series}
+    ambiguous = look.telemetry.ambiguous - {after.id} | telemetry.ambiguous
+    return replace(
+        look,
+        resources=(*others, after),
+        seen=look.seen | {after.id},
+        telemetry=replace(look.telemetry, series=series, ambiguous=ambiguous),
+        at=now,
+    )
 
 
 def forbidden(known: Known, record: ResourceRecord, policy: BasePolicy, limits: Limits, now: datetime) -> str | None:
