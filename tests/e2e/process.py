@@ -45,6 +45,8 @@ class Curfew:
 
     def start(self) -> None:
         """Until it is ready to answer."""
+        self.http.close()  # connections to an earlier process died with it
+        self.http = self._client()
         curfew = [str(Path(sys.executable).parent / "curfew"), "serve", "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -65,8 +67,6 @@ class Curfew:
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
-        self.http.close()  # its connections died with the process
-        self.http = self._client()
 
     def stop(self) -> None:
         """Politely, at the end."""
