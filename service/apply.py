@@ -5,7 +5,7 @@ What a document looks like is `service.files`'; how it is kept is `service.store
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from sqlmodel import Session
@@ -41,10 +41,15 @@ def plan(session: Session, parsed: Sequence[Parsed], *, set_name: str | None, pr
             known[change.kind].discard(change.name)
         else:
             known[change.kind].add(change.name)
+    check_names(parsed, known)
+    return changes
+
+
+def check_names(parsed: Sequence[Parsed], known: Mapping[str, Set[str]]) -> None:
+    """Raises Refused where a name leads to no document of these, by kind."""
     mistakes = [mistake for entry in parsed for mistake in _leads_nowhere(entry, known)]
     if mistakes:
         raise Refused(mistakes)
-    return changes
 
 
 def apply_paths(runtime: Runtime, paths: Iterable[Path], *, by: str) -> list[Change]:
@@ -85,7 +90,7 @@ def _not_here(settings: Settings, entry: Parsed) -> Iterator[Mistake]:
             yield entry.raw.mistake(path, str(error))
 
 
-def _leads_nowhere(entry: Parsed, known: dict[str, set[str]]) -> Iterator[Mistake]:
+def _leads_nowhere(entry: Parsed, known: Mapping[str, Set[str]]) -> Iterator[Mistake]:
     """References to documents that are neither stored nor being applied."""
     for path, kind, names in _references(entry):
         for index, name in enumerate(names):

@@ -136,21 +136,89 @@ def diff(file: File, prune: Prune = False, set_name: SetName = None) -> None:
 
 def _apply(file: str, set_name: str | None, *, prune: bool, dry_run: bool) -> Any:
     from service import files
-    from service.client import Failure
 
     path = Path(file)
-    try:
-        texts = [("standard input", sys.stdin.read())] if file == "-" else files.texts_at(path)
-    except files.Refused as refused:
-        raise Failure(str(refused)) from None
+    body = _texts(file)
     if prune and set_name is None and not path.is_dir():
         raise typer.BadParameter(
             "with a single file it would delete all others of its folder; name a folder or --set", param_hint="--prune"
         )
     if file != "-":
         set_name = set_name or files.set_of(path)
-    body = {"files": [{"name": name, "text": text} for name, text in texts]}
     return _client().send("POST", "/apply", params={"set": set_name, "prune": prune, "dry_run": dry_run}, json=body)
+
+
+def _texts(file: str) -> dict[str, Any]:
+    """The body that carries files with their names, so that a mistake is told with its file and line."""
+    from service import files
+    from service.client import Failure
+
+    try:
+        texts = [("standard input", sys.stdin.read())] if file == "-" else files.texts_at(Path(file))
+    except files.Refused as refused:
+        raise Failure(str(refused)) from None
+    return {"files": [{"name": name, "text": text} for name, text in texts]}
+
+
+@app.command()
+def preview(
+    file: File,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
+    limit: Annotated[int, typer.Option(help="How many resources of each policy at most; 0: all.", min=0)] = 20,
+) -> None:
+    """Print what policies would do right now; nothing is stored. Documents that are no policies are left out."""
+    from service import files, printing
+    from service.client import Failure
+
+    body = _texts(file)
+    raws = [raw for text in body["files"] for raw in files.read_yaml(text["text"], text["name"])[0]]
+    names = [str(raw.body.get("name")) for raw in raws if raw.body.get("kind", "policy") == "policy"]
+    if not names:
+        raise Failure(f"{file}: there is no policy to preview")
+    client = _client()
+    found = [_previewed(client, name, body, limit) for name in names]
+    if output is not Output.TABLE:
+        _print_whole(found, output)
+        return
+    for index, answer in enumerate(found):
+        if index:
+            typer.echo()
+        printing.preview(_console(), answer)
+
+
+def _previewed(client: Client, name: str, body: dict[str, Any], limit: int) -> Any:
+    """One policy's preview, with as many of its resources as are wanted."""
+    from service.client import LARGEST_PAGE
+
+    items: list[Any] = []
+    cursor = None
+    while True:
+        size = min(limit - len(items), LARGEST_PAGE) if limit else LARGEST_PAGE
+        params = {"policy": name, "limit": size, "cursor": cursor}
+        answer = client.send("POST", "/policies/preview", params=params, json=body)
+        items += answer["resources"]["items"]
+        cursor = answer["resources"]["next"]
+        if cursor is None or len(items) == limit:
+            return answer | {"resources": {"items": items, "next": cursor}}
+
+
+@app.command()
+def library(
+    name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
+) -> None:
+    """List the starter policies, or print one: `curfew library NAME > NAME.yaml`. All of them only observe."""
+    from policies import library as starters
+    from service import printing
+    from service.client import Failure
+    from service.documents import nearest
+
+    texts = starters.texts()
+    if name is None:
+        printing.library(_console(), texts)
+    elif name in texts:
+        typer.echo(texts[name], nl=False)
+    else:
+        raise Failure(f"there is no starter policy {name!r}{nearest(name, texts) or '; `curfew library` lists them'}")
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------

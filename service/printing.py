@@ -265,6 +265,60 @@ def _about(policy: Mapping[str, Any]) -> Iterator[str]:
         yield f"Could not act: {policy['cannot_act_because']}"
 
 
+def preview(console: Console, found: Mapping[str, Any]) -> None:
+    """What a policy would do right now."""
+    counts = found["counts"]
+    head = f" ({found['type']}, {found['mode']}, {found['action']}), judged {moment(found['judged_at'])} {zone()}"
+    console.print(Text.assemble((found["policy"], "bold"), head))
+    console.print(
+        f"{counts['in_scope']} in scope: {counts['breach']} in breach, {counts['foreseen']} foreseen, "
+        f"{counts['unknown']} unknown"
+    )
+    console.print(
+        f"Now, under the ceiling {found['ceiling']}: {counts['warned']} warned only, "
+        f"{counts['acted_on']} warned and acted on"
+    )
+    console.print(f"With everything at enforce: {counts['would_act']} acted on, {counts['could_not']} could not be")
+    for total in found["totals"]:
+        per_hour, per_day = money(total["would_act_per_hour"]), money(total["would_act_per_day"])
+        console.print(f"  would save {per_hour} per hour, {per_day} per day")
+    for wave in found["hours"]:
+        resources = f"{wave['resources']} resource{'' if wave['resources'] == 1 else 's'}"
+        saved = "".join(f", {money(rate)} per hour" for rate in wave["per_hour"])
+        console.print(f"  hour {wave['hour']} after the grace: {resources}, {wave['gpus']:g} GPUs{saved}")
+    for reason in found["could_not"]:
+        console.print(Padding(Text(f"{reason['count']} not: {reason['reason']}"), (0, 0, 0, 2)))
+    if found["breaker"]:
+        console.print(Text(f"The circuit breaker would hold everything: {found['breaker']}", style="red"))
+    for note in found["notes"]:
+        console.print(Text(note))
+    for resource in found["resources"]["items"]:
+        console.print()
+        console.print(
+            Text.assemble(
+                (resource["name"], "bold"),
+                f" {_gpus(resource)}, project {resource['project'] or 'none'}, {money(resource['saves_per_hour'])}"
+                f" per hour: {resource['verdict']}",
+            )
+        )
+        lost = [f"Would be lost: {loss}" for loss in resource["losses"] if resource["would_act"]]
+        for line in (resource["reason"], resource["why"], *lost):
+            console.print(Padding(Text(line), (0, 0, 0, 2)))
+    if found["resources"]["next"] is not None:
+        console.print(f"\nThese are the first {len(found['resources']['items'])}; --limit 0 shows all.")
+
+
+def library(console: Console, texts: Mapping[str, str]) -> None:
+    """The starter policies, with whom each is for."""
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("NAME", "TYPE", "WHOM IT IS FOR"):
+        found.add_column(head, overflow="fold", no_wrap=head != "WHOM IT IS FOR")
+    for name, text in texts.items():
+        body = yaml.safe_load(text)
+        found.add_row(name, body["type"], body["description"].removeprefix("For "))
+    console.print(found)
+
+
 def _plain(value: Any) -> str:
     return "nothing" if value in (None, [], {}, "") else json.dumps(value, ensure_ascii=False).strip('"')
 

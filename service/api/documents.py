@@ -124,7 +124,7 @@ def post_apply(
     if prune and set is None:
         raise Problem(422, "InvalidRequest", "prune deletes what a set no longer has, so it needs `set`")
     runtime = write.runtime
-    parsed = apply.check(runtime.settings, *_documents_in(request, body))
+    parsed = apply.check(runtime.settings, *documents_in(request, body))
 
     def planned(session: Session) -> list[Change]:
         return apply.plan(session, parsed, set_name=set, prune=prune)
@@ -142,7 +142,7 @@ def post_apply(
     return write.once(work)
 
 
-def _documents_in(request: Request, body: bytes) -> tuple[list[RawDocument], list[Mistake]]:
+def documents_in(request: Request, body: bytes) -> tuple[list[RawDocument], list[Mistake]]:
     """Raw documents of a body, and what is already wrong with their text."""
     text = _text(body)
     if not _is_json(request):
@@ -287,7 +287,7 @@ def schemas() -> dict[str, Any]:
 
 def _one_document(request: Request, body: bytes, kind: Kind, name: str) -> RawDocument:
     """The document in a body; its kind and name may be left to the URL."""
-    raws, mistakes = _documents_in(request, body)
+    raws, mistakes = documents_in(request, body)
     if mistakes:
         raise Refused(mistakes)
     if len(raws) != 1:
