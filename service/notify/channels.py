@@ -1,7 +1,8 @@
 """Hands a rendered message to one channel and says whether it was accepted. Retries and records are the outbox's.
 
-Apprise speaks to Slack, Discord, Teams, PagerDuty, Opsgenie and webhooks. Mail is its own reader of URLs but our own
-sender: Apprise gives each try a new Message-ID, makes the plain text out of the HTML and swallows the server's answer.
+Apprise speaks to Slack, Discord, Teams, PagerDuty, Opsgenie and plain webhooks; signed ones are our own
+(`service.notify.webhook`). Mail is its own reader of URLs but our own sender: Apprise gives each try a new Message-ID,
+makes the plain text out of the HTML and swallows the server's answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, unquote
 
+from service.notify import webhook
 from service.notify.messages import Rendered
+from service.notify.wording import chat
 from service.secrets import MissingSecret, Secrets
 from service.settings import Settings
 from service.targets import ForbiddenTarget, check_target
@@ -36,11 +39,22 @@ _KINDS = {
     "workflows": "msteams",
     "json": "json",
     "jsons": "json",
+    "webhook": "webhook",
+    "webhooks": "webhook",
     "pagerduty": "pagerduty",
     "opsgenie": "opsgenie",
     "demo": "demo",
 }
 """The schemes allowed, and the bounded word each has in metrics."""
+_CHATS = frozenset({"slack", "discord", "msteams"})
+"""Where people get the brief with its links as Markdown; what each makes of that is Apprise's."""
+_PROGRAMS = frozenset({"webhook", "other"})
+"""Each message by itself; `other` is a channel whose whole URL is a secret, which may be one of them."""
+DIGEST_OF_MAIL, DIGEST_OF_OTHERS = 50, 15
+"""How many messages one digest holds: what a mail's reader scrolls through, and what fits into a chat."""
+_SLACKS_HEADER = 150
+_NO_PREVIEWS = 4
+"""Discord's flag that keeps it from unfolding links."""
 _HOST_IS_THEIRS = frozenset({"slack", "discord", "pagerduty", "opsgenie"})
 """Services with fixed public hosts; what stands in the host's place of their URLs is a token."""
 _REFUSED_OPTIONS = {
@@ -65,10 +79,18 @@ class _Undeliverable(Exception):
 
 
 def channel_kind(channel: str) -> str:
-    """A bounded word for metrics: mail, slack, discord, msteams, json, pagerduty, opsgenie, demo or other."""
+    """A bounded word for metrics: mail, slack, discord, msteams, json, webhook, pagerduty, opsgenie, demo or other."""
     if channel.startswith("mail:"):
         return "mail"
     return _KINDS.get(_scheme(channel), "other")
+
+
+def digest_size(channel: str) -> int:
+    """How many messages may go there as one."""
+    kind = channel_kind(channel)
+    if kind in _PROGRAMS:
+        return 1
+    return DIGEST_OF_MAIL if kind in ("mail", "json", "demo") else DIGEST_OF_OTHERS
 
 
 class Channels:
@@ -78,6 +100,7 @@ class Channels:
         self._mail = None if settings.mail is None else settings.mail.get_secret_value()
         self._allowed = settings.allow_targets
         self._demo = settings.demo_speed > 0
+        self._source = settings.public_url
         self._secrets = secrets
 
     def deliver(self, channel: str, rendered: Rendered, *, message_id: str) -> Delivery:
@@ -91,8 +114,11 @@ class Channels:
                 url = self._secrets.reveal(channel)
             else:
                 url = self._secrets.reveal(self._mail_template()).replace("{to}", quote(address, safe=""))
-            self._send(url, address, rendered, message_id)
-        except (_Undeliverable, ForbiddenTarget, MissingSecret) as error:
+            if _KINDS.get(_scheme(url)) == "webhook":
+                self._post(channel, rendered, message_id)
+            else:
+                self._send(url, address, rendered, message_id)
+        except (_Undeliverable, ForbiddenTarget, MissingSecret, webhook.NotAccepted) as error:
             return Delivery(ok=False, error=self._mask(str(error), url, channel))
         return Delivery(ok=True)
 
@@ -117,17 +143,30 @@ class Channels:
                 plugin.targets = [(None, address)]  # Apprise would split an address made to look like several
             _by_mail(plugin, rendered, message_id)
         else:
-            _through_apprise(plugin, rendered)
+            _through_apprise(plugin, rendered, _KINDS[scheme])
+
+    def _post(self, channel: str, rendered: Rendered, message_id: str) -> None:
+        if rendered.event is None:
+            raise _Undeliverable("this message has no data that a program could read")
+        try:
+            target = webhook.webhook_of(channel, self._secrets)
+        except ValueError as error:
+            raise _Undeliverable(str(error)) from None
+        check_target(target.url, self._allowed)
+        webhook.post(target, rendered.event, message_id=message_id, source=self._source)
 
     def _plugin(self, url: str, scheme: str) -> Any:
         """Apprise's reading of the URL, with our limits put over whatever the URL says, and its host checked."""
-        from apprise import Apprise
+        from apprise import Apprise, AppriseAsset
 
         refused = _REFUSED_OPTIONS.keys() & _options(url)
         if refused:
             option = sorted(refused)[0]
             raise _Undeliverable(f"a channel's URL may not have the option {option}: {_REFUSED_OPTIONS[option]}")
-        plugin: Any = Apprise.instantiate(url, suppress_exceptions=True)
+        asset = AppriseAsset(
+            http_redirects=False, app_id="Curfew", app_desc="Curfew", app_url=self._source, image_url_mask=""
+        )  # no pictures: they would be fetched from elsewhere
+        plugin: Any = Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
         if plugin is None:
             raise _Undeliverable(f"this is no complete {scheme}:// URL; see Apprise's page about {_KINDS[scheme]}")
         plugin.redirects = False  # a redirect may lead to where check_target would not let us go
@@ -166,15 +205,25 @@ def _options(url: str) -> set[str]:
     return {unquote(pair.partition("=")[0]).strip().lower() for pair in url.partition("?")[2].split("&")}
 
 
-def _through_apprise(plugin: Any, rendered: Rendered) -> None:
-    from apprise import Apprise, AppriseAsset
+def _through_apprise(plugin: Any, rendered: Rendered, kind: str) -> None:
+    from apprise import Apprise
 
-    apprise = Apprise(asset=AppriseAsset(http_redirects=False, app_id="Curfew", app_desc="Curfew", app_url=""))
+    title, body, body_format = rendered.subject, rendered.text, "text"
+    if kind in _CHATS:
+        title, body, body_format = chat(title)[:_SLACKS_HEADER], rendered.brief or rendered.text, "markdown"
+    if kind == "slack":
+        body = body.replace("\n\n", "\n")  # it folds what has many lines, and the links with it
+    if kind in ("discord", "msteams"):  # the one has no title, the other does not wrap it
+        title, body = "", f"**{title}**\n\n{body}"
+    if kind == "discord":
+        plugin.flags = (plugin.flags or 0) | _NO_PREVIEWS
+
+    apprise = Apprise(asset=plugin.asset)
     apprise.add(plugin)
     result = apprise.notify(
-        title=rendered.subject,
-        body=rendered.text,
-        body_format="text",
+        title=title,
+        body=body,
+        body_format=body_format,
         notify_type=rendered.level,
         timeout=2 * TIMEOUT_SECONDS,
     )
@@ -232,6 +281,12 @@ def _mail(plugin: Any, rendered: Rendered, message_id: str) -> EmailMessage:
         raise _Undeliverable("the mail's address is not valid")
     message.set_content(rendered.text)
     message.add_alternative(rendered.html, subtype="html")
+    *_, html = message.iter_parts()
+    for image in rendered.images:
+        assert isinstance(html, EmailMessage)
+        html.add_related(
+            image.png, "image", "png", cid=f"<{image.cid}>", disposition="inline", filename=f"{image.cid}.png"
+        )
     return message
 
 

@@ -183,8 +183,8 @@ class Links:
 
 
 NOT_OURS = (
-    "This link is not one of ours: it was cut off or changed on its way, or Curfew's signing key is another one by now. "
-    "Please use the link in the newest message."
+    "This link is not one of ours: it was cut off or changed on its way, or Curfew's signing key is "
+    "another one by now. Please use the link in the newest message."
 )
 
 

@@ -423,20 +423,19 @@ def _wrap(text: str, *, first: str = "", rest: str = "") -> str:
 
 def _as_brief(letter: _Letter) -> str:
     """Why, how much, when, and the links; the subject stands above it."""
-    said = [*letter.paragraphs, *(f"{label}: {value}" for label, value in letter.facts if label in _BRIEFLY)]
-    if letter.losses:
-        said.append(f"{LOSES} {' '.join(letter.losses)}")
-    return brief(said, [(button.label, button.url) for button in letter.buttons])
+    facts = [f"{label}: {chat(value)}" for label, value in letter.facts if label in _BRIEFLY]
+    lost = f"{LOSES} {' '.join(chat(loss) for loss in letter.losses)}" if letter.losses else ""
+    said = [" ".join(chat(paragraph) for paragraph in letter.paragraphs), " · ".join(facts), lost]
+    return brief("\n\n".join(filter(None, said)), [(button.label, button.url) for button in letter.buttons])
 
 
-_BRIEFLY = ("When", "Not before", "Cost", "Owner", "Asked for by")
+_BRIEFLY = ("When", "Not before", "Cost", "Asked for by")
 
 
-def brief(said: Sequence[str], links: Sequence[tuple[str, str]]) -> str:
+def brief(words: str, links: Sequence[tuple[str, str]]) -> str:
     """Markdown within what every chat takes: first the links have room, then as much of the words as fits."""
     line = " · ".join(f"[{chat(label)}]({url})" for label, url in links)
     room = BRIEF_AT_MOST - len(line)
-    words = "\n\n".join(chat(one) for one in said)
     if len(words) > room:
         words = words[: max(0, room - 1)].rstrip() + "…"
     return "\n\n".join(part for part in (words, line) if part)

@@ -9,11 +9,11 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from babel.numbers import UnknownCurrencyError, format_currency, validate_currency
+from babel.numbers import UnknownCurrencyError, format_currency, get_currency_precision, validate_currency
 
 from policies.quantities import MICROS
 
@@ -61,6 +61,11 @@ def money(micros: int, currency: str) -> str:
     return format_currency(Decimal(micros) / MICROS, currency, locale=LOCALE)
 
 
+def digits(micros: int, currency: str) -> Decimal:
+    """What is shown of an amount, as a number: to compare sums with what a reader would add up."""
+    return (Decimal(micros) / MICROS).quantize(Decimal(1).scaleb(-get_currency_precision(currency)), ROUND_HALF_EVEN)
+
+
 def hourly(cost: Mapping[str, Any] | None) -> str | None:
     """`$98.32 an hour ($2,359.68 a day)`; None when no price is known."""
     if cost is None:
@@ -87,6 +92,12 @@ def short_moment(at: datetime, zone: tzinfo) -> str:
     """`Sat 14 Nov, 13:30`."""
     local = at.astimezone(zone)
     return f"{local:%a} {local.day} {local:%b, %H:%M}"
+
+
+def day(at: datetime, zone: tzinfo) -> str:
+    """`14 November`."""
+    local = at.astimezone(zone)
+    return f"{local.day} {local:%B}"
 
 
 def sentence(text: object, zone: tzinfo) -> str:
