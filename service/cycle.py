@@ -18,6 +18,7 @@ from providers.records import State
 from service import metrics
 from service.holder import is_gone
 from service.model import SourceAnswer
+from service.pipeline.alert import budget_alerts
 from service.pipeline.budget import windows
 from service.pipeline.collect import Collected, collect
 from service.pipeline.decide import Ruling, World, decide
@@ -201,7 +202,8 @@ def _write(
             audit.record(
                 session, at=now, actor="curfew", verb="hold", object="hold/breaker", reason=ruling.plan.breaker
             )
-        queued(session, ruling.plan.messages, dict(documents.projects), rt.settings.notify, now)
+        alerts = budget_alerts(session, ruling.look.budgets, rt.rates, now)
+        queued(session, [*ruling.plan.messages, *alerts], dict(documents.projects), rt.settings.notify, now)
 
 
 def _hands(rt: Runtime, held: lease.Held, limits: Limits, look: Look) -> Hands:

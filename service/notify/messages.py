@@ -10,7 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from functools import cache
 from typing import Any, Literal
 
@@ -18,9 +18,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from service.notify.events import Event
 from service.notify.links import LinkVerb, next_working_morning
+from service.notify.picture import Image, spend_picture
 from service.notify.wording import (
     capital,
     chat,
+    day,
     gpus,
     hourly,
     infinitive,
@@ -33,6 +35,7 @@ from service.notify.wording import (
     plain,
     relative,
     sentence,
+    short_moment,
     zone_of,
 )
 
@@ -54,6 +57,7 @@ class Rendered:
     level: Level = "info"
     event: Event | None = None
     """The same as data, for programs."""
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,7 @@ class _Letter:
     level: Level
     headline: str
     paragraphs: Sequence[str]
+    picture: Image | None = None
     facts: Sequence[tuple[str, str]] = ()
     losses: Sequence[str] = ()
     ask: str = ""
@@ -150,6 +155,7 @@ def render(
         html=_as_html(letter),
         brief=_as_brief(letter),
         level=letter.level,
+        images=() if letter.picture is None else (letter.picture,),
     )
 
 
@@ -334,6 +340,78 @@ def _test(case: _Case) -> _Letter:
     )
 
 
+def _budget(case: _Case) -> _Letter:
+    """Of a spend budget that has reached a threshold; nothing acts because of this message."""
+    payload = case.payload
+    of = f"spend budget {name(payload.get('budget'))} of {name(payload.get('project'))}"
+    used, amount = _money_of(payload.get("used")), _money_of(payload.get("amount"))
+    share = int(payload["used"]["amount_micros"]) * 100 // int(payload["amount"]["amount_micros"])
+    assumed, spenders = payload.get("assumed"), payload.get("spenders") or ()
+    headline = f"{capital(of)} is spent: {used} of {amount} ({share} %)."
+    if share < 100:
+        headline = f"{share} % of {of} is spent: {used} of {amount}."
+    return _Letter(
+        subject=headline.removesuffix("."),
+        level="failure" if share >= 100 else "warning",
+        headline=headline,
+        paragraphs=[*_leads_to(case), "This message only tells; nothing is stopped because of it."],
+        picture=spend_picture(payload, case.now, case.zone),
+        facts=[
+            ("Period", _period(case)),
+            *_fact("Runs out", _run_out(case)),
+            *_fact("Cost", hourly(payload.get("hourly_cost"))),
+            *_fact("Assumed", f"{_money_of(assumed)} of it, while nobody looked" if assumed else None),
+            *_fact("Spent most", "; ".join(f"{name(one['name'])} {_money_of(one['cost'])}" for one in spenders)),
+            *_fact("Converted", "; ".join(plain(one) for one in payload.get("conversions") or ())),
+        ],
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
+def _money_of(amount: Mapping[str, Any] | None) -> str:
+    return "" if amount is None else money(int(amount["amount_micros"]), str(amount["currency"]))
+
+
+def _between(low: Mapping[str, Any] | None, high: Mapping[str, Any] | None) -> str | None:
+    if low is None or high is None:
+        return None
+    return _money_of(low) if _money_of(low) == _money_of(high) else f"{_money_of(low)} to {_money_of(high)}"
+
+
+def _misses(case: _Case) -> bool:
+    return bool(case.payload.get("miss_by_high") and case.payload["miss_by_high"]["amount_micros"])
+
+
+def _leads_to(case: _Case) -> list[str]:
+    payload = case.payload
+    forecast = _between(payload.get("forecast_low"), payload.get("forecast_high"))
+    if forecast is None:
+        return []
+    what = {"month": "the month", "quarter": "the quarter"}.get(str(payload.get("period")), "the period")
+    over = _between(payload.get("miss_by_low"), payload.get("miss_by_high"))
+    verdict = f", {over} over the amount" if _misses(case) else ", within the amount"
+    return [f"{capital(plain(payload.get('basis')))} {what} ends at {forecast}{verdict}."]
+
+
+def _run_out(case: _Case) -> str | None:
+    earliest, latest = (parse_moment(case.payload.get(key)) for key in ("run_out_earliest", "run_out_latest"))
+    if earliest is None:
+        return None
+    first = f"{short_moment(earliest, case.zone)} ({relative(earliest, case.now)})"
+    if latest is None:
+        return f"{first} at the earliest"
+    last = f"{short_moment(latest, case.zone)} ({relative(latest, case.now)})"
+    return first if first == last else f"between {first} and {last}"
+
+
+def _period(case: _Case) -> str:
+    start, end = (parse_moment(case.payload.get(key)) for key in ("period_start", "period_end"))
+    if start is None or end is None:
+        return "all time"
+    last = end - timedelta(seconds=1)
+    return f"{day(start, case.zone)} to {day(last, case.zone)} {last.astimezone(case.zone):%Y}"
+
+
 _LETTERS: Mapping[str, Callable[[_Case], _Letter]] = {
     "warning": _warning,
     "notice": _notice,
@@ -345,6 +423,7 @@ _LETTERS: Mapping[str, Callable[[_Case], _Letter]] = {
     "protected": _protected,
     "reminder": _reminder,
     "test": _test,
+    "budget": _budget,
 }
 _KEEPS = (LinkVerb.KEEP_1H, LinkVerb.KEEP_4H, LinkVerb.KEEP_UNTIL_MORNING)
 

@@ -1,8 +1,8 @@
 """Decides which channels a message goes to. Pure.
 
-Owners and budget owners by mail, the project's and the policy's further channels, and the owner named on the machine
-when the address belongs to a domain the project already writes to (anyone may set a tag). When nobody is left, the
-installation's own `CURFEW_NOTIFY`.
+Owners and budget owners by mail (of spend budgets: the budget owners), the project's and the policy's further channels,
+and the owner named on the machine when the address belongs to a domain the project already writes to (anyone may set a
+tag). When nobody is left, the installation's own `CURFEW_NOTIFY`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def channels_for(message: Message, projects: Mapping[str, Project], fallback: Se
     project = projects.get(message.project) if message.project else None
     found: list[str] = []
     if project is not None:
-        people = [*project.owners, *project.budget_owners]
+        people = _people(message, project)
         found += [f"mail:{address}" for address in people]
         domains = {_domain(address) for address in people}
         owner = message.payload.get("resource", {}).get("owner") or ""
@@ -29,6 +29,13 @@ def channels_for(message: Message, projects: Mapping[str, Project], fallback: Se
     if not found:
         found += [f"mail:{entry}" if "@" in entry and "://" not in entry else entry for entry in fallback]
     return tuple(dict.fromkeys(found))
+
+
+def _people(message: Message, project: Project) -> Sequence[str]:
+    """Of money its budget owners hear, and its owners only where nobody is named for it."""
+    if message.kind == "budget" and project.budget_owners:
+        return project.budget_owners
+    return (*project.owners, *project.budget_owners)
 
 
 def _domain(address: str) -> str:

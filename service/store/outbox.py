@@ -51,6 +51,12 @@ def queue(session: Session, addressed: Iterable[Addressed], now: datetime) -> No
     )
 
 
+def is_queued(session: Session, key: str) -> bool:
+    """Has a message about this ever been queued, for whatever channel?"""
+    about = select(Outbox.id).where(Outbox.message_id > f"{key}:", Outbox.message_id < f"{key};")  # ; follows :
+    return session.exec(about.limit(1)).first() is not None
+
+
 def pending(session: Session, now: datetime, *, limit: int = 500) -> list[Outbox]:
     """What should be tried now, oldest first."""
     return list(
