@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from policies.policy import BasePolicy
+from policies.policy import BasePolicy, BudgetPolicy
 from service import files
-from service.documents import Exemption, Kind, Project, Source, endpoints, nearest_of
+from service.documents import AnyDocument, Exemption, Kind, Project, Source, endpoints, kind_of, nearest_of
 from service.files import FieldPath, Mistake, Parsed, RawDocument, Refused
 from service.runtime import Runtime
 from service.settings import Settings
@@ -35,19 +35,29 @@ def check(settings: Settings, raws: Iterable[RawDocument], mistakes: Sequence[Mi
 def plan(session: Session, parsed: Sequence[Parsed], *, set_name: str | None, prune: bool) -> list[Change]:
     """What applying would change. Raises Refused where a name leads nowhere, OwnedBySet where another set owns."""
     changes = store.plan_changes(session, [entry.document for entry in parsed], set_name=set_name, prune=prune)
-    known = store.names(session)
-    for change in changes:
-        if change.action == "delete":
-            known[change.kind].discard(change.name)
-        else:
-            known[change.kind].add(change.name)
-    check_names(parsed, known)
+    gone = [(change.kind, change.name) for change in changes if change.action == "delete"]
+    check_names(session, parsed, [change.document for change in changes if change.document is not None], gone)
     return changes
 
 
-def check_names(parsed: Sequence[Parsed], known: Mapping[str, Set[str]]) -> None:
-    """Raises Refused where a name leads to no document of these, by kind."""
-    mistakes = [mistake for entry in parsed for mistake in _leads_nowhere(entry, known)]
+def check_names(
+    session: Session, parsed: Sequence[Parsed], coming: Iterable[AnyDocument], gone: Iterable[tuple[Kind, str]] = ()
+) -> None:
+    """Raises Refused where a name leads to nothing that is stored or coming."""
+    known, budgets = store.names(session), store.spend_budgets(session)
+    for kind, name in gone:
+        known[kind].discard(name)
+        if kind == "project":
+            del budgets[name]
+    for document in coming:
+        known[kind_of(document)].add(document.name)
+        if isinstance(document, Project):
+            budgets[document.name] = {budget.name for budget in document.spend_budgets}
+    mistakes = [
+        mistake
+        for entry in parsed
+        for mistake in (*_leads_nowhere(entry, known), *_without_budget(entry, known["project"], budgets))
+    ]
     if mistakes:
         raise Refused(mistakes)
 
@@ -97,6 +107,23 @@ def _leads_nowhere(entry: Parsed, known: Mapping[str, Set[str]]) -> Iterator[Mis
             if name not in known[kind]:
                 reason = f"there is no {kind} {name!r}"
                 yield entry.raw.mistake((*path, index), reason, nearest_of(name, known[kind]))
+
+
+def _without_budget(entry: Parsed, projects: Set[str], budgets: Mapping[str, Set[str]]) -> Iterator[Mistake]:
+    """A budget policy whose spend budget its projects (no project at all, when it names none) do not have."""
+    policy = entry.document
+    if not isinstance(policy, BudgetPolicy):
+        return
+    name = policy.budget.budget
+    for project in policy.scope.projects:
+        if project in projects and name not in budgets[project]:
+            reason = f"project {project!r} has no spend budget {name!r}"
+            yield entry.raw.mistake(("budget", "budget"), reason, nearest_of(name, budgets[project]))
+    every = set().union(*budgets.values())
+    if not policy.scope.projects and name not in every:
+        yield entry.raw.mistake(
+            ("budget", "budget"), f"no project has a spend budget {name!r}", nearest_of(name, every)
+        )
 
 
 def _references(entry: Parsed) -> Iterator[tuple[FieldPath, Kind, Sequence[str]]]:

@@ -162,7 +162,7 @@ def post_preview(
     limit: Limit = 100,
 ) -> PreviewAnswer:
     """Judged on what the last cycle saw, by the cycle's own code. Nothing is stored. The body is what `/apply` takes;
-    documents that are no policies are left out, and so are their changes."""
+    its other documents are only there to be referred to: what they would change is left out."""
     _unconfined(principal)
     wanted, notes = _policy_in(runtime, request, body, policy)
     found = _previewed(runtime, wanted)
@@ -178,18 +178,13 @@ def _unconfined(principal: Principal) -> None:
 def _policy_in(runtime: Runtime, request: Request, body: bytes, name: str | None) -> tuple[BasePolicy, list[str]]:
     """The policy meant, valid like any that is applied; and what of its scope is not applied yet."""
     raws, mistakes = documents_in(request, body)
-    policies = [
-        RawDocument(file=raw.file, body={"kind": "policy", **raw.body}, places=raw.places)
-        for raw in raws
-        if raw.body.get("kind", "policy") == "policy"
-    ]
-    parsed = apply.check(runtime.settings, policies, mistakes)
+    named = [RawDocument(file=raw.file, body={"kind": "policy", **raw.body}, places=raw.places) for raw in raws]
+    # Checking a source looks up names in the network: that is for those who may apply one.
+    parsed = apply.check(runtime.settings, [raw for raw in named if raw.body["kind"] != "source"], mistakes)
     with runtime.database.reading() as session:
+        apply.check_names(session, parsed, [entry.document for entry in parsed])
         stored = store.names(session)
-    here = {kind: names | {str(raw.body.get("name")) for raw in raws if raw.body.get("kind") == kind}
-            for kind, names in stored.items()}  # fmt: skip
-    apply.check_names(parsed, here)
-    documents = {entry.name: entry.document for entry in parsed}
+    documents = {entry.name: entry.document for entry in parsed if isinstance(entry.document, BasePolicy)}
     if not documents:
         raise Problem(422, "InvalidRequest", "there is no policy in the body")
     if name is None and len(documents) > 1:
@@ -197,7 +192,6 @@ def _policy_in(runtime: Runtime, request: Request, body: bytes, name: str | None
     if name is not None and name not in documents:
         raise Problem(422, "InvalidRequest", f"there is no policy {name!r} in the body{nearest(name, documents)}")
     found = documents[name] if name is not None else next(iter(documents.values()))
-    assert isinstance(found, BasePolicy)
     missing = [("project", found.scope.projects), ("source", found.scope.sources)]
     return found, [
         f"The {kind} {each!r} is not applied yet, so nothing belongs to it."

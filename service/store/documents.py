@@ -283,3 +283,9 @@ def names(session: Session) -> dict[str, set[str]]:
     for kind, name in session.exec(select(Document.kind, Document.name)):
         found[kind].add(name)
     return found
+
+
+def spend_budgets(session: Session) -> dict[str, set[str]]:
+    """Project → the names of its spend budgets."""
+    rows = session.exec(select(Document.name, Document.body).where(Document.kind == "project"))
+    return {name: {budget["name"] for budget in body.get("spend_budgets", ())} for name, body in rows}

@@ -97,6 +97,18 @@ NOWHERE = {
         "kind: exemption\nname: e\nprojects: [vision]\npolicies: [idle]\nuntil: 2026-12-01T00:00:00Z\nreason: why\n",
         (4, "policies[0]", "there is no policy 'idle'", None),
     ),
+    "a budget policy's spend budget": (
+        "kind: policy\nname: p\ntype: budget\nscope: {projects: [vision]}\nbudget:\n  budget: montly\n",
+        (6, "budget.budget", "project 'vision' has no spend budget 'montly'", "monthly"),
+    ),
+    "a spend budget of another project": (
+        "kind: policy\nname: p\ntype: budget\nscope: {projects: [speech]}\nbudget: {budget: monthly}\n",
+        (5, "budget.budget", "project 'speech' has no spend budget 'monthly'", None),
+    ),
+    "a spend budget that no project has": (
+        "kind: policy\nname: p\ntype: budget\nbudget: {budget: mothly}\n",
+        (4, "budget.budget", "no project has a spend budget 'mothly'", "monthly"),
+    ),
     "an exemption's project": (
         "kind: exemption\nname: e\nprojects: [vison]\nuntil: 2026-12-01T00:00:00Z\nreason: why\n",
         (3, "projects[0]", "there is no project 'vison'", "vision"),
@@ -106,7 +118,8 @@ NOWHERE = {
 
 @pytest.mark.parametrize("case", NOWHERE)
 def test_a_name_that_leads_nowhere_is_a_mistake(desk: Desk, case: str) -> None:
-    desk.apply(VISION + "---\nkind: source\nname: research\nprovider: simulated\n")
+    budgets = "spend_budgets: [{name: monthly, period: month, amount: 100}]\n---\nkind: project\nname: speech\n"
+    desk.apply(VISION + budgets + "---\nkind: source\nname: research\nprovider: simulated\n")
     text, expected = NOWHERE[case]
     with pytest.raises(Refused) as refused:
         desk.apply(text)
@@ -116,6 +129,15 @@ def test_a_name_that_leads_nowhere_is_a_mistake(desk: Desk, case: str) -> None:
 
 def test_a_name_may_lead_to_what_is_applied_in_the_same_breath(desk: Desk) -> None:
     desk.apply(IDLE + "---\n" + VISION)
+
+
+def test_a_spend_budget_may_come_with_its_policy_and_counts_as_it_will_be(desk: Desk) -> None:
+    policy = "---\nkind: policy\nname: p\ntype: budget\nscope: {projects: [vision]}\nbudget: {budget: monthly}\n"
+    budgets = "spend_budgets: [{name: monthly, period: month, amount: 100}]\n"
+    desk.apply(VISION + budgets + policy)
+    desk.apply(VISION + budgets + policy.replace("[vision]", "[]"))
+    with pytest.raises(Refused, match="project 'vision' has no spend budget 'monthly'"):
+        desk.apply(VISION + budgets.replace("monthly", "weekly") + policy)
 
 
 def test_applying_the_same_again_changes_nothing(desk: Desk) -> None:
