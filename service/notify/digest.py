@@ -141,7 +141,8 @@ def _digest(parts: Sequence[Part], now: datetime, url_of_all: str | None) -> _Di
     said = capital(_summary(first, its_parts, now, whose=_whose(parts)))
     price = _sum(its_parts) if first in _KEPT else None
     rest = len(parts) - len(its_parts)
-    label = f"Keep all {len(kept)} for 4 hours, or choose" if len(kept) > 1 else "See them all"
+    keepable = len(_machines(kept))
+    label = f"Keep all {keepable} for 4 hours, or choose" if keepable > 1 else "See them all"
     zones = {str(zone_of(part.payload.get("timezone"))) for part in parts}
     return _Digest(
         subject=said + (f": {price} an hour" if price else "") + (f", and {rest} more" if rest else ""),
@@ -166,8 +167,13 @@ def _urgency(part: Part) -> tuple[int, str, int, str]:
     return ORDER.index(part.group), at, -(part.cost or ("", 0))[1], _called(part)
 
 
+def _machines(parts: Sequence[Part]) -> list[Part]:
+    """One part of each machine: two policies may speak of the same one, which costs once."""
+    return list({(part.payload.get("resource") or {}).get("id", at): part for at, part in enumerate(parts)}.values())
+
+
 def _them(parts: Sequence[Part]) -> str:
-    return "it" if len(parts) == 1 else "them"
+    return "it" if len(_machines(parts)) == 1 else "them"
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------
@@ -175,8 +181,9 @@ def _them(parts: Sequence[Part]) -> str:
 
 def _summary(group: Group, parts: Sequence[Part], now: datetime, *, whose: str = "") -> str:
     """`3 machines of vision will be stopped in 30 minutes`."""
-    one = len(parts) == 1
-    who = f"{len(parts)} machine{'' if one else 's'}{whose}"
+    count = len(_machines(parts))
+    one = count == 1
+    who = f"{count} machine{'' if one else 's'}{whose}"
     done = " or ".join(sorted({part.done for part in parts}))
     match group:
         case "acts":
@@ -206,7 +213,7 @@ def _whose(parts: Sequence[Part]) -> str:
 
 def _sums(parts: Sequence[Part]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for part in parts:
+    for part in _machines(parts):
         if part.cost is not None:
             found.setdefault(part.cost[0], []).append(part.cost[1])
     return found
@@ -220,13 +227,14 @@ def _sum(parts: Sequence[Part]) -> str | None:
 def _together(parts: Sequence[Part]) -> str | None:
     """`Together: $55.04 + $31.48 + $31.48 = $118.00 an hour ($2,832.00 a day).` None for a single machine."""
     sums = _sums(parts)
-    if len(parts) < 2 or not sums:
+    machines = _machines(parts)
+    if len(machines) < 2 or not sums:
         return None
     told = []
     for currency, each in sums.items():
         a_day = money(sum(each) * 24, currency)
         told.append(f"{_added_up(each, currency)}{money(sum(each), currency)} an hour ({a_day} a day)")
-    without = sum(part.cost is None for part in parts)
+    without = sum(part.cost is None for part in machines)
     unknown = f"; the price of {without} is not known" if without else ""
     return f"{'Avoided' if parts[0].group == 'enforced' else 'Together'}: {' and '.join(told)}{unknown}."
 

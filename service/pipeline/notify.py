@@ -1,4 +1,4 @@
-"""Empties the outbox: renders each message, sends it, and records what was delivered.
+"""Empties the outbox: puts together what one channel gets at once, renders it, sends it, records what was delivered.
 
 A delivered warning is what makes a finding `warned` and sets when it is due: delivery plus grace. Sent at least once
 with a stable Message-ID; a duplicate can only come from a crash between sending and recording.
@@ -6,17 +6,23 @@ with a stable Message-ID; a duplicate can only come from a crash between sending
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import structlog
+from sqlmodel import Session
 
+from service.documents import mask_channel
 from service.model import Status
-from service.notify.channels import Channels, Delivery
-from service.notify.links import Links
+from service.notify import digest
+from service.notify.channels import Channels, Delivery, digest_size
+from service.notify.events import event_of
+from service.notify.links import Links, Several
 from service.notify.messages import Rendered, render
+from service.notify.wording import zone_of
 from service.store import audit, outbox
 from service.store.database import Database
 from service.store.tables import Finding, Outbox
@@ -24,6 +30,8 @@ from service.store.tables import Finding, Outbox
 log = structlog.get_logger()
 LINKS_LAST = timedelta(days=3)
 """How long the links of a message work after it was sent, at least."""
+REFUSALS = 3
+"""After so many in a row a channel is left alone until the next cycle: each may take its whole time-out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,76 +47,148 @@ class Post:
 def drain(post: Post) -> dict[str, int]:
     """Send everything that is due to be sent. Answers counts by outcome."""
     counts = {"delivered": 0, "failed": 0}
+    refusals: Counter[str] = Counter()
     tried: set[str] = set()
     while True:
         with post.database.reading() as session:
             rows = [row for row in outbox.pending(session, post.now()) if row.id not in tried]
         if not rows:
             return counts
-        for row in rows:
-            tried.add(row.id)
-            delivery = _send(row, post)
-            _record(row, delivery, post)
-            counts["delivered" if delivery.ok else "failed"] += 1
+        tried |= {row.id for row in rows}
+        waiting = deque(batches(rows))
+        while waiting:
+            batch = waiting.popleft()
+            if refusals[batch[0].channel] >= REFUSALS:
+                continue  # it stays pending
+            delivery = _send(batch, post)
+            if delivery is None and len(batch) > 1:
+                waiting.extendleft([row] for row in reversed(batch))  # whichever is at fault fails alone
+                continue
+            delivery = delivery or Delivery(ok=False, error="it failed unexpectedly; the service's log has the details")
+            _record(batch, delivery, post)
+            refusals[batch[0].channel] = 0 if delivery.ok else refusals[batch[0].channel] + 1
+            counts["delivered" if delivery.ok else "failed"] += len(batch)
 
 
-def _send(row: Outbox, post: Post) -> Delivery:
+def batches(rows: Iterable[Outbox]) -> list[list[Outbox]]:
+    """What is sent as one message each: all about machines that goes to one channel, the most urgent first."""
+    alone: list[list[Outbox]] = []
+    together: dict[str, list[Outbox]] = {}
+    for row in rows:
+        if row.kind in digest.KINDS and digest_size(row.channel) > 1:
+            together.setdefault(row.channel, []).append(row)
+        else:
+            alone.append([row])
+    found = []
+    for channel, its_rows in together.items():
+        size = digest_size(channel)
+        its_rows.sort(key=lambda row: row.kind != "warning")
+        found += [its_rows[at : at + size] for at in range(0, len(its_rows), size)]
+    return found + alone
+
+
+def message_id_of(batch: Sequence[Outbox]) -> str:
+    """The same for the same messages, in whatever order they come."""
+    if len(batch) == 1:
+        return batch[0].message_id
+    together = "\n".join(sorted(row.message_id for row in batch))
+    return f"digest:{hashlib.sha256(together.encode()).hexdigest()}"
+
+
+def _send(batch: Sequence[Outbox], post: Post) -> Delivery | None:
+    """None: it broke in a way its channel does not know."""
     try:
-        return post.channels.deliver(row.channel, rendered(row, post), message_id=row.message_id)
+        return post.channels.deliver(batch[0].channel, rendered(batch, post), message_id=message_id_of(batch))
     except Exception:
-        log.exception("a message could not be sent in a way its channel does not know", message=row.id)
-        return Delivery(ok=False, error="it failed unexpectedly; the service's log has the details")
+        log.exception("a message could not be sent", messages=[row.id for row in batch])
+        return None
 
 
-def rendered(row: Outbox, post: Post) -> Rendered:
-    """A queued message in words, as of now."""
+def rendered(batch: Sequence[Outbox], post: Post) -> Rendered:
+    """Queued messages in words, as of now; several become a digest."""
     now = post.now()
-    payload = row.payload
-    grace = timedelta(seconds=payload.get("grace_seconds", 0))
-    due_at = now + grace if row.kind == "warning" and payload.get("acts") else None
-    links: dict[str, str] = {}
-    if row.finding_id is not None:
-        links = post.links.all_for(
-            row.finding_id,
-            row.episode or 0,
-            row.channel.removeprefix("mail:"),
-            now,
-            ZoneInfo(payload.get("timezone", "UTC")),
-            now + grace + LINKS_LAST,
+    parts = [_part(row, post.links, now) for row in batch]
+    if len(parts) == 1:
+        [row], [part] = batch, parts
+        words = render(part.kind, part.payload, now=now, due_at=part.due_at, links=part.links)
+        event = event_of(
+            part.kind,
+            part.payload,
+            at=row.created_at,
+            finding_id=row.finding_id,
+            due_at=part.due_at,
+            links=part.links,
         )
-    return render(row.kind, payload, now=now, due_at=due_at, links=links)
+        return replace(words, event=event)
+    return digest.render_digest(parts, now=now, url_of_all=_url_of_all(batch, post.links, now))
 
 
-def _record(row: Outbox, delivery: Delivery, post: Post) -> None:
-    """What came of it, in one transaction with what follows from a delivered warning."""
+def _part(row: Outbox, links: Links, now: datetime) -> digest.Part:
+    payload = row.payload
+    made: dict[str, str] = {}
+    if row.finding_id is not None:
+        zone = zone_of(payload.get("timezone"))
+        expires = now + _grace(row) + LINKS_LAST
+        made = links.all_for(row.finding_id, row.episode or 0, recipient_of(row.channel), now, zone, expires)
+    due_at = now + _grace(row) if row.kind == "warning" and payload.get("acts") else None
+    return digest.Part(kind=row.kind, payload=payload, due_at=due_at, links=made)
+
+
+def _url_of_all(batch: Sequence[Outbox], links: Links, now: datetime) -> str | None:
+    """One link to all the findings of a digest."""
+    findings = dict.fromkeys((row.finding_id, row.episode or 0) for row in batch if row.finding_id is not None)
+    if not findings or not links.usable:
+        return None
+    expires = now + max(_grace(row) for row in batch) + LINKS_LAST
+    return links.url_of_several(
+        Several(findings=tuple(findings), recipient=recipient_of(batch[0].channel), expires=expires)
+    )
+
+
+def recipient_of(channel: str) -> str:
+    """Who a link is for, as it may be read by whoever gets it: an address, or a channel without its secrets."""
+    return channel.removeprefix("mail:") if channel.startswith("mail:") else mask_channel(channel)
+
+
+def _grace(row: Outbox) -> timedelta:
+    return timedelta(seconds=row.payload.get("grace_seconds", 0))
+
+
+def _record(batch: Sequence[Outbox], delivery: Delivery, post: Post) -> None:
+    """What came of it, in one transaction with what follows from each delivered warning."""
     now = post.now()
     with post.database.transaction() as session:
-        stored = session.get(Outbox, row.id)
-        if stored is None or stored.status != "pending":
-            return
-        if not delivery.ok:
-            outbox.failed(stored, delivery.error or "the channel did not take it", now)
-            log.warning("a message was not delivered", message=row.id, kind=row.kind, reason=stored.error)
-            session.add(stored)
-            return
-        outbox.delivered(stored, now)
+        for row in batch:
+            _record_one(session, row, delivery, now)
+
+
+def _record_one(session: Session, row: Outbox, delivery: Delivery, now: datetime) -> None:
+    stored = session.get(Outbox, row.id)
+    if stored is None or stored.status != "pending":
+        return
+    if not delivery.ok:
+        outbox.failed(stored, delivery.error or "the channel did not take it", now)
+        log.warning("a message was not delivered", message=row.id, kind=row.kind, reason=stored.error)
         session.add(stored)
-        finding = session.get(Finding, row.finding_id) if row.kind == "warning" and row.finding_id else None
-        if finding is None or finding.status != Status.OPEN or finding.episode != row.episode:
-            return
-        finding.status = Status.WARNED.value
-        finding.warned_at = now
-        acts = bool(row.payload.get("acts"))
-        finding.due_at = now + timedelta(seconds=row.payload["grace_seconds"]) if acts else None
-        finding.status_reason = "Warned; acts when the grace is over unless somebody objects." if acts else "Warned."
-        session.add(finding)
-        audit.record(
-            session,
-            at=now,
-            actor="curfew",
-            verb="warn",
-            object=f"finding/{finding.id}",
-            project=finding.project,
-            reason=finding.reason,
-            details={"channel": row.channel_kind, "due_at": finding.due_at.isoformat() if finding.due_at else None},
-        )
+        return
+    outbox.delivered(stored, now)
+    session.add(stored)
+    finding = session.get(Finding, row.finding_id) if row.kind == "warning" and row.finding_id else None
+    if finding is None or finding.status != Status.OPEN or finding.episode != row.episode:
+        return
+    finding.status = Status.WARNED.value
+    finding.warned_at = now
+    acts = bool(row.payload.get("acts"))
+    finding.due_at = now + timedelta(seconds=row.payload["grace_seconds"]) if acts else None
+    finding.status_reason = "Warned; acts when the grace is over unless somebody objects." if acts else "Warned."
+    session.add(finding)
+    audit.record(
+        session,
+        at=now,
+        actor="curfew",
+        verb="warn",
+        object=f"finding/{finding.id}",
+        project=finding.project,
+        reason=finding.reason,
+        details={"channel": row.channel_kind, "due_at": finding.due_at.isoformat() if finding.due_at else None},
+    )
