@@ -176,7 +176,7 @@ class Message:
     """Something people must be told, as data. Addressed and rendered later."""
 
     kind: str
-    """warning, notice, enforced, undone, failed, breaker, unknown"""
+    """warning, reminder, notice, enforced, undone, failed, breaker, unknown, protected, budget"""
     key: str
     """What it is about; the same key is never queued twice for one channel."""
     project: str | None

@@ -107,6 +107,7 @@ def decide(world: World, now: datetime) -> Ruling:
         standing=world.standing,
         limits=world.limits,
         now=now,
+        last_look=world.last_look,
     )
     changed = frozenset(known.id for known in resources if world.known.get(known.id) != known)
     return Ruling(resources=resources, changed=changed, meter=tuple(changes), look=look, judged=judged, plan=planned)

@@ -25,7 +25,7 @@ from service.notify.messages import Rendered, render
 from service.notify.wording import zone_of
 from service.store import audit, outbox
 from service.store.database import Database
-from service.store.tables import Finding, Outbox
+from service.store.tables import Document, Finding, Outbox
 
 log = structlog.get_logger()
 LINKS_LAST = timedelta(days=3)
@@ -50,8 +50,9 @@ def drain(post: Post) -> dict[str, int]:
     refusals: Counter[str] = Counter()
     tried: set[str] = set()
     while True:
-        with post.database.reading() as session:
+        with post.database.transaction() as session:
             rows = [row for row in outbox.pending(session, post.now()) if row.id not in tried]
+            rows = _still_true(session, rows)
         if not rows:
             return counts
         tried |= {row.id for row in rows}
@@ -68,6 +69,30 @@ def drain(post: Post) -> dict[str, int]:
             _record(batch, delivery, post)
             refusals[batch[0].channel] = 0 if delivery.ok else refusals[batch[0].channel] + 1
             counts["delivered" if delivery.ok else "failed"] += len(batch)
+
+
+def _still_true(session: Session, rows: Sequence[Outbox]) -> list[Outbox]:
+    """Withdraws what was overtaken while no channel took it: nobody should read that something will be stopped when
+    it will not be.
+    """
+    kept = []
+    for row in rows:
+        if row.kind in ("warning", "reminder") and _overtaken(session, row):
+            outbox.withdrawn(row)
+            session.add(row)
+        else:
+            kept.append(row)
+    return kept
+
+
+def _overtaken(session: Session, row: Outbox) -> bool:
+    """The finding has ended or started anew, or its policy was changed in a way that makes warnings start anew."""
+    finding = session.get(Finding, row.finding_id)
+    if finding is None or finding.closed_at is not None or finding.episode != row.episode:
+        return True
+    policy = session.get(Document, ("policy", finding.policy))
+    changed_at = None if policy is None or policy.mode_changed_at is None else policy.mode_changed_at.isoformat()
+    return "policy_changed_at" in row.payload and row.payload["policy_changed_at"] != changed_at
 
 
 def batches(rows: Iterable[Outbox]) -> list[list[Outbox]]:
@@ -173,8 +198,8 @@ def _record_one(session: Session, row: Outbox, delivery: Delivery, now: datetime
         return
     outbox.delivered(stored, now)
     session.add(stored)
-    finding = session.get(Finding, row.finding_id) if row.kind == "warning" and row.finding_id else None
-    if finding is None or finding.status != Status.OPEN or finding.episode != row.episode:
+    finding = session.get(Finding, row.finding_id) if row.kind == "warning" else None
+    if finding is None or finding.status != Status.OPEN or _overtaken(session, row):
         return
     finding.status = Status.WARNED.value
     finding.warned_at = now

@@ -29,6 +29,9 @@ PROTECTION_REPORTED_AFTER = timedelta(days=30)
 """Protections are put on and forgotten; older ones are reported."""
 ASKED_FOR_AT_MOST = timedelta(hours=1)
 """A stop that a person asked for and that could not be done for so long has lapsed: who still wants it asks again."""
+REMINDED_AFTER = (timedelta(days=1), timedelta(days=3))
+REMINDED_EVERY = timedelta(days=7)
+"""Who was warned and did nothing is told again, ever more rarely: what comes daily is not read."""
 SHRINK_AT_LEAST = 3
 """Fewer machines than this vanishing at once is everyday life, not a broken inventory."""
 
@@ -96,6 +99,7 @@ def plan(
     standing: Standing,
     limits: Limits,
     now: datetime,
+    last_look: datetime | None = None,
 ) -> Plan:
     """One step of every finding's life, and the acts that are due within every limit."""
     planner = _Planner(resources, judged, policies, projects, exemptions, standing, limits, now)
@@ -108,6 +112,7 @@ def plan(
     if breaker:
         intents = []
         planner.hold_back(breaker)
+    planner.remind(intents, last_look)
     planner.report_unknown()
     planner.report_old_protections()
     return Plan(
@@ -174,17 +179,22 @@ def why_not(known: Known, policy: BasePolicy, limits: Limits, now: datetime) -> 
         return f"It is a member of {record.managed_by}; members are never acted on, only their owner."
     for protection in record.protections:
         if protection.until is None or protection.until > now:
-            return f"It is protected: {protection.sentence}"
+            return _ended(f"It is protected: {protection.sentence}")
     for blocker in record.blockers:
         if blocker.verb is verb:
-            return blocker.sentence
+            return _ended(blocker.sentence)
     lost = [loss for loss in record.losses if loss.verb is verb and loss.name.value not in policy.accept_loss]
     if verb is Verb.TERMINATE and "terminate" not in policy.accept_loss:
         return "It would be terminated for good; that needs accept_loss: [terminate]."
     if lost:
         names = ", ".join(sorted({loss.name.value for loss in lost}))
-        return f"{' '.join(loss.sentence for loss in lost)} That needs accept_loss: [{names}]."
+        return f"{' '.join(_ended(loss.sentence) for loss in lost)} That needs accept_loss: [{names}]."
     return None
+
+
+def _ended(sentence: str) -> str:
+    """Providers' sentences come with and without their full stop."""
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
 
 def exemption_for(known: Known, policy: str, exemptions: Sequence[Exemption], now: datetime) -> Exemption | None:
@@ -349,6 +359,7 @@ class _Planner:
         self.findings = dict(self.before)
         self.active = {(f.policy, f.resource_id): f for f in standing.findings}
         self.quiet = {(f.policy, f.resource_id): f for f in standing.dismissed}
+        self.still_breached: dict[str, tuple[InForce, Known]] = {}
         self.messages: list[Message] = []
         self.unknown_since: dict[str, datetime] = {}
 
@@ -406,6 +417,7 @@ class _Planner:
             rate_micros=known.price.rate_micros if known.price else None,
             currency=known.price.currency if known.price else None,
         )
+        self.still_breached[finding.id] = in_force, known
         after = self._step(finding, in_force, known)
         self._put(_ahead(after) if decision.verdict is Verdict.FORESEEN else after)
 
@@ -730,6 +742,44 @@ class _Planner:
             )
         )
 
+    def remind(self, intents: Sequence[Intent], last_look: datetime | None) -> None:
+        """What was warned about and stays, in `warn` or waiting for its turn or an approval, is told again at times."""
+        acting = {intent.resource.id for intent in intents}
+        for key, (in_force, known) in self.still_breached.items():
+            finding = self.findings[key]
+            waits = finding.status is Status.DUE and finding.stop_now_by is None
+            rests = finding.status is Status.WARNED and finding.due_at is None
+            if finding.warned_at is None or not (waits or rests) or known.id in acting:
+                continue
+            number = reminders_after(self.now - finding.warned_at)
+            told = 0 if last_look is None else reminders_after(last_look - finding.warned_at)
+            if number > told and hold_for(finding.project, self.standing.holds) is None:
+                self._remind(finding, in_force, known, number, waits=waits)
+
+    def _remind(self, finding: FindingState, in_force: InForce, known: Known, number: int, *, waits: bool) -> None:
+        assert finding.warned_at is not None
+        project = self.projects.get(known.project) if known.project else None
+        seconds, price = int((self.now - finding.warned_at).total_seconds()), known.price
+        payload = payload_of(
+            finding, known, in_force, project, acts=waits, why=None if waits else finding.status_reason
+        )
+        more = {
+            "warned_at": finding.warned_at.isoformat(),
+            "waits_for": finding.status_reason if waits else None,
+            "cost_since_warning": money(price.rate_micros * seconds // 3600, price.currency) if price else None,
+        }
+        self.messages.append(
+            Message(
+                kind="reminder",
+                key=f"reminder:{finding.id}:{finding.episode}:{number}",
+                project=known.project,
+                policy_channels=in_force.policy.notify,
+                payload=payload | more,
+                finding_id=finding.id,
+                episode=finding.episode,
+            )
+        )
+
     def report_unknown(self) -> None:
         """Running machines that stay silent are told about, once per run; they are never acted on."""
         speaking = any(in_force.policy.mode is not Mode.OBSERVE for in_force in self.policies.values())
@@ -777,6 +827,14 @@ class _Planner:
                 },
             )
         )
+
+
+def reminders_after(age: timedelta) -> int:
+    """How many reminders a warning of that age has called for: after a day, after three, then one a week."""
+    first, second = REMINDED_AFTER
+    if age < second:
+        return int(age >= first)
+    return 2 + (age - second) // REMINDED_EVERY
 
 
 def _standing(finding: FindingState) -> FindingState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +14,8 @@ from service.store.tables import Outbox, new_id
 GIVE_UP_AFTER = timedelta(days=2)
 """A message that no channel took for so long has no reader any more."""
 FIRST_RETRY = timedelta(seconds=30)
+ASKED_AT_ONCE = 1000
+"""Message-IDs in one question: databases bound the parameters they take."""
 LONGEST_RETRY = timedelta(minutes=30)
 
 
@@ -31,7 +33,9 @@ def queue(session: Session, addressed: Iterable[Addressed], now: datetime) -> No
     wanted = {f"{entry.message.key}:{entry.channel}": entry for entry in addressed}
     if not wanted:
         return
-    there = set(session.exec(select(Outbox.message_id).where(col(Outbox.message_id).in_(list(wanted)))).all())
+    there: set[str] = set()
+    for some in batched(list(wanted), ASKED_AT_ONCE):
+        there.update(session.exec(select(Outbox.message_id).where(col(Outbox.message_id).in_(some))).all())
     session.add_all(
         Outbox(
             id=new_id(),
@@ -49,6 +53,10 @@ def queue(session: Session, addressed: Iterable[Addressed], now: datetime) -> No
         for message_id, entry in wanted.items()
         if message_id not in there
     )
+
+
+def batched(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (ids[at : at + size] for at in range(0, len(ids), size))
 
 
 def is_queued(session: Session, key: str) -> bool:
@@ -71,6 +79,11 @@ def pending(session: Session, now: datetime, *, limit: int = 500) -> list[Outbox
 
 def delivered(row: Outbox, now: datetime) -> None:
     row.status, row.delivered_at, row.error, row.attempts = "delivered", now, None, row.attempts + 1
+
+
+def withdrawn(row: Outbox) -> None:
+    """It was overtaken before anybody took it; sent now it would not be true."""
+    row.status, row.error = "withdrawn", "overtaken before it could be delivered"
 
 
 def failed(row: Outbox, error: str, now: datetime) -> None:
