@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal
 
 from providers.prometheus import LabelJoin
@@ -19,6 +18,7 @@ from providers.records import Kind, ResourceRecord, ResourceRef
 
 MACHINES = frozenset({Kind.INSTANCE, Kind.NODE})
 """What has a host name; a Deployment that happens to be called like a host is none."""
+ADDRESS = re.compile(r"[\d.]+|.*:.*")
 
 Way = Literal["instance_id", "host_name"] | LabelJoin
 Keys = dict[str, set[ResourceRef]]
@@ -156,21 +156,13 @@ def _host(value: str) -> str:
 
 
 def _short(host: str) -> str:
-    """The part before the first dot. An address has no parts."""
-    return host if _is_address(host) else host.partition(".")[0]
+    """The part before the first dot. An address (of digits and dots, or with colons) has no parts."""
+    return host if ADDRESS.fullmatch(host) else host.partition(".")[0]
 
 
 def _says_nothing(host: str) -> bool:
     """Every machine calls itself this."""
     return not host or _short(host) in ("localhost", "localhost6") or host.startswith("127.") or host == "::1"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _id(value: str) -> str:

@@ -75,11 +75,11 @@ class Question:
         return self.end - 0.001
 
     def halves(self) -> tuple[Question, ...]:
-        """The same in two parts: of metrics, else hosts, else time. Nothing when it is as small as it gets."""
-        if len(self.names) > 1:
-            return tuple(replace(self, names=part) for part in _halves(self.names))
+        """The same in two parts: of hosts, else metrics, else time. Nothing when it is as small as it gets."""
         if len(self.values) > 1:
             return tuple(replace(self, values=part) for part in _halves(self.values))
+        if len(self.names) > 1:
+            return tuple(replace(self, names=part) for part in _halves(self.names))
         if self.end - self.start < 2 * SHORTEST_SECONDS:
             return ()
         middle = math.floor((self.start + self.end) / 2)

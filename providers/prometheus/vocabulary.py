@@ -110,11 +110,14 @@ HOST_LABELS = ("Hostname", "hostname", "host", "instance", "node", "nodename", "
 HOST_TAGS = frozenset({"hostname", "host_name", "host", "private_dns", "private_dns_name", "fqdn"})
 """A machine's own tags (in lower case, `-` as `_`) that may name it as a host."""
 
+NO_VALUES = frozenset({"", "n/a", "none", "unknown", "not supported"})
+"""What exporters write (in any case, in brackets or not) where they know none. Six GPUs called `N/A` are not one."""
+
 
 def told(labels: Mapping[str, str], name: str) -> tuple[tuple[str, str], ...]:
     """A label's values, with where each is. `exported_…` is what Prometheus renames an exporter's own label to."""
     found = ((key, labels.get(key, "")) for key in (name, f"exported_{name}"))
-    return tuple((key, value) for key, value in found if value)
+    return tuple((key, value) for key, value in found if value.strip("[]").lower() not in NO_VALUES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

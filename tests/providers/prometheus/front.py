@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,14 +60,15 @@ def answer(result: list[object], **more: object) -> Reply:
 class Front:
     """The proxy. `rules` are asked first to last; the first reply counts, else the server behind answers."""
 
-    def __init__(self, behind: Callable[[], str]) -> None:
+    def __init__(self, behind: Callable[[], str], *, tls: ssl.SSLContext | None = None) -> None:
         self._behind = behind
         self.rules: list[Rule] = []
         self.calls: list[Call] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._forward = httpx.Client(timeout=60, trust_env=False)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
 
     @contextmanager
     def serving(self) -> Iterator[Front]:
@@ -96,6 +99,15 @@ class Front:
         passed = {"Content-Type": call.headers["Content-Type"]}
         behind = self._forward.post(self._behind() + call.path, content=body, headers=passed)
         return Reply(status=behind.status_code, body=behind.content)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asks may hang up, at the sight of a certificate for example. Anything else is the test's mistake."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
