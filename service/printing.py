@@ -275,13 +275,16 @@ def preview(console: Console, found: Mapping[str, Any]) -> None:
         f"{counts['unknown']} unknown"
     )
     console.print(
-        f"Now, under the ceiling {found['ceiling']}: {counts['warned']} warned only, "
+        f"As things are (mode {found['mode']}, ceiling {found['ceiling']}): {counts['warned']} warned only, "
         f"{counts['acted_on']} warned and acted on"
     )
-    console.print(f"With everything at enforce: {counts['would_act']} acted on, {counts['could_not']} could not be")
+    acts = found["action"] != "notify"
+    if acts:
+        console.print(f"If all were at enforce: {counts['would_act']} acted on, {counts['could_not']} could not be")
     for total in found["totals"]:
-        per_hour, per_day = money(total["would_act_per_hour"]), money(total["would_act_per_day"])
-        console.print(f"  would save {per_hour} per hour, {per_day} per day")
+        costs = f"those in breach cost {money(total['breach_per_hour'])} per hour"
+        saved = f"; acting would save {money(total['would_act_per_hour'])}, {money(total['would_act_per_day'])} per day"
+        console.print(f"  {costs}{saved if acts else ''}")
     for wave in found["hours"]:
         resources = f"{wave['resources']} resource{'' if wave['resources'] == 1 else 's'}"
         saved = "".join(f", {money(rate)} per hour" for rate in wave["per_hour"])

@@ -279,6 +279,23 @@ def test_every_type_is_previewed(here: Looked, type: str) -> None:
     assert (found["type"], found["counts"]["breach"], about(found)["then"]) == (type, 1, "acted_on")
 
 
+def test_a_budget_is_previewed_with_what_is_spent(here: Looked) -> None:
+    here.company.document(
+        "project",
+        name="vision",
+        match=[{"tags": {"project": "vision"}}],
+        spend_budgets=[{"name": "monthly", "period": "month", "amount": 50}],
+    )
+    here.company.machine()
+    here.company.cycle()
+    here.company.cycle(after=timedelta(hours=1))
+
+    found = here.preview(type="budget", budget={"budget": "monthly"}, cycle=False)
+
+    assert found["counts"]["breach"] == 1
+    assert "monthly" in about(found)["reason"]
+
+
 def test_a_foreseen_breach_is_met_once_it_is_one(here: Looked) -> None:
     here.company.machine()
 
