@@ -91,8 +91,10 @@ def _overtaken(session: Session, row: Outbox) -> bool:
     if finding is None or finding.closed_at is not None or finding.episode != row.episode:
         return True
     policy = session.get(Document, ("policy", finding.policy))
-    changed_at = None if policy is None or policy.mode_changed_at is None else policy.mode_changed_at.isoformat()
-    return "policy_changed_at" in row.payload and row.payload["policy_changed_at"] != changed_at
+    if policy is None:
+        return True
+    changed_at = (policy.mode_changed_at or policy.updated_at).isoformat()
+    return bool(row.payload.get("policy_changed_at", changed_at) != changed_at)
 
 
 def batches(rows: Iterable[Outbox]) -> list[list[Outbox]]:
