@@ -11,6 +11,7 @@ from typing import Any
 
 from policies.quantities import MICROS
 from providers.records import State
+from service.pipeline.budget import BudgetState
 from service.pipeline.evaluate import Judged
 from service.runtime import Counted, Runtime
 from service.store import totals
@@ -24,14 +25,16 @@ def render(rt: Runtime) -> bytes:
     return rt.metrics
 
 
-def page(rt: Runtime, judged: Judged, now: datetime) -> bytes:
+def page(rt: Runtime, judged: Judged, budgets: Iterable[BudgetState], now: datetime) -> bytes:
     """The whole page."""
     with rt.database.reading() as session:
-        cost = totals.costs(session, now)
+        cost, idle = totals.costs(session, now)
         avoided, potential = totals.avoided(session, now), totals.potential(session, now)
         acted, found, said = totals.actions(session), totals.findings(session), totals.notifications(session)
         sources = source_states(session)
     resources, gpus, hourly = _inventory(judged)
+    amounts, used, forecast = _budgets(budgets)
+    of_budget = ("project", "budget", "currency")
     by_project = ("project", "provider", "gpu_model", "capacity_type", "currency")
     what = ("project", "provider", "region", "kind", "state", "gpu_model", "capacity_type", "activity")
     saved = ("policy", "project", "currency")
@@ -40,6 +43,16 @@ def page(rt: Runtime, judged: Judged, now: datetime) -> bytes:
         ("curfew_gpus", "gauge", "GPUs of governed resources.", what, gpus),
         ("curfew_hourly_cost", "gauge", "Cost of an hour at present rates.", (*what, "currency"), hourly),
         ("curfew_cost_total", "counter", "Cost metered so far, in whole units.", by_project, _units(cost)),
+        ("curfew_idle_cost_total", "counter", "What of it went to idle GPUs.", by_project, _units(idle)),
+        ("curfew_spend_budget_amount", "gauge", "What may be spent in the period.", of_budget, amounts),
+        ("curfew_spend_budget_used_ratio", "gauge", "Share of it spent; absent when unknown.", of_budget, used),
+        (
+            "curfew_spend_budget_forecast_ratio",
+            "gauge",
+            "Share the period ends at, by the faster of its paces; absent without an end.",
+            of_budget,
+            forecast,
+        ),
         ("curfew_avoided_cost_total", "counter", "Avoided by verified stops.", saved, _units(avoided)),
         ("curfew_potential_avoided_cost_total", "counter", "What was not acted on.", saved, _units(potential)),
         ("curfew_findings", "gauge", "Active findings.", ("policy", "status", "project"), found),
@@ -83,6 +96,21 @@ def _inventory(judged: Judged) -> tuple[Counter[Labels], Counter[Labels], Counte
         if base["hourly_cost"][row] is not None:
             hourly[(*key, base["currency"][row])] += base["hourly_cost"][row]
     return resources, gpus, hourly
+
+
+def _budgets(budgets: Iterable[BudgetState]) -> tuple[dict[Labels, float], dict[Labels, float], dict[Labels, float]]:
+    """Amount, share used and share foreseen of every spend budget, as far as they are known."""
+    amounts: dict[Labels, float] = {}
+    used: dict[Labels, float] = {}
+    forecast: dict[Labels, float] = {}
+    for state in budgets:
+        key = (state.project, state.budget.name, state.currency)
+        amounts[key] = state.amount_micros / MICROS
+        if state.used_ratio is not None:
+            used[key] = state.used_ratio
+        if state.forecast is not None:
+            forecast[key] = state.forecast.high_micros / state.amount_micros
+    return amounts, used, forecast
 
 
 def _coverage(judged: Judged) -> dict[Labels, float]:

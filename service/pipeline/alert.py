@@ -57,7 +57,7 @@ def _key(state: BudgetState, share: float) -> str:
 
 def _payload(session: Session, state: BudgetState, share: float, rates: Rates, now: datetime) -> dict[str, Any]:
     """What the message says, as plain JSON."""
-    rows = spend.metered(session, now=now, projects=[state.project], start=state.window.start)
+    rows = list(spend.metered(session, now=now, projects=[state.project], start=state.window.start))
     currency, forecast = state.currency, state.forecast
     assert state.used_micros is not None
     return {

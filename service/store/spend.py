@@ -7,7 +7,7 @@ is the difference of one cumulative integer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 
 from service.days import days_in
 from service.model import BudgetKey, Spent, Window
-from service.money import window_cost
+from service.money import interval_cost, whole_seconds, window_cost
 from service.store.tables import MeterInterval, Resource
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,6 +58,11 @@ class Metered:
         """Micro-units of its part in [start, end)."""
         return window_cost(self.base, self.rate_micros, self.started_at, self.ended_at, start, end)
 
+    @property
+    def whole_cost(self) -> int:
+        """Micro-units from its beginning to its end."""
+        return interval_cost(self.base, self.rate_micros, whole_seconds(self.started_at, self.ended_at))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
@@ -77,7 +82,7 @@ Group = tuple[str, ...]
 
 def metered(
     session: Session, *, now: datetime, projects: Collection[str] | None, start: datetime = BEGINNING
-) -> list[Metered]:
+) -> Iterator[Metered]:
     """Every interval since `start` that cost something; `projects` None: of everybody.
 
     Of a resource that is missing it is not known whether it still costs anything; it counts until it went missing.
@@ -107,8 +112,8 @@ def metered(
     )
     if projects is not None:
         statement = statement.where(col(MeterInterval.project).in_(projects))
-    return [
-        Metered(
+    for row in session.exec(statement):
+        yield Metered(
             project=row.project,
             resource=row.resource_id,
             name=row.name,
@@ -123,8 +128,6 @@ def metered(
             started_at=row.started_at,
             ended_at=row.ended_at or row.missing_since or now,
         )
-        for row in session.exec(statement)
-    ]
 
 
 def sums(

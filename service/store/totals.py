@@ -8,38 +8,28 @@ from collections import Counter
 from datetime import datetime
 
 from sqlalchemy import func
-from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
 from service.model import Status
-from service.money import avoided_micros, interval_cost, whole_seconds
-from service.store.tables import Action, Finding, MeterInterval, Outbox, Resource
+from service.money import avoided_micros
+from service.store.spend import metered
+from service.store.tables import Action, Finding, Outbox
 
-CostKey = tuple[str | None, str, str | None, str, str]
+CostKey = tuple[str | None, str, str, str, str]
 """project, provider, gpu model, capacity type, currency"""
 
 
-def costs(session: Session, now: datetime) -> Counter[CostKey]:
-    """Micro-units metered until now, by who pays and for what."""
-    rows = session.execute(
-        columns(
-            col(MeterInterval.project),
-            col(Resource.provider),
-            col(Resource.gpu_model),
-            col(MeterInterval.capacity_type),
-            col(MeterInterval.currency),
-            col(MeterInterval.base),
-            col(MeterInterval.rate_micros),
-            col(MeterInterval.started_at),
-            col(MeterInterval.ended_at),
-        ).join(Resource, col(Resource.id) == col(MeterInterval.resource_id))
-    )
+def costs(session: Session, now: datetime) -> tuple[Counter[CostKey], Counter[CostKey]]:
+    """Micro-units metered until now, by who pays and for what; and how much of it was spent on idling."""
     total: Counter[CostKey] = Counter()
-    for project, provider, model, capacity, currency, base, rate, started, ended in rows:
-        if rate:
-            cost = interval_cost(base, rate, whole_seconds(started, ended or now))
-            total[(project, provider, model, capacity, currency)] += cost
-    return total
+    idle: Counter[CostKey] = Counter()
+    for row in metered(session, now=now, projects=None):
+        key = (row.project, row.provider, row.gpu_model, row.capacity_type, row.currency)
+        cost = row.whole_cost
+        total[key] += cost
+        if row.activity == "idle":
+            idle[key] += cost
+    return total, idle
 
 
 def actions(session: Session) -> dict[tuple[str, str, str], int]:

@@ -161,6 +161,7 @@ def last_cycle(session: Session) -> Cycle | None:
 def costs_to_date(session: Session, rows: Sequence[Resource], *, now: datetime) -> dict[str, int]:
     """Resource → micro-units of its present currency since it was first seen; absent when nothing was metered."""
     currencies = {row.id: row.currency for row in rows}
+    missing = {row.id: row.missing_since for row in rows}
     statement = select(
         MeterInterval.resource_id,
         MeterInterval.currency,
@@ -172,7 +173,7 @@ def costs_to_date(session: Session, rows: Sequence[Resource], *, now: datetime) 
     totals: dict[str, int] = {}
     for resource_id, currency, base, rate_micros, started_at, ended_at in session.connection().execute(statement):
         if currency == currencies[resource_id]:
-            seconds = whole_seconds(started_at, ended_at or now)
+            seconds = whole_seconds(started_at, ended_at or missing[resource_id] or now)
             totals[resource_id] = totals.get(resource_id, 0) + interval_cost(base, rate_micros, seconds)
     return totals
 
