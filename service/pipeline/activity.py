@@ -72,6 +72,31 @@ class _Speech:
     """The highest sample that came after the window."""
 
 
+def _fullest(gpus: Mapping[str, _Speech], gpu_count: int, window: _Window, threshold: float) -> Mapping[str, _Speech]:
+    """The devices of the one naming that shows most work, or else speaks for most GPUs.
+
+    One source calls GPUs by number, another by uuid; counted together, four GPUs told twice would hide four silent ones.
+    """
+    namings: dict[bool, dict[str, _Speech]] = {}
+    for device, speech in gpus.items():
+        namings.setdefault(_physical(device).isdigit(), {})[device] = speech
+
+    def fullness(named: Mapping[str, _Speech]) -> tuple[int, int, int]:
+        busy = sum(_reaches(speech, threshold) for speech in named.values())
+        return busy, -_missing(named, gpu_count), sum(_enough(speech, window) for speech in named.values())
+
+    return max((namings[key] for key in sorted(namings)), key=fullness, default={})
+
+
+def _missing(gpus: Mapping[str, _Speech], gpu_count: int) -> int:
+    """GPUs that should be there and have no series. The slices of one GPU are one GPU."""
+    return max(0, gpu_count - len({_physical(device) for device in gpus}))
+
+
+def _physical(device: str) -> str:
+    return device.partition("/")[0]
+
+
 def window_of(profile: IdleProfile, at: datetime) -> tuple[int, int]:
     """The window [start, end) in Unix seconds that a profile judges at a moment."""
     end = int((at - profile.telemetry_delay).timestamp())
@@ -110,8 +135,8 @@ def judge_activity(
         speech = _speech(one, window)
         before = devices.get(one.device)  # two sources may speak of the same GPU
         devices[one.device] = speech if before is None else _both(before, speech)
-    gpus = said.get(Signal.UTILISATION, {})
-    count = max(gpu_count, len(gpus))
+    gpus = _fullest(said.get(Signal.UTILISATION, {}), gpu_count, window, profile.utilisation_below)
+    count = len(gpus) + _missing(gpus, gpu_count)
     busy = sum(_reaches(speech, profile.utilisation_below) for speech in gpus.values())
     idle = sum(not _reaches(s, profile.utilisation_below) and _enough(s, window) for s in gpus.values())
     unknown = count - busy - idle
@@ -122,7 +147,7 @@ def judge_activity(
         word = "idle"
     else:
         word = None
-    worst = 0 if len(gpus) < gpu_count else min((speech.covered for speech in gpus.values()), default=0)
+    worst = 0 if _missing(gpus, gpu_count) else min((speech.covered for speech in gpus.values()), default=0)
     return Activity(
         activity=word,
         idle_since=_idle_since(series, window, profile, prior_idle) if word == "idle" else None,
