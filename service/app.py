@@ -15,6 +15,7 @@ from service.api import (
     findings,
     health,
     hold,
+    notify,
     preview,
     problems,
     reference,
@@ -50,7 +51,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(reference.router)
-    for module in (resources, findings, actions, hold, cycles, audit, preview, spend, documents, tokens):
+    for module in (resources, findings, actions, hold, notify, cycles, audit, preview, spend, documents, tokens):
         app.include_router(module.router, prefix="/api/v1")
     for console in (links, pages):
         app.include_router(console.router)

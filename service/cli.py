@@ -29,8 +29,10 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 `diff` found changes.
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 token_commands = typer.Typer(help="API tokens: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+notify_commands = typer.Typer(help="Who is told.", no_args_is_help=True, rich_markup_mode=None)
 db_commands = typer.Typer(help="The database.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
+app.add_typer(notify_commands, name="notify")
 app.add_typer(db_commands, name="db")
 
 FOUND_CHANGES = 3
@@ -371,6 +373,24 @@ def _wait_for_cycle(client: Client, cycle_id: str, timeout: int) -> Any:
                 return found
             time.sleep(0.2)
     raise Failure(f"cycle {cycle_id} has not finished within {timeout} seconds; it goes on")
+
+
+@notify_commands.command("test")
+def notify_test(
+    project: Annotated[str, typer.Argument(metavar="PROJECT", help="Its name.")],
+) -> None:
+    """Send a test message to each channel of a project. Exit code 1 when one did not take it."""
+    from service.client import Failure
+
+    tried = _client().send("POST", f"/projects/{_quoted(project)}/notify/test")["channels"]
+    for one in tried:
+        typer.echo(
+            f"{'ok    ' if one['ok'] else 'FAILED'}  {one['channel']}" + ("" if one["ok"] else f": {one['error']}")
+        )
+    if not tried:
+        raise Failure(f"project {project} has no owners and no channels, and CURFEW_NOTIFY names nobody")
+    if not all(one["ok"] for one in tried):
+        raise typer.Exit(1)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ NEEDS: Mapping[str, Role] = {
     "dismiss": Role.OWNER,
     "act": Role.OWNER,
     "undo": Role.OWNER,
+    "notify": Role.OWNER,
     "hold": Role.OPERATOR,
     "cycle": Role.OPERATOR,
     "documents": Role.ADMIN,

@@ -20,6 +20,7 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, unquote
 
+from service.documents import mask_channel
 from service.notify import webhook
 from service.notify.messages import Rendered
 from service.notify.wording import chat
@@ -183,7 +184,7 @@ class Channels:
     def _mask(self, text: str, url: str, channel: str) -> str:
         """The error without our secrets, without CURFEW_MAIL's own, and on one short line."""
         text = self._secrets.mask(text)
-        shown = set(re.split(_SEPARATORS, unquote(channel)))
+        shown = set(re.split(_SEPARATORS, unquote(mask_channel(channel))))
         hidden = {piece for piece in re.split(_SEPARATORS, url) if len(piece) >= 6 and unquote(piece) not in shown}
         for piece in sorted(hidden - {_host(url)}, key=len, reverse=True):
             text = text.replace(piece, "***").replace(unquote(piece), "***")

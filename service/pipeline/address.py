@@ -24,11 +24,16 @@ def channels_for(message: Message, projects: Mapping[str, Project], fallback: Se
         owner = message.payload.get("resource", {}).get("owner") or ""
         if "@" in owner and _domain(owner) in domains and " " not in owner:
             found.append(f"mail:{owner}")
-        found += project.notify
-    found += message.policy_channels
+        found += map(_channel, project.notify)
+    found += map(_channel, message.policy_channels)
     if not found:
-        found += [f"mail:{entry}" if "@" in entry and "://" not in entry else entry for entry in fallback]
+        found += map(_channel, fallback)
     return tuple(dict.fromkeys(found))
+
+
+def _channel(entry: str) -> str:
+    """Where a list takes addresses and URLs, an address means mail."""
+    return f"mail:{entry}" if "@" in entry and "://" not in entry else entry
 
 
 def _people(message: Message, project: Project) -> Sequence[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -30,6 +31,8 @@ from service.store.tables import Document, Finding, Outbox
 log = structlog.get_logger()
 LINKS_LAST = timedelta(days=3)
 """How long the links of a message work after it was sent, at least."""
+TESTED_AT_ONCE = 8
+UNEXPECTED = "it failed unexpectedly; the service's log has the details"
 REFUSALS = 3
 """After so many in a row a channel is left alone until the next cycle: each may take its whole time-out."""
 
@@ -65,10 +68,28 @@ def drain(post: Post) -> dict[str, int]:
             if delivery is None and len(batch) > 1:
                 waiting.extendleft([row] for row in reversed(batch))  # whichever is at fault fails alone
                 continue
-            delivery = delivery or Delivery(ok=False, error="it failed unexpectedly; the service's log has the details")
+            delivery = delivery or Delivery(ok=False, error=UNEXPECTED)
             _record(batch, delivery, post)
             refusals[batch[0].channel] = 0 if delivery.ok else refusals[batch[0].channel] + 1
             counts["delivered" if delivery.ok else "failed"] += len(batch)
+
+
+def tried_out(project: str, channels: Sequence[str], post: Post, *, by: str) -> list[tuple[str, Delivery]]:
+    """Sends a test message to each of these channels at once, and says what each answered. Nothing is queued."""
+    payload = {"project": project, "by": by}
+    now = post.now()
+    words = render("test", payload, now=now, due_at=None, links={})
+    words = replace(words, event=event_of("test", payload, at=now))
+
+    def attempt(channel: str) -> tuple[str, Delivery]:
+        try:
+            return channel, post.channels.deliver(channel, words, message_id=f"test:{now.isoformat()}:{channel}")
+        except Exception:
+            log.exception("a test message could not be sent", project=project)
+            return channel, Delivery(ok=False, error=UNEXPECTED)
+
+    with ThreadPoolExecutor(TESTED_AT_ONCE) as pool:
+        return list(pool.map(attempt, channels))
 
 
 def _still_true(session: Session, rows: Sequence[Outbox]) -> list[Outbox]:

@@ -22,6 +22,10 @@ PEOPLE = ("mail:lead@example.org", "mail:deputy@Labs.example.org", "mail:money@e
 
 SENTENCES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "people first, each once, then the project's channels": ({}, (*PEOPLE, "slack://${SLACK}")),
+    "an address among the channels is written to": (
+        {"policy_channels": ("desk@partner.example", "lead@example.org")},
+        (*PEOPLE, "slack://${SLACK}", "mail:desk@partner.example"),
+    ),
     "then the policy's": ({"policy_channels": ("json://hook",)}, (*PEOPLE, "slack://${SLACK}", "json://hook")),
     "the owner on the machine, when the project writes to that domain": (
         {"owner": "mai@example.org"},
