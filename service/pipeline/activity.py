@@ -75,7 +75,7 @@ class _Speech:
 def _fullest(gpus: Mapping[str, _Speech], gpu_count: int, window: _Window, threshold: float) -> Mapping[str, _Speech]:
     """The devices of the one naming that shows most work, or else speaks for most GPUs.
 
-    One source calls GPUs by number, another by uuid; counted together, four GPUs told twice would hide four silent ones.
+    One source calls GPUs by number, another by uuid; counted together, four told of twice would hide four silent ones.
     """
     namings: dict[bool, dict[str, _Speech]] = {}
     for device, speech in gpus.items():
