@@ -46,7 +46,7 @@ def link_page(request: Request, token: str) -> Response:
             return page(request, "finding.html", None, **finding_view(session, finding, runtime), keeps={})
         zone = zone_of(session, finding.project)
         used = session.get(LinkUse, claim.nonce)
-        why_not = None if used else _out_of_date(claim, finding)
+        why_not = None if used else out_of_date(claim, finding)
         offer = _offer(claim, finding, resource, now, zone)
     return _answer(request, offer, finding, resource, zone, used=used, why_not=why_not)
 
@@ -65,9 +65,9 @@ def use_link(request: Request, token: str) -> Response:
             offer = _offer(claim, finding, resource, now, zone)
             used = session.get(LinkUse, claim.nonce)
             if used is None:
-                if why_not := _out_of_date(claim, finding):
+                if why_not := out_of_date(claim, finding):
                     raise people.NotPossible("OutOfDate", why_not)
-                done = _carry_out(session, claim, finding, now, zone)
+                done = carry_out(session, claim, finding, now, zone)
                 session.add(
                     LinkUse(
                         nonce=claim.nonce,
@@ -121,7 +121,7 @@ def _subject(session: Session, claim: Claim) -> tuple[Finding, Resource | None]:
     return finding, session.get(Resource, finding.resource_id)
 
 
-def _out_of_date(claim: Claim, finding: Finding) -> str | None:
+def out_of_date(claim: Claim, finding: Finding) -> str | None:
     """Why a genuine link no longer fits, if it does not. Keeping is always harmless; stopping must be meant."""
     if claim.verb is not LinkVerb.UNDO and finding.closed_at is not None:
         return "There is nothing to do any more."
@@ -163,7 +163,7 @@ def _offer(claim: Claim, finding: Finding, resource: Resource | None, now: datet
     )
 
 
-def _carry_out(session: Session, claim: Claim, finding: Finding, now: datetime, zone: tzinfo) -> str:
+def carry_out(session: Session, claim: Claim, finding: Finding, now: datetime, zone: tzinfo) -> str:
     """Do it, as the link's recipient; answers what was done. Raises NotPossible."""
     by = people.Person(actor=f"link:{claim.recipient}")
     if claim.verb.keeps:
