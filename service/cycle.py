@@ -139,6 +139,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
             acts=findings.recent_acts(session, now),
             holds=findings.active_holds(session, now),
             held_until=findings.holds_ended(session, now),
+            consented_at=findings.breaker_lifted(session, now),
             unknown_since=rt.memory.unknown_since,
         )
         known = resources.load_known(session)

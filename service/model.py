@@ -149,6 +149,8 @@ class PastAct:
     gpus: float
     rate_micros: int
     currency: str | None = None
+    found_at: datetime | None = None
+    """When its finding was opened."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,13 @@ class Standing:
     holds: Sequence[ActiveHold] = ()
     held_until: Mapping[str | None, datetime] = field(default_factory=dict)
     """Project (None: everywhere) → when its last hold ended: graces from before start anew."""
+    consented_at: datetime | None = None
+    """When a person last lifted the breaker's hold: everything found by then has been looked at and agreed to."""
     unknown_since: Mapping[str, datetime] = field(default_factory=dict)
+
+    def agreed(self, found_at: datetime | None) -> bool:
+        """Whether the person who lifted the breaker's hold had this before them."""
+        return self.consented_at is not None and found_at is not None and found_at <= self.consented_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +113,10 @@ def plan(
     breaker = planner.shrunk(lost)
     intents = [] if breaker else planner.choose()
     breaker = breaker or too_much(
-        (intent.resource for intent in intents), standing.acts, resources, breaker=limits.breaker
+        (intent.resource for intent in intents if not standing.agreed(intent.finding.opened_at)),
+        [act for act in standing.acts if not standing.agreed(act.found_at)],
+        resources,
+        breaker=limits.breaker,
     )
     if breaker:
         intents = []
@@ -297,14 +306,17 @@ def budget_full(policy: BasePolicy, in_scope: int, count: int, together: int | N
             f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the "
             "hour."
         )
-    if budget.max_hourly_cost is None:
+    limit = budget.max_hourly_cost
+    if limit is None:
         return None
     if together is None:
         return "Waits: its price is not known, so it cannot be told whether it fits the disruption budget."
-    if together > budget.max_hourly_cost:
+    if limit.currency not in (None, currency):
+        return f"Waits: its price is in {currency}, and the disruption budget is in {limit.currency}."
+    if together > limit.amount:
         return (
             f"Waits for the disruption budget: with it, {format_amount(together)} {currency} per hour would be "
-            f"disturbed within the hour; {format_amount(budget.max_hourly_cost)} are allowed."
+            f"disturbed within the hour; {format_amount(limit.amount)} are allowed."
         )
     return None
 

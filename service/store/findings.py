@@ -55,8 +55,9 @@ def _columns(finding: FindingState) -> dict[str, Any]:
 def recent_acts(session: Session, now: datetime) -> list[PastAct]:
     """Acts in flight or of the last hour, undos apart."""
     rows = session.exec(
-        select(Action, Resource)
+        select(Action, Resource, Finding)
         .join(Resource, col(Resource.id) == col(Action.resource_id))
+        .outerjoin(Finding, col(Finding.id) == col(Action.finding_id))
         .where(
             col(Action.undoes).is_(None),
             col(Action.status).in_([status.value for status in _COUNTING]),
@@ -73,8 +74,9 @@ def recent_acts(session: Session, now: datetime) -> list[PastAct]:
             gpus=resource.gpu_count * resource.gpu_share,
             rate_micros=action.rate_micros or 0,
             currency=action.currency,
+            found_at=finding.opened_at if finding else None,
         )
-        for action, resource in rows
+        for action, resource, finding in rows
     ]
 
 
@@ -86,6 +88,12 @@ def active_holds(session: Session, now: datetime) -> list[ActiveHold]:
         for row in sorted(rows, key=lambda row: row.project or "")
         if row.until is None or row.until > now
     ]
+
+
+def breaker_lifted(session: Session, now: datetime) -> datetime | None:
+    """When a person last lifted a hold that the breaker had set."""
+    rows = session.exec(select(Hold).where(Hold.created_by == "curfew", col(Hold.lifted_at) <= now)).all()
+    return max((row.lifted_at for row in rows if row.lifted_at is not None), default=None)
 
 
 def holds_ended(session: Session, now: datetime) -> dict[str | None, datetime]:
