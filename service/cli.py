@@ -460,8 +460,8 @@ def _settings() -> Any:
 
 
 def _setting(location: tuple[int | str, ...], message: str) -> str:
-    name = "CURFEW_" + "_".join(str(part) for part in location[:1]).upper()
-    return f"{name}: {message.removeprefix('Value error, ').removeprefix('Input ')}"
+    place = "".join(f"CURFEW_{part}: ".upper() for part in location[:1])  # none: the sentence names it
+    return f"{place}{message.removeprefix('Value error, ').removeprefix('Input ')}"
 
 
 @contextmanager
@@ -510,7 +510,8 @@ def _one(client: Client, kind: str, word: str) -> Any:
         if kind in (*DOCUMENTS, "tokens"):
             raise
     if kind == "resources":
-        found = [row for key in ("external_id", "name") for row in client.pages("/resources", limit=0, **{key: word})]
+        rows = [row for key in ("external_id", "name") for row in client.pages("/resources", limit=0, **{key: word})]
+        found = list({row["id"]: row for row in rows}.values())  # one without a name is named as its cloud calls it
         living = [row for row in found if row["ended_at"] is None]
         found = living or found
     else:

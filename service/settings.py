@@ -6,11 +6,13 @@ secrets that documents name as `${NAME}` (`service.secrets`).
 
 from __future__ import annotations
 
+import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from policies.policy import Mode
@@ -22,6 +24,10 @@ CommaList = Annotated[
     BeforeValidator(lambda v: tuple(p.strip() for p in v.split(",") if p.strip()) if isinstance(v, str) else v),
 ]
 """Written `a,b,c`."""
+
+SHORTEST_TOKEN = 16
+SHORTEST_KEY = 32
+"""In characters: what is shorter can be guessed."""
 
 
 class Settings(BaseSettings):
@@ -36,9 +42,9 @@ class Settings(BaseSettings):
     ceiling: Mode = Mode.OBSERVE
     """Caps every policy. `observe` by default: nothing is warned about or stopped until a person says so."""
     admin_token: SecretStr | None = None
-    """A bearer token with the admin role, for the first steps."""
+    """A bearer token with the admin role, for the first steps. Empty is none; at least 16 characters but in a demo."""
     secret_key: SecretStr | None = None
-    """Signs links. Without it one is made once and kept in `home`, readable by its owner only."""
+    """Signs links and sessions, at least 32 characters. Without it one is made once and kept in `home`."""
     public_url: str = ""
     """Where people reach this service. Without a usable one there are no links and therefore no enforcement."""
     cycle_seconds: float = Field(60, ge=0)
@@ -68,6 +74,26 @@ class Settings(BaseSettings):
     demo_start: str = "2026-11-14T06:00:00Z"
     """Where the demo clock starts."""
 
+    @field_validator("admin_token", "secret_key")
+    @classmethod
+    def _blank_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        """A variable that is set to nothing is no secret everybody knows, but none."""
+        stripped = value.get_secret_value().strip() if value else ""
+        return SecretStr(stripped) if stripped else None
+
+    @model_validator(mode="after")
+    def _no_short_secrets(self) -> Settings:
+        token, key = self.admin_token, self.secret_key
+        if token is not None and len(token) < SHORTEST_TOKEN and self.demo_speed == 0:
+            raise ValueError(
+                f"CURFEW_ADMIN_TOKEN must have at least {SHORTEST_TOKEN} characters, like `openssl rand -hex 24` makes"
+            )
+        if key is not None and len(key) < SHORTEST_KEY:
+            raise ValueError(
+                f"CURFEW_SECRET_KEY must have at least {SHORTEST_KEY} characters, like `openssl rand -hex 32` makes"
+            )
+        return self
+
     @field_validator("public_url")
     @classmethod
     def _plain_url(cls, value: str) -> str:
@@ -86,15 +112,28 @@ class Settings(BaseSettings):
         return url
 
     def signing_key(self) -> str:
-        """The key links are signed with; made and kept on first use when none is set."""
+        """The key links and sessions are signed with; made and kept on first use when none is set."""
         if self.secret_key is not None:
             return self.secret_key.get_secret_value()
         path = self.home / "secret_key"
-        self.home.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            self._make_key(path)
+        key = path.read_text().strip()
+        if len(key) < SHORTEST_KEY:
+            raise ValueError(f"the key in {path} has fewer than {SHORTEST_KEY} characters; delete it and start again")
+        return key
+
+    def _make_key(self, path: Path) -> None:
+        """Whole or not at all, whatever ends this process; of two that start at once, both use the first one's."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, made = tempfile.mkstemp(dir=self.home, prefix=".secret_key-")  # readable by its owner only
         try:
-            with path.open("x") as file:
-                path.chmod(0o600)
+            with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(made, path)
         except FileExistsError:
             pass
-        return path.read_text()
+        finally:
+            os.unlink(made)

@@ -72,7 +72,9 @@ class Principal:
 
 
 def authenticate(runtime: Runtime, raw_token: str) -> Principal | None:
-    """Who holds this token; None when it is unknown, expired or revoked."""
+    """Who holds this token; None when it is empty, unknown, expired or revoked."""
+    if not raw_token:
+        return None
     admin = runtime.settings.admin_token
     if admin is not None and compare_digest(tokens.digest(raw_token), tokens.digest(admin.get_secret_value())):
         return Principal(name="CURFEW_ADMIN_TOKEN", role=Role.ADMIN)

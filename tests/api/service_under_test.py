@@ -24,7 +24,7 @@ from service.settings import Settings
 from service.store.database import Database
 from service.store.tables import Action, Audit, Cycle, Finding, Resource
 
-ADMIN = "the-admin-token"
+ADMIN = "an-admin-token-for-tests"
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Client:
 def _documented_paths() -> dict[str, Any]:
     """The same for every service, and slow to build."""
     with TemporaryDirectory() as home:
-        rt = compose(Settings(home=Path(home), secret_key="k", database_url="sqlite://"))  # type: ignore[arg-type]
+        rt = compose(Settings(home=Path(home), secret_key="s" * 32, database_url="sqlite://"))  # type: ignore[arg-type]
         paths: dict[str, Any] = create_app(rt).openapi()["paths"]
         rt.database.close()
         return paths
@@ -195,7 +195,7 @@ class Api:
 @contextmanager
 def service_on(database: Database, clock: SetClock, home: Path, **settings: Any) -> Iterator[Api]:
     """A service that governs nothing by itself: cycles are only noted."""
-    given = {"home": home, "admin_token": ADMIN, "secret_key": "k", "cycle_seconds": 60} | settings
+    given = {"home": home, "admin_token": ADMIN, "secret_key": "s" * 32, "cycle_seconds": 60} | settings
     rt = compose(Settings(**given), clock=clock, database=database)
     app = create_app(rt)
     api = Api(rt=rt, app=app, clock=clock, admin=Client(app))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
+from service.api.auth import authenticate
 from tests.api.service_under_test import Api, Client
 
 MINE, THEIRS, NOBODYS = "vision", "speech", None
@@ -140,3 +142,9 @@ def test_the_confined_see_holds_on_everything_and_on_their_own(company: Api) -> 
 def test_metrics_are_open_only_when_the_installation_says_so(company: Api) -> None:
     object.__setattr__(company.rt.settings, "metrics_anonymous", True)
     assert company.nobody().get("/metrics").status_code == 200
+
+
+def test_an_empty_token_opens_nothing_whatever_the_settings(company: Api) -> None:
+    object.__setattr__(company.rt.settings, "admin_token", SecretStr(""))
+    assert Client(company.app, token="").get("/api/v1/tokens").status_code == 401
+    assert authenticate(company.rt, "") is None

@@ -24,7 +24,7 @@ from service.settings import Settings
 from service.store import tables, tokens
 from service.store.database import Database
 
-ADMIN = "the-admin-token"
+ADMIN = "an-admin-token-for-tests"
 URL = "https://curfew.example.org"
 HANOI = "Asia/Ho_Chi_Minh"
 
