@@ -38,7 +38,7 @@ class Person:
 
 def snooze(session: Session, finding: Finding, *, until: datetime, reason: str, by: Person, now: datetime) -> None:
     """Leave the resource alone until then; a fresh warning and grace follow."""
-    _must_be_active(finding)
+    _must_be_active(session, finding)
     if finding.status in (Status.ACTING, Status.ENFORCED):
         raise NotPossible("TooLate", "it has been acted on already; undo the action instead")
     if until <= now:
@@ -57,7 +57,7 @@ def snooze(session: Session, finding: Finding, *, until: datetime, reason: str, 
 
 def approve(session: Session, finding: Finding, *, by: Person, now: datetime) -> None:
     """Say yes to an act whose policy requires approval."""
-    _must_be_active(finding)
+    _must_be_active(session, finding)
     if finding.status not in (Status.OPEN, Status.WARNED, Status.DUE):
         raise NotPossible("NothingToApprove", f"a finding that is {finding.status} waits for no approval")
     finding.approved_at, finding.approved_by = now, by.actor
@@ -67,7 +67,7 @@ def approve(session: Session, finding: Finding, *, by: Person, now: datetime) ->
 
 def dismiss(session: Session, finding: Finding, *, reason: str, by: Person, now: datetime) -> None:
     """A person says no; the finding ends and a new one opens only after the breach has ended once."""
-    _must_be_active(finding)
+    _must_be_active(session, finding)
     if finding.status in (Status.ACTING, Status.ENFORCED):
         raise NotPossible("TooLate", "it has been acted on already; undo the action instead")
     _afresh(finding)
@@ -80,7 +80,7 @@ def dismiss(session: Session, finding: Finding, *, reason: str, by: Person, now:
 
 def stop_now(session: Session, finding: Finding, *, by: Person, now: datetime) -> None:
     """Act without waiting for grace; protection, preconditions and ceilings still hold."""
-    _must_be_active(finding)
+    _must_be_active(session, finding)
     if finding.remedy == "notify":
         raise NotPossible("NothingToDo", "its policy only notifies; there is no act to bring forward")
     if finding.status in (Status.ACTING, Status.ENFORCED):
@@ -95,7 +95,8 @@ def stop_now(session: Session, finding: Finding, *, by: Person, now: datetime) -
 
 
 def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Action:
-    """Ask for an action to be put back; returns the new action that will do it."""
+    """Ask for an action to be put back; returns the new action that will do it, or the one that is already at it."""
+    session.refresh(action, with_for_update=True)
     if action.undoes is not None:
         raise NotPossible("NotUndoable", "this is an undo itself; what it put back can be acted on anew")
     if action.status not in (ActionStatus.TAKEN, ActionStatus.VERIFIED):
@@ -184,7 +185,9 @@ def _active(session: Session, project: str | None, now: datetime) -> list[Hold]:
     return [row for row in rows if row.project == project and (row.until is None or row.until > now)]
 
 
-def _must_be_active(finding: Finding) -> None:
+def _must_be_active(session: Session, finding: Finding) -> None:
+    """Locked and as it stands now: a cycle may be writing it at this moment."""
+    session.refresh(finding, with_for_update=True)
     if finding.closed_at is not None:
         raise NotPossible("Ended", f"this finding ended ({finding.status}): {finding.status_reason}")
 

@@ -7,21 +7,22 @@ call, and whoever finds an intent without an outcome reads the truth back from t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 from sqlmodel import Session, col, select
 
-from policies.policy import BasePolicy
+from policies.policy import BasePolicy, Mode
 from providers.contract import Provider
-from providers.errors import NotFound, ProviderError
-from providers.records import ResourceRecord, State, Verb
+from providers.errors import Conflict, NotFound, ProviderError
+from providers.records import ResourceRecord, State, Verb, resource_id
 from service.fleet import Fleet
 from service.model import ActionStatus, FindingState, Intent, Known, Status
 from service.pipeline import recheck
+from service.pipeline.attribute import attribute
 from service.pipeline.evaluate import Look
-from service.pipeline.plan import Limits, exemption_for, hold_for
+from service.pipeline.plan import Limits, ceiling_of, effective_mode, exemption_for, held_words, hold_for
 from service.pipeline.tell import told
 from service.store import actions, audit, findings, lease, resources
 from service.store.database import Database
@@ -59,6 +60,7 @@ def enforce(intents: Sequence[Intent], documents: Documents, hands: Hands) -> di
             raise
         except Exception:
             log.exception("an act failed in a way nobody foresaw", finding=intent.finding.id)
+            _not_done(intent.finding, "it failed unexpectedly; the service's log has the details", hands)
             outcome = "unexpected"
         counts[outcome] = counts.get(outcome, 0) + 1
     return counts
@@ -68,6 +70,8 @@ def resume(hands: Hands) -> int:
     """Intents without an outcome: after a crash, a lost answer, or an undo somebody asked for. Answers how many."""
     with hands.database.reading() as session:
         waiting = [action for action in actions.in_flight(session) if action.status == ActionStatus.INTENDED]
+        if not waiting:
+            return 0
         documents = load(session)
     for action in waiting:
         try:
@@ -81,7 +85,6 @@ def resume(hands: Hands) -> int:
 
 def reconsider(documents: Documents, hands: Hands) -> None:
     """Findings refused at a second look: ask again now and then whether what forbade acting is gone."""
-    now = hands.now()
     with hands.database.reading() as session:
         refused = [
             (findings.state_of(row), resources.find(session, row.resource_id))
@@ -89,49 +92,66 @@ def reconsider(documents: Documents, hands: Hands) -> None:
                 select(Finding).where(
                     col(Finding.status) == Status.REFUSED,
                     col(Finding.quiet_by) == "recheck",
-                    col(Finding.quiet_until) <= now,
+                    col(Finding.quiet_until) <= hands.now(),
                     col(Finding.closed_at).is_(None),
                 )
             ).all()
         ]
     for finding, known in refused:
         policy = documents.policies.get(finding.policy)
-        provider = hands.fleet.get(known.source) if known else None
-        if policy is None or known is None or provider is None:
+        if policy is None or known is None:
             continue
-        fresh = recheck.describe(known, provider)
-        forbidden = fresh.refusal or (
-            fresh.record and recheck.forbidden(known, fresh.record, policy, hands.limits, now)
-        )
-        with hands.database.transaction() as session:
-            lease.check(session, hands.held)
-            row = session.get(Finding, finding.id)
-            if row is None or row.status != Status.REFUSED:
-                continue
-            if forbidden:
-                row.quiet_until, row.status_reason = now + LOOK_AGAIN_AT_REFUSED, forbidden
-            else:
-                row.quiet_until = row.quiet_by = None  # the plan reopens it, with a fresh warning
-            session.add(row)
+        try:
+            _reconsider_one(finding, known, policy, hands)
+        except lease.LeaseLost:
+            raise
+        except Exception:
+            log.exception("what forbids an act could not be asked again", finding=finding.id)
+
+
+def _reconsider_one(finding: FindingState, known: Known, policy: BasePolicy, hands: Hands) -> None:
+    provider = reachable(known.source, hands)
+    if provider is None:
+        return
+    fresh = recheck.describe(known, provider)
+    now = hands.now()
+    forbidden = fresh.refusal or (fresh.record and recheck.forbidden(known, fresh.record, policy, hands.limits, now))
+    with hands.database.transaction() as session:
+        lease.check(session, hands.held)
+        row = session.get(Finding, finding.id, with_for_update=True)
+        if row is None or row.status != Status.REFUSED or row.quiet_by != "recheck":
+            return
+        if forbidden:
+            row.quiet_until, row.status_reason = now + LOOK_AGAIN_AT_REFUSED, forbidden
+        else:
+            row.quiet_until = row.quiet_by = None  # the plan reopens it, with a fresh warning
+        session.add(row)
+
+
+def reachable(source: str, hands: Hands) -> Provider | None:
+    """The provider of a source, unless another account answers for it now: then nothing it says is believed."""
+    with hands.database.reading() as session:
+        changed = resources.answers_as_another(session, source)
+    return None if changed else hands.fleet.get(source)
 
 
 def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
     """One intent from second look to outcome."""
     known, finding = intent.resource, intent.finding
     policy = documents.policies[finding.policy]
-    provider = hands.fleet.get(known.source)
+    provider = reachable(known.source, hands)
     if provider is None or provider.actuator is None:
         return _not_done(finding, "its source cannot act just now", hands)
     _renew(hands, provider)
     fresh = recheck.look_again(
         known,
+        finding,
         policy,
         provider=provider,
         telemetry_members=hands.fleet.members,
         projects=documents.projects,
         limits=hands.limits,
         look=hands.look,
-        asked_by_person=finding.stop_now_by is not None,
         now=hands.now(),
     )
     if fresh.refusal is not None or fresh.record is None:
@@ -139,7 +159,7 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
     pre_state = provider.actuator.remember(fresh.record, Verb(intent.verb)) | _seen(fresh.record)
     try:
         with hands.database.transaction() as session:
-            _still_wanted(session, intent, known, policy, documents, hands)
+            _still_wanted(session, replace(known, record=fresh.record), policy, documents, hands)
             action = actions.claim(
                 session,
                 intent,
@@ -164,21 +184,21 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
     return _call(action, known, provider, hands)
 
 
-def _still_wanted(
-    session: Session, intent: Intent, known: Known, policy: BasePolicy, planned: Documents, hands: Hands
-) -> None:
-    """Policies and exemptions may have changed since the plan was made: whoever objected in time is heard."""
+def _still_wanted(session: Session, fresh: Known, policy: BasePolicy, planned: Documents, hands: Hands) -> None:
+    """Documents may have changed since the plan was made: whoever objected in time is heard."""
     documents = load(session)
     if documents.policies.get(policy.name) != policy:
         raise actions.NotClaimed("its policy was changed a moment ago")
-    if documents.sources.get(known.source) != planned.sources.get(known.source):
+    if documents.sources.get(fresh.source) != planned.sources.get(fresh.source):
         raise actions.NotClaimed("its source was changed a moment ago")
-    exemption = exemption_for(known, policy.name, tuple(documents.exemptions.values()), hands.now())
+    if attribute(fresh.record, fresh.source, documents.projects).project != fresh.project:
+        raise actions.NotClaimed("another project pays for it since a moment ago")
+    exemption = exemption_for(fresh, policy.name, tuple(documents.exemptions.values()), hands.now())
     if exemption is not None:
         raise actions.NotClaimed(f"it was exempted a moment ago: {exemption.reason}")
     if session.exec(
         select(Action.id).where(
-            col(Action.resource_id) == known.id,
+            col(Action.resource_id) == fresh.id,
             col(Action.status).in_([ActionStatus.INTENDED.value, ActionStatus.TAKEN.value]),
         )
     ).first():
@@ -195,7 +215,8 @@ def _call(action: Action, known: Known, provider: Provider, hands: Hands) -> str
         else:
             provider.actuator.act(known.record.ref, Verb(action.verb), request_id=action.id)
     except ProviderError as error:
-        if error.retry:  # what happened is not known: the next look reads the truth back
+        busy = action.undoes is not None and isinstance(error, Conflict)  # it is still stopping
+        if error.retry or busy:  # what happened is not known: the next look reads the truth back
             return _keep(action, known, hands, status=ActionStatus.INTENDED, error=error.sentence)
         return _keep(action, known, hands, status=ActionStatus.FAILED, error=error.sentence)
     return _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
@@ -232,8 +253,8 @@ def _keep(action: Action, known: Known, hands: Hands, *, status: ActionStatus, e
 
 def _after_failure(session: Session, row: Action, known: Known, hands: Hands, error: str) -> None:
     """A stop that the cloud refused: its finding says so and is looked at again later; people are told."""
-    finding = session.get(Finding, row.finding_id) if row.finding_id else None
-    if finding is not None and row.undoes is None:
+    finding = acting(session, row)
+    if finding is not None:
         finding.status = Status.REFUSED.value
         finding.status_reason = f"The cloud refused: {error}"
         finding.quiet_by, finding.quiet_until = "recheck", hands.now() + LOOK_AGAIN_AT_REFUSED
@@ -242,72 +263,108 @@ def _after_failure(session: Session, row: Action, known: Known, hands: Hands, er
     told(session, "failed", row, known, hands.fallback_channels, hands.now())
 
 
+def acting(session: Session, action: Action) -> Finding | None:
+    """The finding whose act this is, while it still is; an undo has none. Locked: people may speak to it meanwhile."""
+    if action.finding_id is None or action.undoes is not None:
+        return None
+    finding = session.get(Finding, action.finding_id, with_for_update=True)
+    return finding if finding is not None and finding.status == Status.ACTING else None
+
+
 def _resume_one(action: Action, documents: Documents, hands: Hands) -> None:
     """An intent without an outcome: read the truth, then finish, repeat or abandon it."""
     with hands.database.reading() as session:
         known = resources.find(session, action.resource_id)
-    provider = hands.fleet.get(action.source)
+        original = session.get(Action, action.undoes) if action.undoes else None
+    if original is not None and original.status == ActionStatus.TAKEN:
+        return  # what is to be put back is not done yet; doing both at once could end either way
+    too_old = action.abandon_at <= hands.now()
+    provider = reachable(action.source, hands)
     if known is None or provider is None or provider.inventory is None or provider.actuator is None:
-        if action.abandon_at <= hands.now():
-            _abandon(action, "its source can no longer be reached", hands)
+        if too_old:
+            _abandon(action, known, "its source can no longer be reached", hands)
         return
     _renew(hands, provider)
     try:
         record = provider.inventory.describe(known.record.ref)
     except NotFound:
-        _abandon(action, "the resource no longer exists", hands)
+        if action.verb == Verb.TERMINATE:
+            _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
+        else:
+            _abandon(action, known, "the resource no longer exists", hands)
         return
     except ProviderError as error:
-        if action.abandon_at <= hands.now():
-            _abandon(action, f"it could not be read back: {error.sentence}", hands)
+        if too_old:
+            _abandon(action, known, f"it could not be read back: {error.sentence}", hands)
         return
-    if _took_effect(action, record):
+    _finish(action, original, known, record, documents, provider, hands)
+
+
+def _finish(
+    action: Action,
+    original: Action | None,
+    known: Known,
+    record: ResourceRecord,
+    documents: Documents,
+    provider: Provider,
+    hands: Hands,
+) -> None:
+    """What the truth makes of an intent. `original`: what an undo puts back."""
+    if resource_id(record.ref, record.incarnation) != known.id:
+        _abandon(action, known, "another resource has taken its name", hands)
+    elif _took_effect(action, record):
         _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
     elif action.abandon_at <= hands.now():
-        _abandon(action, action.error or "it did not take effect in time", hands)
-    elif action.undoes is not None:
-        _call(action, known, provider, hands)
+        _abandon(action, known, action.error or "it did not take effect in time", hands)
+    elif original is not None and original.resumed_at is not None:
+        _abandon(action, known, "it was started and stopped again by somebody else meanwhile", hands)
     else:
-        _try_again(action, known, record, documents, provider, hands)
-
-
-def _try_again(
-    action: Action, known: Known, record: ResourceRecord, documents: Documents, provider: Provider, hands: Hands
-) -> None:
-    """The call was never made, or had no effect: only if everything that allowed it still holds."""
-    policy = documents.policies.get(action.policy or "")
-    why = None
-    if policy is None:
-        why = "its policy no longer exists"
-    elif _seen(record) != {key: action.pre_state.get(key) for key in _seen(record)}:
-        why = "it was restarted or changed in the meantime"
-    else:
-        with hands.database.reading() as session:
-            hold = hold_for(action.project, findings.active_holds(session, hands.now()))
-        exemption = exemption_for(known, policy.name, tuple(documents.exemptions.values()), hands.now())
-        if hold is not None or exemption is not None:
-            why = f"it is held or exempt now: {(hold or exemption).reason}"  # type: ignore[union-attr]
+        why = None if original is not None else _why_not_again(action, known, record, documents, provider, hands)
+        if why is None:
+            _call(action, known, provider, hands)
         else:
-            fresh = recheck.look_again(
-                known,
-                policy,
-                provider=provider,
-                telemetry_members=hands.fleet.members,
-                projects=documents.projects,
-                limits=hands.limits,
-                look=hands.look,
-                asked_by_person=action.requested_by != "curfew",
-                now=hands.now(),
-            )
-            why = fresh.refusal
-    if why is not None:
-        _abandon(action, why, hands)
-    else:
-        _call(action, known, provider, hands)
+            _abandon(action, known, why, hands)
 
 
-def _abandon(action: Action, why: str, hands: Hands) -> None:
-    """Give an intent up; its finding starts anew."""
+def _why_not_again(
+    action: Action, known: Known, record: ResourceRecord, documents: Documents, provider: Provider, hands: Hands
+) -> str | None:
+    """The call was never made, or had no effect. It is repeated only if everything that allowed it still holds."""
+    policy = documents.policies.get(action.policy or "")
+    with hands.database.reading() as session:
+        hold = hold_for(action.project, findings.active_holds(session, hands.now()))
+        row = session.get(Finding, action.finding_id)
+    if policy is None or row is None:
+        return "its policy no longer exists"
+    if documents.mode_changed_at[policy.name] > action.intended_at:
+        return "its policy was changed in the meantime"
+    by_person = action.requested_by != "curfew"
+    mode = ceiling_of(known.source, hands.limits) if by_person else effective_mode(policy, known.source, hands.limits)
+    if mode is not Mode.ENFORCE:
+        return f"the ceiling is {mode.value} now"
+    if _seen(record) != {key: action.pre_state.get(key) for key in _seen(record)}:
+        return "it was restarted or changed in the meantime"
+    if hold is not None:
+        return held_words(hold)
+    fresh = replace(known, record=record)
+    exemption = exemption_for(fresh, policy.name, tuple(documents.exemptions.values()), hands.now())
+    if exemption is not None:
+        return f"it is exempt now: {exemption.reason}"
+    return recheck.look_again(
+        known,
+        findings.state_of(row),
+        policy,
+        provider=provider,
+        telemetry_members=hands.fleet.members,
+        projects=documents.projects,
+        limits=hands.limits,
+        look=hands.look,
+        now=hands.now(),
+    ).refusal
+
+
+def _abandon(action: Action, known: Known | None, why: str, hands: Hands) -> None:
+    """Give an intent up; its finding starts anew. Who asked for an undo is told."""
     now = hands.now()
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
@@ -316,8 +373,10 @@ def _abandon(action: Action, why: str, hands: Hands) -> None:
             return
         row.status, row.error = ActionStatus.ABANDONED.value, why
         session.add(row)
-        finding = session.get(Finding, row.finding_id) if row.finding_id else None
-        if finding is not None and finding.status == Status.ACTING:
+        if row.undoes is not None and known is not None:
+            told(session, "failed", row, known, hands.fallback_channels, now)
+        finding = acting(session, row)
+        if finding is not None:
             finding.status = Status.OPEN.value
             finding.status_reason = f"The act was abandoned: {why}."
             finding.episode += 1
@@ -338,10 +397,11 @@ def _abandon(action: Action, why: str, hands: Hands) -> None:
 
 def _took_effect(action: Action, record: ResourceRecord) -> bool:
     """Does the cloud already show what the action wanted?"""
-    halted = record.state in (State.STOPPING, State.STOPPED, State.SUSPENDED, State.TERMINATED)
     if action.undoes is not None:
         return record.state in (State.RUNNING, State.PENDING)
-    return halted
+    if action.verb == Verb.TERMINATE:
+        return record.state is State.TERMINATED
+    return record.state in (State.STOPPING, State.STOPPED, State.SUSPENDED, State.TERMINATED)
 
 
 def _seen(record: ResourceRecord) -> dict[str, str | None]:
@@ -358,7 +418,8 @@ def _refused(finding: FindingState, fresh: recheck.Fresh, hands: Hands) -> str:
     if not fresh.forbidden:
         return _not_done(finding, why, hands)
     with hands.database.transaction() as session:
-        row = session.get(Finding, finding.id)
+        lease.check(session, hands.held)
+        row = session.get(Finding, finding.id, with_for_update=True)
         if row is not None and row.status == Status.DUE:
             row.status, row.status_reason = Status.REFUSED.value, why
             row.quiet_by, row.quiet_until = "recheck", hands.now() + LOOK_AGAIN_AT_REFUSED
@@ -370,7 +431,8 @@ def _refused(finding: FindingState, fresh: recheck.Fresh, hands: Hands) -> str:
 def _not_done(finding: FindingState, why: str, hands: Hands) -> str:
     """Nothing was done, and the reason is kept."""
     with hands.database.transaction() as session:
-        row = session.get(Finding, finding.id)
+        lease.check(session, hands.held)
+        row = session.get(Finding, finding.id, with_for_update=True)
         if row is not None and row.status == Status.DUE:
             row.status_reason = f"Looked again right before acting, and nothing was done: {why}."
             session.add(row)

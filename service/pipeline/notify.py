@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from service.documents import mask_channel
 from service.model import Status
@@ -51,15 +51,15 @@ def drain(post: Post) -> dict[str, int]:
     """Send everything that is due to be sent. Answers counts by outcome."""
     counts = {"delivered": 0, "failed": 0}
     refusals: Counter[str] = Counter()
-    tried: set[str] = set()
+    last: Outbox | None = None
     while True:
         with post.database.transaction() as session:
-            rows = [row for row in outbox.pending(session, post.now()) if row.id not in tried]
-            rows = _still_true(session, rows)
+            rows = outbox.pending(session, post.now(), after=last)
+            true = _still_true(session, rows)
         if not rows:
             return counts
-        tried |= {row.id for row in rows}
-        waiting = deque(batches(rows))
+        last = rows[-1]
+        waiting = deque(batches(true))
         while waiting:
             batch = waiting.popleft()
             if refusals[batch[0].channel] >= REFUSALS:
@@ -155,7 +155,8 @@ def _send(batch: Sequence[Outbox], post: Post) -> Delivery | None:
 def rendered(batch: Sequence[Outbox], post: Post) -> Rendered:
     """Queued messages in words, as of now; several become a digest."""
     now = post.now()
-    parts = [_part(row, post.links, now) for row in batch]
+    promised = _promised(batch, post)
+    parts = [_part(row, post.links, now, promised.get(row.finding_id or "")) for row in batch]
     if len(parts) == 1:
         [row], [part] = batch, parts
         words = render(part.kind, part.payload, now=now, due_at=part.due_at, links=part.links)
@@ -171,14 +172,24 @@ def rendered(batch: Sequence[Outbox], post: Post) -> Rendered:
     return digest.render_digest(parts, now=now, url_of_all=_url_of_all(batch, post.links, now))
 
 
-def _part(row: Outbox, links: Links, now: datetime) -> digest.Part:
+def _promised(batch: Sequence[Outbox], post: Post) -> dict[str, datetime]:
+    """Finding → when it is due by an earlier delivery: whoever hears of it later is told the same moment."""
+    ids = [row.finding_id for row in batch if row.kind == "warning" and row.finding_id is not None]
+    if not ids:
+        return {}
+    with post.database.reading() as session:
+        found = session.exec(select(Finding.id, Finding.due_at).where(col(Finding.id).in_(ids))).all()
+    return {finding_id: due_at for finding_id, due_at in found if due_at is not None}
+
+
+def _part(row: Outbox, links: Links, now: datetime, promised: datetime | None) -> digest.Part:
     payload = row.payload
     made: dict[str, str] = {}
     if row.finding_id is not None:
         zone = zone_of(payload.get("timezone"))
         expires = now + _grace(row) + LINKS_LAST
         made = links.all_for(row.finding_id, row.episode or 0, recipient_of(row.channel), now, zone, expires)
-    due_at = now + _grace(row) if row.kind == "warning" and payload.get("acts") else None
+    due_at = (promised or now + _grace(row)) if row.kind == "warning" and payload.get("acts") else None
     return digest.Part(kind=row.kind, payload=payload, due_at=due_at, links=made)
 
 
@@ -211,7 +222,7 @@ def _record(batch: Sequence[Outbox], delivery: Delivery, post: Post) -> None:
 
 
 def _record_one(session: Session, row: Outbox, delivery: Delivery, now: datetime) -> None:
-    stored = session.get(Outbox, row.id)
+    stored = session.get(Outbox, row.id, with_for_update=True)
     if stored is None or stored.status != "pending":
         return
     if not delivery.ok:
@@ -221,7 +232,7 @@ def _record_one(session: Session, row: Outbox, delivery: Delivery, now: datetime
         return
     outbox.delivered(stored, now)
     session.add(stored)
-    finding = session.get(Finding, row.finding_id) if row.kind == "warning" else None
+    finding = session.get(Finding, row.finding_id, with_for_update=True) if row.kind == "warning" else None
     if finding is None or finding.status != Status.OPEN or _overtaken(session, row):
         return
     finding.status = Status.WARNED.value

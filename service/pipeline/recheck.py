@@ -14,14 +14,13 @@ from policies.decision import Verdict
 from policies.policy import BasePolicy, BudgetPolicy, QuotaPolicy, SpotPolicy
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
-from providers.records import ResourceRecord, Series, Signal, State, resource_id
+from providers.records import ResourceRecord, Series, State, resource_id
 from service.documents import Project
 from service.fleet import Member
-from service.model import Known, Telemetry
-from service.pipeline.attribute import attribute
+from service.model import FindingState, Known, Telemetry
+from service.pipeline.attribute import attributed
 from service.pipeline.evaluate import Look, judge, longest_window
 from service.pipeline.plan import Limits, why_not
-from service.pipeline.samples import merged
 
 COUNTING = (SpotPolicy, QuotaPolicy, BudgetPolicy)
 """Policies that count across resources: one resource alone is never over."""
@@ -39,6 +38,7 @@ class Fresh:
 
 def look_again(
     known: Known,
+    finding: FindingState,
     policy: BasePolicy,
     *,
     provider: Provider,
@@ -46,25 +46,23 @@ def look_again(
     projects: Mapping[str, Project],
     limits: Limits,
     look: Look,
-    asked_by_person: bool,
     now: datetime,
 ) -> Fresh:
-    """May we still act on this resource for this policy, this very moment? `look` is the cycle's: all the others."""
+    """May we still act on this resource for this finding, this very moment? `look` is the cycle's: all the others."""
     described = describe(known, provider)
     if described.record is None or described.refusal is not None:
         return described
     record = described.record
-    after = replace(known, record=record)
+    after = attributed(replace(known, record=record), projects, now)
     if why := forbidden(known, record, policy, limits, now):
         return Fresh(record=record, refusal=why, forbidden=True)
-    project = attribute(record, known.source, projects).project
-    if project != known.project:
-        return _moved(record, f"its project is {project or 'none'} now, it was {known.project or 'none'}")
+    if after.project != finding.project:
+        return _moved(record, f"its project is {after.project or 'none'} now, it was {finding.project or 'none'}")
     if record.state is not State.RUNNING:
         return _moved(record, f"it is {record.state.value} now")
     if record.launched_at != known.record.launched_at:
         return _moved(record, "it was restarted in the meantime")
-    if asked_by_person:
+    if finding.stop_now_by is not None:
         return Fresh(record=record)
     telemetry = sampled_now(after, policy, telemetry_members, now)
     judged = judge(_looked(look, after, policy, telemetry, now), [policy])
@@ -114,7 +112,7 @@ def describe(known: Known, provider: Provider) -> Fresh:
 def sampled_now(known: Known, policy: BasePolicy, members: Mapping[str, Member], now: datetime) -> Telemetry:
     """Samples of one resource asked for right now, past every memory. What fails is simply not there: unknown."""
     start = now - longest_window([policy])
-    series: dict[tuple[str, Signal], Series] = {}
+    series: list[Series] = []
     ambiguous = False
     for name, member in members.items():
         provider = member.provider
@@ -125,12 +123,9 @@ def sampled_now(known: Known, policy: BasePolicy, members: Mapping[str, Member],
         except ProviderError:
             continue
         ambiguous = ambiguous or known.record.ref in answer.ambiguous
-        for one in answer.series:
-            if one.ref == known.record.ref:
-                key = (one.device, one.signal)
-                series[key] = merged(series.get(key), one)
+        series += (one for one in answer.series if one.ref == known.record.ref)
     return Telemetry(
-        series={known.id: tuple(series.values())},
+        series={known.id: tuple(series)},
         ambiguous=frozenset({known.id}) if ambiguous else frozenset(),
     )
 

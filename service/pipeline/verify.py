@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 import structlog
 from sqlmodel import Session
 
+from policies.quantities import format_duration
 from providers.errors import NotFound, ProviderError
-from providers.records import State
+from providers.records import State, Verb
 from service.model import ActionStatus, Known, Status
-from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands
+from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, reachable
 from service.pipeline.tell import told
 from service.store import actions, audit, lease, resources
 from service.store.tables import Action, Finding
@@ -22,7 +23,7 @@ from service.store.tables import Action, Finding
 log = structlog.get_logger()
 TAKES_AT_MOST = timedelta(minutes=30)
 """A stop that shows no effect for so long has failed."""
-_HALTED = (State.STOPPED, State.SUSPENDED, State.TERMINATED)
+_UNDER_WAY = (State.STOPPING, State.PENDING)
 
 
 def verify(hands: Hands) -> dict[str, int]:
@@ -46,40 +47,64 @@ def note_resumed(session: Session, running: dict[str, Known], now: datetime) -> 
     """Stops whose resource runs again: what they avoid ends here."""
     for action in actions.standing_stops(session):
         known = running.get(action.resource_id)
-        if known is not None and known.started_at is not None and action.verified_at is not None:
+        if known is None or known.started_at is None or action.verified_at is None:
+            continue
+        if _runs_anew(action, known.record.launched_at, known.started_at):
             action.resumed_at = max(min(known.started_at, now), action.verified_at)
             session.add(action)
+
+
+def _runs_anew(action: Action, launched_at: datetime | None, started_at: datetime | None) -> bool:
+    """Is this run another one than the action ended? A listing from before the act still shows the old one."""
+    if launched_at is not None:
+        return launched_at.isoformat() != action.pre_state.get("seen_launched_at")
+    return started_at is not None and action.taken_at is not None and started_at > action.taken_at
+
+
+def _shows(action: Action, state: State, launched_at: datetime | None) -> bool:
+    """Does the cloud show what the action wanted, or that somebody has undone it since?"""
+    if action.undoes is not None:
+        return state is State.RUNNING
+    if state is State.RUNNING:
+        return _runs_anew(action, launched_at, None)
+    if action.verb == Verb.TERMINATE:
+        return state is State.TERMINATED
+    return state in (State.STOPPED, State.SUSPENDED, State.TERMINATED)
 
 
 def _verify_one(action: Action, hands: Hands) -> str:
     with hands.database.reading() as session:
         known = resources.find(session, action.resource_id)
-    provider = hands.fleet.get(action.source)
+    provider = reachable(action.source, hands)
     if known is None or provider is None or provider.inventory is None:
+        if known is not None and action.source not in hands.fleet.members:
+            return _settle(action, known, hands, state=None, launched_at=None)
         return "waiting"
     try:
         record = provider.inventory.describe(known.record.ref)
-        state, launched = record.state, record.launched_at
+        state, launched_at = record.state, record.launched_at
     except NotFound:
-        state, launched = State.TERMINATED, None
+        state, launched_at = State.TERMINATED, None
     except ProviderError as error:
         log.warning("an act could not be read back", action=action.id, reason=error.sentence)
         return "waiting"
+    return _settle(action, known, hands, state=state, launched_at=launched_at)
+
+
+def _settle(action: Action, known: Known, hands: Hands, *, state: State | None, launched_at: datetime | None) -> str:
+    """What the truth makes of an act. No state: its source is gone, and nobody can tell any more."""
     now = hands.now()
     assert action.taken_at is not None
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
-        row = session.get(Action, action.id)
+        row = session.get(Action, action.id, with_for_update=True)
         assert row is not None
-        restarted = launched is not None and launched.isoformat() != row.pre_state.get("seen_launched_at")
-        if row.undoes is not None:
-            done = state is State.RUNNING
-        else:
-            done = state in _HALTED or (state is State.RUNNING and restarted)
-        if done:
-            _verified(session, row, known, hands, resumed=launched if restarted and row.undoes is None else None)
-        elif now - action.taken_at > TAKES_AT_MOST:
-            _failed(session, row, known, hands, state)
+        if state is not None and _shows(row, state, launched_at):
+            runs = state is State.RUNNING and row.undoes is None
+            _verified(session, row, known, hands, resumed=(launched_at or now) if runs else None)
+        elif now - action.taken_at > TAKES_AT_MOST and state not in _UNDER_WAY:
+            seen = f"the cloud still shows it {state.value}" if state else "its source is gone, so nobody can tell"
+            _failed(session, row, known, hands, f"after {format_duration(TAKES_AT_MOST)} {seen}")
         else:
             return "waiting"
         session.add(row)
@@ -91,7 +116,7 @@ def _verify_one(action: Action, hands: Hands) -> str:
             object=f"resource/{row.resource_id}",
             project=row.project,
             reason=row.error or row.reason,
-            details={"action": row.id, "finding": row.finding_id, "state": state.value},
+            details={"action": row.id, "finding": row.finding_id, "state": state.value if state else None},
         )
         return row.status
 
@@ -105,8 +130,8 @@ def _verified(session: Session, row: Action, known: Known, hands: Hands, *, resu
         told(session, "undone", row, known, hands.fallback_channels, now)
         return
     row.resumed_at = None if resumed is None else max(resumed, now)
-    finding = session.get(Finding, row.finding_id) if row.finding_id else None
-    if finding is not None and finding.status == Status.ACTING:
+    finding = acting(session, row)
+    if finding is not None:
         finding.status = Status.ENFORCED.value
         finding.status_reason = f"Verified in the cloud at {now.isoformat()}."
         session.add(finding)
@@ -114,25 +139,27 @@ def _verified(session: Session, row: Action, known: Known, hands: Hands, *, resu
 
 
 def _undone(session: Session, original_id: str, row: Action, now: datetime) -> None:
-    original = session.get(Action, original_id)
+    original = session.get(Action, original_id, with_for_update=True)
     if original is None:
         return
-    original.status, original.undone_at = ActionStatus.UNDONE.value, now
-    original.resumed_at = original.resumed_at or now
+    if original.status == ActionStatus.VERIFIED:
+        original.status, original.undone_at = ActionStatus.UNDONE.value, now
+        original.resumed_at = original.resumed_at or now
     session.add(original)
-    finding = session.get(Finding, original.finding_id) if original.finding_id else None
+    finding = session.get(Finding, original.finding_id, with_for_update=True) if original.finding_id else None
     if finding is not None and finding.closed_at is None:
         finding.status, finding.closed_at = Status.CLOSED.value, now
         finding.status_reason = f"Undone by {row.requested_by}."
         session.add(finding)
 
 
-def _failed(session: Session, row: Action, known: Known, hands: Hands, state: State) -> None:
-    row.status = ActionStatus.FAILED.value
-    row.error = f"after {TAKES_AT_MOST} the cloud still shows it {state.value}"
-    finding = session.get(Finding, row.finding_id) if row.finding_id else None
-    if finding is not None and row.undoes is None and finding.status == Status.ACTING:
-        finding.status, finding.status_reason = Status.REFUSED.value, f"The act had no effect: {row.error}."
+def _failed(session: Session, row: Action, known: Known, hands: Hands, error: str) -> None:
+    """It was accepted and had no effect."""
+    row.status, row.error = ActionStatus.FAILED.value, error
+    finding = acting(session, row)
+    if finding is not None:
+        finding.status, finding.status_reason = Status.REFUSED.value, f"The act had no effect: {error}."
         finding.quiet_by, finding.quiet_until = "recheck", hands.now() + LOOK_AGAIN_AT_REFUSED
+        finding.stop_now_by = None
         session.add(finding)
     told(session, "failed", row, known, hands.fallback_channels, hands.now())

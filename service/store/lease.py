@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from service.store.tables import Lease
@@ -41,8 +42,11 @@ def take(session: Session, holder: str, *, is_gone: Callable[[str], bool] = lamb
     row = session.exec(select(Lease).where(Lease.name == NAME).with_for_update()).first()
     now = real_now()
     if row is None:
-        session.add(Lease(name=NAME, holder=holder, token=1, expires_at=now + LENGTH))
-        session.flush()
+        try:
+            with session.begin_nested():
+                session.add(Lease(name=NAME, holder=holder, token=1, expires_at=now + LENGTH))
+        except IntegrityError:  # somebody else was the very first, a moment before us
+            return None
         return Held(holder=holder, token=1)
     if row.holder != holder and row.expires_at > now and not is_gone(row.holder):
         return None
@@ -63,9 +67,12 @@ def renew(session: Session, held: Held, *, at_least: timedelta = timedelta(0)) -
 
 
 def check(session: Session, held: Held) -> None:
-    """Fence: raises LeaseLost unless the token is the newest. Locks the row until the transaction ends."""
+    """Fence: raises LeaseLost unless the token is the newest. Locks the row until the transaction ends.
+
+    A lease that ran out and that nobody took is still ours: a long look at slow clouds must not be for nothing.
+    """
     row = session.exec(select(Lease).where(Lease.name == NAME).with_for_update()).first()
-    if row is None or row.token != held.token or row.expires_at <= real_now():
+    if row is None or row.token != held.token:
         raise LeaseLost(f"the lease of {held.holder} is no longer valid")
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy import literal, tuple_
 from sqlmodel import Session, col, select
 
 from service.model import Message
-from service.store.tables import Outbox, new_id
+from service.store.tables import Outbox, UtcDateTime, new_id
 
 GIVE_UP_AFTER = timedelta(days=2)
 """A message that no channel took for so long has no reader any more."""
@@ -65,16 +66,14 @@ def is_queued(session: Session, key: str) -> bool:
     return session.exec(about.limit(1)).first() is not None
 
 
-def pending(session: Session, now: datetime, *, limit: int = 500) -> list[Outbox]:
-    """What should be tried now, oldest first."""
-    return list(
-        session.exec(
-            select(Outbox)
-            .where(col(Outbox.status) == "pending", col(Outbox.next_try_at) <= now)
-            .order_by(col(Outbox.created_at), col(Outbox.id))
-            .limit(limit)
-        ).all()
-    )
+def pending(session: Session, now: datetime, *, after: Outbox | None = None, limit: int = 500) -> list[Outbox]:
+    """What should be tried now, oldest first; the next ones `after` another."""
+    waiting = select(Outbox).where(col(Outbox.status) == "pending", col(Outbox.next_try_at) <= now)
+    if after is not None:
+        place = tuple_(col(Outbox.created_at), col(Outbox.id))
+        waiting = waiting.where(place > tuple_(literal(after.created_at, UtcDateTime), after.id))
+    in_order = waiting.order_by(col(Outbox.created_at), col(Outbox.id))
+    return list(session.exec(in_order.limit(limit)).all())
 
 
 def delivered(row: Outbox, now: datetime) -> None:
@@ -87,10 +86,10 @@ def withdrawn(row: Outbox) -> None:
 
 
 def failed(row: Outbox, error: str, now: datetime) -> None:
-    """Try again later, less and less often, until it is given up."""
+    """Try again later, less and less often, until it is given up. A warning is not: while it is true it is owed."""
     row.attempts += 1
     row.error = error
-    if now - row.created_at > GIVE_UP_AFTER:
+    if row.kind != "warning" and now - row.created_at > GIVE_UP_AFTER:
         row.status = "failed"
         return
     row.next_try_at = now + min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(row.attempts - 1, 10))

@@ -25,6 +25,8 @@ from providers.records import (
 from service.model import Known, SourceAnswer
 from service.store.tables import Resource, SourceState
 
+IDENTITY_CHANGED = "IdentityChanged"
+
 
 def load_known(session: Session) -> dict[str, Known]:
     """Every resource that has not ended, by id."""
@@ -168,6 +170,12 @@ def identities(session: Session) -> dict[str, str]:
     return {row.source: row.identity for row in rows if row.identity is not None}
 
 
+def answers_as_another(session: Session, source: str) -> bool:
+    """Did somebody else answer for this source when it was last asked?"""
+    row = session.get(SourceState, source)
+    return row is not None and row.fault is not None and row.fault["code"] == IDENTITY_CHANGED
+
+
 def source_states(session: Session) -> dict[tuple[str, ...], float]:
     """(source,) → Unix time of its last complete answer, for those that ever gave one."""
     rows = session.exec(select(SourceState)).all()
@@ -193,7 +201,7 @@ def fault_of(answer: SourceAnswer) -> dict[str, Any] | None:
     """Why a source gave nothing usable, as JSON, or None."""
     if answer.identity_changed and answer.answer is not None:
         return {
-            "code": "IdentityChanged",
+            "code": IDENTITY_CHANGED,
             "sentence": f"it answers as {answer.answer.identity}, but it was {answer.identity}; nothing is believed",
             "permission": None,
         }

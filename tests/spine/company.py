@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import select
+from sqlmodel import Session, col, select
 
 from providers import simulated
-from providers.records import ResourceRef
+from providers.records import ResourceRef, Verb
 from providers.simulated.activity import Idle
-from providers.simulated.cloud import SKUS, Machine, SimulatedCloud
+from providers.simulated.catalogue import SKUS
+from providers.simulated.cloud import Act, Machine, SimulatedCloud
+from service import people
 from service.clock import SetClock
 from service.cycle import run_cycle
 from service.documents import MODELS
@@ -49,6 +51,16 @@ class Company:
     clock: SetClock
     cloud: SimulatedCloud
     postman: Postman
+
+    def another(self) -> Runtime:
+        """A second runtime on the same database, cloud and clock: another instance, or this one after a crash."""
+        rt = compose(self.rt.settings, clock=self.clock, database=self.rt.database)
+        rt.channels = self.postman  # type: ignore[assignment]
+        return rt
+
+    def restart(self) -> None:
+        """All that was in memory is gone."""
+        self.rt = self.another()
 
     def document(self, kind: str, **body: Any) -> None:
         """Put a document straight into the store, validated like any other."""
@@ -95,6 +107,31 @@ class Company:
         with self.rt.database.reading() as session:
             return list(session.exec(select(Finding).filter_by(**where).order_by(Finding.opened_at)).all())  # type: ignore[arg-type]
 
+    def delete(self, kind: str, name: str) -> None:
+        with self.rt.database.transaction() as session:
+            session.delete(session.get_one(Document, (kind, name)))
+
+    @contextmanager
+    def speaking(self, ref: ResourceRef, policy: str = "idle-gpus") -> Iterator[tuple[Session, Finding, datetime]]:
+        """A transaction in which a person speaks to the newest finding of a machine."""
+        with self.rt.database.transaction() as session:
+            yield session, session.get_one(Finding, self.finding(ref, policy).id), self.clock.now()
+
+    def undo(self, action_id: str, by: str = "token:lead") -> Action:
+        with self.rt.database.transaction() as session:
+            return people.undo(
+                session, session.get_one(Action, action_id), by=people.Person(actor=by), now=self.clock.now()
+            )
+
+    @property
+    def stops(self) -> list[Act]:
+        """Acts that changed something, undos apart."""
+        return [act for act in self.cloud.acts if act.changed and act.verb is not Verb.START]
+
+    def told(self, kind: str) -> list[Outbox]:
+        """Messages of a kind that were delivered."""
+        return [row for row in self.outbox() if row.kind == kind and row.status == "delivered"]
+
     def finding(self, ref: ResourceRef, policy: str = "idle-gpus") -> Finding:
         """The newest finding of a machine."""
         found = self.findings(resource_id=self.resource(ref).id, policy=policy)
@@ -103,7 +140,9 @@ class Company:
 
     def actions(self) -> list[Action]:
         with self.rt.database.reading() as session:
-            return list(session.exec(select(Action).order_by(Action.intended_at)).all())  # type: ignore[arg-type]
+            return list(
+                session.exec(select(Action).order_by(col(Action.intended_at), col(Action.undoes).is_not(None))).all()
+            )
 
     def outbox(self) -> list[Outbox]:
         with self.rt.database.reading() as session:
@@ -157,9 +196,18 @@ def company(database: Database, clock: SetClock, **settings: Any) -> Iterator[Co
         simulated.forget(SOURCE)
 
 
+@contextmanager
+def small_company(sqlite_url: str, clock: SetClock, **settings: Any) -> Iterator[Company]:
+    """A company on SQLite, where the kind of database does not matter."""
+    database = Database(sqlite_url)
+    with company(database, clock, **settings) as made:
+        yield made
+    database.close()
+
+
 def minutes(count: float) -> timedelta:
     return timedelta(minutes=count)
 
 
-def at(moment: datetime, plus: timedelta) -> datetime:
-    return moment + plus
+def hours(count: float) -> timedelta:
+    return timedelta(hours=count)
