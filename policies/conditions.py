@@ -9,7 +9,8 @@ says (SQL's own `TRUE OR NULL` would be true). A missing tag is a fact not known
 - `owner IS NULL`, `owner IS NOT NULL`: asks, and is itself always known;
 - `coalesce(owner, 'nobody')`: says what to take instead.
 
-Neither may be done to a fact that rests on telemetry in a policy that acts. A division by zero and a number beyond
+Neither may be done to a fact that rests on telemetry in a policy that acts. There, a count or maximum over GPUs is not
+known while one of them is silent, and how much is silent is no reason to act and may not be named at all. A division by zero and a number beyond
 all bounds are not known either. A fact asked for with IS NULL and also used bare counts as used bare.
 """
 
@@ -34,6 +35,8 @@ MAX_BYTES = 4096
 MAX_NESTING = 20
 """Brackets, CASEs and functions within one another; the parser's own stack ends at about 35."""
 MAX_INTEGER = 2**63 - 1
+SILENT = "unknown_gpus"
+"""Must be zero before a policy acts on a count or maximum over GPUs."""
 
 FUNCTIONS = ("lower", "upper", "abs", "coalesce")
 TYPE_WORDS: Mapping[Type, str] = {
@@ -234,6 +237,9 @@ class _Reader:
         self._only(node, "this")
         self._stays_null(fact, node)
         self.columns.add(name)
+        if fact.over_gpus and self.acting:
+            self.columns.add(SILENT)
+            self.needs[SILENT] = exp.func("coalesce", exp.column(SILENT).neq(0), exp.true())
         return _Term(type=fact.type, node=exp.column(name), words=f"`{name}`")
 
     def _nearest(self, node: exp.Expr) -> str:
@@ -243,6 +249,11 @@ class _Reader:
         return f"; did you mean `{close[0]}`?" if close else "; the facts are listed in docs/facts.md"
 
     def _stays_null(self, fact: Column, node: exp.Expr) -> None:
+        if fact.of_silence and self.acting:
+            raise ConditionError(
+                f"`{fact.name}` at {self._at(node)} tells how much is not known: in a policy that acts, silence is never "
+                "a reason; ask for what the GPUs do, or for idle.min_coverage"
+            )
         if fact.telemetry and self.acting and self._answering:
             raise ConditionError(
                 f"`{fact.name}` at {self._at(node)} rests on telemetry: in a policy that acts, not knowing it means "

@@ -83,6 +83,8 @@ def compile_policy(policy: BasePolicy) -> CompiledPolicy:
             f"scope: {len(scope)} restrictions are too many; at most {MOST_RESTRICTIONS} can be told apart"
         )
     where = _person_condition("scope.where", policy.scope.where, policy)
+    if where is not None and rule.by_share and policy.acts:
+        _rests_on_no_telemetry(where)
     when = _person_condition(f"{getattr(policy, 'type', 'policy')}.when", rule.when(policy), policy)
 
     in_scope = _in_scope(scope, where)
@@ -123,6 +125,15 @@ def _person_condition(place: str, text: str | None, policy: BasePolicy) -> Condi
         return compile_condition(text, acting=policy.acts)
     except ConditionError as error:
         raise ConditionError(f"{place}: {error}") from None
+
+
+def _rests_on_no_telemetry(where: Condition) -> None:
+    """A share of a scope from which silent machines drop out would be exceeded because they are silent."""
+    for name in sorted(where.columns):
+        if BY_NAME[name].telemetry:
+            raise ConditionError(
+                f"scope.where: `{name}` rests on telemetry, and a share of the scope must not shrink when that fails"
+            )
 
 
 def _ask(question: exp.Expr, *, yes: exp.Expr, no: int = OK, unknown: int = UNKNOWN) -> exp.Expr:

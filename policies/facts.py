@@ -32,10 +32,22 @@ class Column:
     unit: str = ""
     telemetry: bool = False
     """Rests on telemetry and therefore on the policy's own idle profile; its NULL may never be turned into a value."""
+    over_gpus: bool = False
+    """A count or a maximum over GPUs. While one is silent it speaks of the others only: no policy acts on that."""
+    of_silence: bool = False
+    """Tells how much is not known, and so is known best when telemetry fails: no condition of a policy that acts."""
 
 
-def _column(name: str, type: Type, meaning: str, unit: str = "", *, telemetry: bool = False) -> Column:
-    return Column(name=name, type=type, meaning=meaning, unit=unit, telemetry=telemetry)
+def _column(name: str, type: Type, meaning: str, unit: str = "", **more: bool) -> Column:
+    return Column(name=name, type=type, meaning=meaning, unit=unit, **more)
+
+
+def _over_gpus(name: str, type: Type, meaning: str, unit: str = "") -> Column:
+    return _column(name, type, meaning, unit, telemetry=True, over_gpus=True)
+
+
+def _of_silence(name: str, type: Type, meaning: str, unit: str = "") -> Column:
+    return _column(name, type, meaning, unit, telemetry=True, of_silence=True)
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -67,15 +79,15 @@ COLUMNS: tuple[Column, ...] = (
     _column("cost_to_date", Type.NUMBER, "metered since first seen", "money"),
     _column("activity", Type.TEXT, "busy or idle by the policy's own profile; NULL when unknown", telemetry=True),
     _column("idle_seconds", Type.INTEGER, "how long every counted GPU has been idle", "s", telemetry=True),
-    _column("busy_gpus", Type.INTEGER, "GPUs busy in the window", telemetry=True),
-    _column("idle_gpus", Type.INTEGER, "GPUs idle in the window", telemetry=True),
-    _column("unknown_gpus", Type.INTEGER, "GPUs without enough samples in the window", telemetry=True),
-    _column("coverage", Type.NUMBER, "share of the window samples speak for, on the worst GPU", "0..1", telemetry=True),
-    _column("max_utilisation", Type.NUMBER, "highest utilisation of any GPU in the window", "0..1", telemetry=True),
-    _column("max_tensor_active", Type.NUMBER, "highest tensor-core activity in the window", "0..1", telemetry=True),
-    _column("max_dram_active", Type.NUMBER, "highest memory-interface activity in the window", "0..1", telemetry=True),
-    _column("max_power_watts", Type.NUMBER, "highest power draw of any GPU in the window", "W", telemetry=True),
-    _column("max_memory_used_mib", Type.NUMBER, "most GPU memory held in the window", "MiB", telemetry=True),
+    _over_gpus("busy_gpus", Type.INTEGER, "GPUs busy in the window"),
+    _over_gpus("idle_gpus", Type.INTEGER, "GPUs idle in the window"),
+    _of_silence("unknown_gpus", Type.INTEGER, "GPUs without enough samples in the window"),
+    _of_silence("coverage", Type.NUMBER, "share of the window samples speak for, on the worst GPU", "0..1"),
+    _over_gpus("max_utilisation", Type.NUMBER, "highest utilisation of any GPU in the window", "0..1"),
+    _over_gpus("max_tensor_active", Type.NUMBER, "highest tensor-core activity in the window", "0..1"),
+    _over_gpus("max_dram_active", Type.NUMBER, "highest memory-interface activity in the window", "0..1"),
+    _over_gpus("max_power_watts", Type.NUMBER, "highest power draw of any GPU in the window", "W"),
+    _over_gpus("max_memory_used_mib", Type.NUMBER, "most GPU memory held in the window", "MiB"),
 )
 
 OWN: tuple[Column, ...] = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from policies.conditions import FUNCTIONS, MAX_BYTES, MAX_NESTING, TYPE_WORDS
 from policies.facts import COLUMNS, Column
 
@@ -52,16 +54,31 @@ There are two ways to speak of what is missing:
   names `owner` outside of the question, and is unknown without one.)
 - `coalesce(owner, 'nobody')` says what to take instead.
 
-Facts from telemetry allow neither in a policy whose `action` is more than `notify`: there, silence stays silence.
+Facts from telemetry allow neither in a policy whose `action` is more than `notify`: there, silence stays silence. In
+such a policy
+
+- {over_gpus} are known only while no GPU is silent;
+- {of_silence} may not be named: how much is not known is never a reason to act;
+- the `scope.where` of a `spot` policy names no telemetry: its allowed share would shrink with what is known.
 """
 
 
 def reference_page() -> str:
     """The whole page."""
     functions = ", ".join(f"`{name}`" for name in FUNCTIONS)
-    language = _LANGUAGE.format(functions=functions, bytes=f"{MAX_BYTES:,}", nesting=MAX_NESTING)
+    language = _LANGUAGE.format(
+        functions=functions,
+        bytes=f"{MAX_BYTES:,}",
+        nesting=MAX_NESTING,
+        over_gpus=_listed(column for column in COLUMNS if column.over_gpus),
+        of_silence=_listed(column for column in COLUMNS if column.of_silence),
+    )
     rows = ["", "| fact | type | unit | meaning |", "|---|---|---|---|", *map(_row, COLUMNS)]
     return "\n".join([_HEAD.rstrip(), *rows, _TAGS.rstrip(), language])
+
+
+def _listed(columns: Iterable[Column]) -> str:
+    return ", ".join(f"`{column.name}`" for column in columns)
 
 
 def _row(column: Column) -> str:

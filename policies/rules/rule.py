@@ -35,6 +35,8 @@ class Rule(Generic[P]):
     """True = it will be a breach one grace from now; only asked where it is none yet."""
     ahead: Callable[[P, Evidence], str] | None = None
     """The reason of a foreseen breach."""
+    by_share: bool = False
+    """Breached by exceeding a share of the scope, so a scope that shrinks makes breaches."""
 
 
 def state_is(state: str, *, wanted: bool = True) -> exp.Expr:

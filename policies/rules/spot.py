@@ -48,4 +48,5 @@ RULE = Rule(
     breach=breach,
     ok=ok,
     unknown=unknown,
+    by_share=True,
 )

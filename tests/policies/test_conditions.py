@@ -371,7 +371,15 @@ def test_errors_name_the_place_the_reason_and_the_nearest_right_thing(sentence: 
     assert refused(text) == sentence
 
 
-@pytest.mark.parametrize("fact", [column.name for column in TELEMETRY])
+@pytest.mark.parametrize("fact", [column.name for column in TELEMETRY if column.of_silence])
+def test_a_policy_that_acts_may_not_speak_of_how_much_is_silent(fact: str) -> None:
+    for text in (f"{fact} >= 1", f"gpu_count = 8 OR NOT {fact} < 0.9", f"{fact} IS NULL"):
+        assert f"`{fact}` at" in refused(text)
+        assert "silence is never a reason" in refused(text)
+        assert compile_condition(text, acting=False).columns >= {fact}
+
+
+@pytest.mark.parametrize("fact", [column.name for column in TELEMETRY if not column.of_silence])
 def test_a_policy_that_acts_cannot_turn_missing_telemetry_into_a_value(fact: str) -> None:
     literal = "'idle'" if fact == "activity" else "0"
     for text in (
@@ -388,7 +396,7 @@ def test_a_policy_that_acts_cannot_turn_missing_telemetry_into_a_value(fact: str
         assert f"`{fact}` at" in refused(text)
         assert "rests on telemetry" in refused(text)
         assert compile_condition(text, acting=False).columns >= {fact}
-    assert compile_condition(f"{fact} = {literal}", acting=True).columns == {fact}
+    assert compile_condition(f"{fact} = {literal}", acting=True).columns - {"unknown_gpus"} == {fact}
     beside = "CASE WHEN protected THEN TRUE ELSE FALSE END OR owner IS NULL OR coalesce(owner, 'x') = 'x'"
     assert fact in compile_condition(f"{beside} OR {fact} = {literal}", acting=True).columns
 

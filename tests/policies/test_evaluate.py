@@ -21,7 +21,7 @@ from policies.conditions import ConditionError
 from policies.decision import Verdict
 from policies.evaluate import Judgement, JudgingError, compile_policy, evaluate
 from policies.facts import TELEMETRY, Facts
-from policies.policy import BasePolicy, IdlePolicy, profile_of
+from policies.policy import BasePolicy, IdlePolicy, SpotPolicy, profile_of
 from policies.rules import RULES, idle
 from policies.rules.rule import Rule
 from tests.policies.builders import (
@@ -346,7 +346,7 @@ POLICIES: list[BasePolicy] = [
     idle_policy(
         "either", idle={"for": "1h", "when": "max_power_watts < 90 OR max_dram_active < 0.02 OR gpu_count = 8"}
     ),
-    idle_policy("not", idle={"when": "NOT (busy_gpus > 0 AND coverage < 0.5)"}),
+    idle_policy("not", idle={"when": "NOT (busy_gpus > 0 AND max_dram_active < 0.5)"}),
     idle_policy("where", scope={"where": "hourly_cost / gpu_count > 4 OR project = 'vision'"}),
     idle_policy(
         "by-activity", scope={"where": "activity <> 'busy' OR idle_seconds > 60", "projects": ["vision", "nlp"]}
@@ -357,7 +357,7 @@ POLICIES: list[BasePolicy] = [
     ownership_policy(
         "nameless", ownership={"require": ["project", "owner"], "within": "2h"}, scope={"where": "gpu_count > 1"}
     ),
-    ownership_policy("silent", scope={"where": "NOT unknown_gpus = 0 OR max_utilisation < 0.05"}),
+    ownership_policy("silent", scope={"where": "NOT idle_gpus = 0 OR max_utilisation < 0.05"}),
 ]
 
 
@@ -433,6 +433,34 @@ def test_losing_telemetry_never_makes_a_breach(fleet: list[dict[str, Any]], data
         assert set(after.outcomes[policy.name].breaches) <= set(before.outcomes[policy.name].breaches)
 
 
+def test_while_one_gpu_is_silent_a_policy_that_acts_takes_counts_and_maxima_for_not_known() -> None:
+    silent = machine(unknown_gpus=1, idle_gpus=7, busy_gpus=0)  # idle by busy_gpus_below: 2
+    policies = [
+        idle_policy("acts", idle={"busy_gpus_below": 2, "when": "idle_gpus < 8"}),
+        idle_policy("tells", action="notify", idle={"busy_gpus_below": 2, "when": "idle_gpus < 8"}),
+        idle_policy("by itself", idle={"busy_gpus_below": 2}),
+        idle_policy("by its length", idle={"busy_gpus_below": 2, "when": "idle_seconds > 60"}),
+    ]
+    judgement = evaluate(facts_of([silent], policies), policies)
+    verdicts = {policy.name: judgement.decision(policy.name, 0).verdict for policy in policies}
+    assert verdicts == {
+        "acts": Verdict.UNKNOWN,
+        "tells": Verdict.BREACH,
+        "by itself": Verdict.BREACH,
+        "by its length": Verdict.BREACH,
+    }
+    assert "`idle_gpus < 8` is unknown: idle_gpus is 7, unknown_gpus is 1." in judgement.decision("acts", 0).reason
+
+
+def test_no_share_is_taken_of_a_scope_that_telemetry_decides() -> None:
+    text = {"where": "activity = 'idle'"}
+    spot = {"type": "spot", "name": "spot", "spot": {"allowed_on_demand": "50%"}, "scope": text}
+    acts, tells = (SpotPolicy.model_validate({**spot, "action": action}) for action in ("stop", "notify"))
+    with pytest.raises(ConditionError, match="a share of the scope must not shrink"):
+        compile_policy(acts)
+    assert compile_policy(tells).where is not None
+
+
 @settings(max_examples=25, deadline=None)
 @given(FLEETS)
 def test_a_null_in_what_a_person_asked_about_is_never_a_breach(fleet: list[dict[str, Any]]) -> None:
@@ -440,11 +468,11 @@ def test_a_null_in_what_a_person_asked_about_is_never_a_breach(fleet: list[dict[
     asked = {
         "when": ["max_power_watts"],
         "either": ["max_power_watts", "max_dram_active", "gpu_count"],
-        "not": ["busy_gpus", "coverage"],
+        "not": ["busy_gpus", "max_dram_active"],
         "where": ["hourly_cost", "gpu_count", "project"],
         "by-activity": ["activity", "idle_seconds"],
         "nameless": ["gpu_count"],
-        "silent": ["unknown_gpus", "max_utilisation"],
+        "silent": ["idle_gpus", "max_utilisation"],
     }
     for name, columns in asked.items():
         for row in judgement.outcomes[name].breaches:
