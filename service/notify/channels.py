@@ -24,7 +24,7 @@ from service.documents import mask_channel
 from service.notify import webhook
 from service.notify.messages import Rendered
 from service.notify.wording import chat
-from service.secrets import MissingSecret, Secrets
+from service.secrets import PLACEHOLDER, MissingSecret, Secrets
 from service.settings import Settings
 from service.targets import ForbiddenTarget, check_target
 
@@ -184,7 +184,8 @@ class Channels:
     def _mask(self, text: str, url: str, channel: str) -> str:
         """The error without our secrets, without CURFEW_MAIL's own, and on one short line."""
         text = self._secrets.mask(text)
-        shown = set(re.split(_SEPARATORS, unquote(mask_channel(channel))))
+        named = {found[0] for found in PLACEHOLDER.finditer(channel)}
+        shown = {*re.split(_SEPARATORS, unquote(mask_channel(channel))), *named, *_options(url)}
         hidden = {piece for piece in re.split(_SEPARATORS, url) if len(piece) >= 6 and unquote(piece) not in shown}
         for piece in sorted(hidden - {_host(url)}, key=len, reverse=True):
             text = text.replace(piece, "***").replace(unquote(piece), "***")

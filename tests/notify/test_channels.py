@@ -35,6 +35,7 @@ def channels(
     environment = {f"CURFEW_SECRET_{name}": value for name, value in (secrets or {}).items()}
     settings = Settings(
         home=Path("/nowhere"),
+        public_url="https://curfew.example.org",
         mail=None if mail is None else SecretStr(mail),
         allow_targets=allowed,
         demo_speed=demo_speed,
@@ -158,6 +159,13 @@ class TestWebhooks:
         assert "403" in delivery.error
         assert "abc-secret" not in delivery.error
         assert len(httpserver.log) == 1
+
+    def test_a_token_written_into_the_document_is_no_part_of_an_error(self) -> None:
+        url = f"jsons://user:hunter2hunter2@127.0.0.1:{free_port()}/hook?key=tokentoken"
+        error = channels().deliver(url, MESSAGE, message_id="m").error or ""
+        assert error
+        assert "hunter2" not in error
+        assert "tokentoken" not in error
 
     def test_a_private_target_is_refused_unless_allowed(self, httpserver: HTTPServer) -> None:
         url = f"json://127.0.0.1:{httpserver.port}/hook"
