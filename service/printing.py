@@ -160,7 +160,8 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
         "name": text("name"), "role": text("role"), "projects": text("projects"), "expires": when("expires_at"),
     },
     "hold": {
-        "project": lambda row: row["project"] or "everything", "until": lambda row: moment(row["until"]) or "lifted",
+        "project": lambda row: row["project"] or "everything",
+        "until": lambda row: moment(row["until"]) or "a person lifts it",
         "by": text("created_by"), "reason": text("reason"),
     },
 }  # fmt: skip

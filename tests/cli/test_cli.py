@@ -279,6 +279,11 @@ def test_a_word_that_means_two_things_is_not_guessed_at(served: Api, curfew: Run
     assert "is not one resource but 2; name it by its id: one, two" in ran.err
 
 
+def test_one_without_a_name_of_its_own_is_named_as_its_cloud_calls_it(served: Api, curfew: Run) -> None:
+    served.resource("one", external_id="i-0abc", name="i-0abc")
+    assert curfew("explain", "i-0abc").out.startswith("i-0abc  8×H100")
+
+
 def test_what_does_not_exist_is_said(served: Api, curfew: Run) -> None:
     assert "there is no resource 'nothing'" in curfew("explain", "nothing").err
     assert "there is no policy 'nothing'" in curfew("get", "policy", "nothing").err
@@ -319,6 +324,7 @@ def test_everything_is_held_and_lifted(served: Api, curfew: Run) -> None:
     )
     served.admin.put("/api/v1/projects/vision", json={})
     assert curfew("hold", "-p", "vision").out == "Nothing acts in vision until it is lifted.\n"
+    assert "a person lifts it" in " ".join(curfew("get", "hold").out.split())
     assert curfew("hold", "--lift").out.splitlines()[0] == "Lifted; still on hold:"
     assert curfew("hold", "--lift", "-p", "vision").out == "Lifted.\n"
 
