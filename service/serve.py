@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -26,10 +27,21 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080) -> N
     app = create_app(rt)
     jobs.start()
     try:
-        uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+        uvicorn.run(app, host=host, port=port, **server_options(settings))
     finally:
         jobs.stop()
         rt.database.close()
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """For uvicorn. Who a request comes from is what the connection says, unless a proxy we know says more."""
+    return {
+        "log_config": None,
+        "access_log": False,
+        "timeout_graceful_shutdown": 10,
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
+    }
 
 
 def configure_logs() -> None:

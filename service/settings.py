@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """Signs links and sessions, at least 32 characters. Without it one is made once and kept in `home`."""
     public_url: str = ""
     """Where people reach this service. Without a usable one there are no links and therefore no enforcement."""
+    trusted_proxies: CommaList = ()
+    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. None by default."""
     cycle_seconds: float = Field(60, ge=0)
     """Real seconds between cycles; 0: only on request."""
     allow_targets: CommaList = ()

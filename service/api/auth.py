@@ -88,7 +88,7 @@ def authenticate(runtime: Runtime, raw_token: str) -> Principal | None:
 
 
 class FailedLogins:
-    """Slows down guessing: after 20 wrong tokens in a minute an address has to wait. Counted in real time."""
+    """Tells a guesser to wait after 20 wrong tokens in a minute from one address. Counted in real time."""
 
     def __init__(self, limit: str = "20/minute") -> None:
         self._limit = parse(limit)
@@ -127,6 +127,12 @@ def bearer_of(request: Request) -> str | None:
 
 
 def principal_of(request: Request, raw: str | None) -> Principal:
+    """A good token is always let in: others behind its address must not be able to lock its holder out."""
+    if raw is None:
+        raise _unauthorised("this needs a token: send `Authorization: Bearer …`")
+    principal = authenticate(runtime_of(request), raw)
+    if principal is not None:
+        return principal
     failed_logins: FailedLogins = request.app.state.failed_logins
     address = address_of(request)
     if failed_logins.blocked(address):
@@ -136,13 +142,8 @@ def principal_of(request: Request, raw: str | None) -> Principal:
             "too many wrong tokens came from this address; try again in a minute",
             headers={"Retry-After": "60"},
         )
-    if raw is None:
-        raise _unauthorised("this needs a token: send `Authorization: Bearer …`")
-    principal = authenticate(runtime_of(request), raw)
-    if principal is None:
-        failed_logins.failed(address)
-        raise _unauthorised("this token is unknown, expired or revoked")
-    return principal
+    failed_logins.failed(address)
+    raise _unauthorised("this token is unknown, expired or revoked")
 
 
 def _unauthorised(detail: str) -> Problem:

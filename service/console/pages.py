@@ -131,12 +131,12 @@ def log_in(
     failed_logins = request.app.state.failed_logins
     if sessions.from_elsewhere(request):
         raise Stop(403, "Not from here", "This form was sent by another site. Please log in on this page.")
-    if failed_logins.blocked(address_of(request)):
-        wrong = "Too many wrong tokens came from your address. Please try again in a minute."
-        return page(request, "login.html", None, status=429, then=inside(then), wrong=wrong)
     response = back(request, inside(then))
     if sessions.log_in(response, request, runtime, token.strip()):
         return response
+    if failed_logins.blocked(address_of(request)):
+        wrong = "Too many wrong tokens came from your address. Please try again in a minute."
+        return page(request, "login.html", None, status=429, then=inside(then), wrong=wrong)
     failed_logins.failed(address_of(request))
     wrong = "This token is unknown, expired or revoked."
     return page(request, "login.html", None, status=401, then=inside(then), wrong=wrong)

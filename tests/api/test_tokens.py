@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import uvicorn
 from sqlmodel import select
 
+from service.serve import server_options
+from service.settings import Settings
 from service.store.tables import IdempotencyKey, Token
 from tests.api.service_under_test import Api, Client
 
@@ -91,9 +94,32 @@ def test_guessing_is_slowed_down_for_its_own_address_only(api: Api) -> None:
     guesser = Client(api.app, token="wrong", address="203.0.113.5")
     answers = [guesser.get("/api/v1/hold").status_code for _ in range(21)]
     assert answers == [401] * 20 + [429]
-    blocked = guesser.get("/api/v1/hold", headers={"Authorization": f"Bearer {api.admin.token}"})
-    assert (blocked.status_code, blocked.headers["Retry-After"]) == (429, "60")
-    assert api.admin.get("/api/v1/hold").status_code == 200
+    assert guesser.get("/api/v1/hold").headers["Retry-After"] == "60"
+    assert Client(api.app, token="wrong").get("/api/v1/hold").status_code == 401
+
+
+def test_guessing_locks_nobody_out_who_has_a_good_token(api: Api) -> None:
+    guesser = Client(api.app, token="wrong", address="203.0.113.5")
+    assert [guesser.get("/api/v1/hold").status_code for _ in range(25)][-1] == 429
+    assert Client(api.app, token=api.admin.token, address="203.0.113.5").get("/api/v1/hold").status_code == 200
+
+
+FORWARDED = {
+    "nobody is believed by default, not even on loopback": ({}, "127.0.0.1", "127.0.0.1"),
+    "a proxy that is trusted": ({"trusted_proxies": "10.0.0.1, 10.1.0.0/16"}, "10.1.2.3", "203.0.113.9"),
+    "somebody else who says so": ({"trusted_proxies": "10.0.0.1"}, "127.0.0.1", "127.0.0.1"),
+}
+
+
+@pytest.mark.parametrize("case", FORWARDED)
+def test_an_address_is_the_connections_unless_a_trusted_proxy_forwards_another(case: str, api: Api) -> None:
+    given, address, counted = FORWARDED[case]
+    config = uvicorn.Config(api.app, **server_options(Settings(**given)))  # type: ignore[arg-type]
+    config.load()
+    guesser = Client(config.loaded_app, token="wrong", address=address)  # type: ignore[arg-type]
+    for _ in range(20):
+        guesser.get("/api/v1/hold", headers={"X-Forwarded-For": "203.0.113.9"})
+    assert api.app.state.failed_logins.blocked(counted)
 
 
 def test_asking_without_a_token_is_not_guessing(api: Api) -> None:
