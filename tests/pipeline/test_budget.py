@@ -335,7 +335,8 @@ WORDS: dict[str, tuple[BudgetState, str]] = {
     "runs out, on the project's clocks": (
         state(spent(18_000, day=240, week=3360), timezone="Asia/Ho_Chi_Minh"),
         "Spend budget monthly of vision: 18,000.00 of 20,000.00 USD (90 %) spent since 1 November; at the pace of "
-        "the last 24 hours and of the last 7 days the month ends at 21,440.00 to 24,880.00 USD, 1,440.00 to 4,880.00 over it. "
+        "the last 24 hours and of the last 7 days the month ends at 21,440.00 to 24,880.00 USD, "
+        "1,440.00 to 4,880.00 over it. "
         "It runs out between 20 November, 20:00 (Asia/Ho_Chi_Minh) and 25 November, 00:00 (Asia/Ho_Chi_Minh).",
     ),
     "assumed": (
