@@ -10,8 +10,10 @@ says (SQL's own `TRUE OR NULL` would be true). A missing tag is a fact not known
 - `coalesce(owner, 'nobody')`: says what to take instead.
 
 Neither may be done to a fact that rests on telemetry in a policy that acts. There, a count or maximum over GPUs is not
-known while one of them is silent, and how much is silent is no reason to act and may not be named at all. A division by zero and a number beyond
-all bounds are not known either. A fact asked for with IS NULL and also used bare counts as used bare.
+known while one of them is silent, and how much is silent is no reason to act and may not be named at all.
+
+A division by zero and a number beyond all bounds are not known either. A fact asked for with IS NULL and also used bare
+counts as used bare.
 """
 
 from __future__ import annotations
@@ -251,8 +253,8 @@ class _Reader:
     def _stays_null(self, fact: Column, node: exp.Expr) -> None:
         if fact.of_silence and self.acting:
             raise ConditionError(
-                f"`{fact.name}` at {self._at(node)} tells how much is not known: in a policy that acts, silence is never "
-                "a reason; ask for what the GPUs do, or for idle.min_coverage"
+                f"`{fact.name}` at {self._at(node)} tells how much is not known: in a policy that acts, silence is "
+                "never a reason; ask for what the GPUs do, or for idle.min_coverage"
             )
         if fact.telemetry and self.acting and self._answering:
             raise ConditionError(
