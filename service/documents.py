@@ -373,24 +373,33 @@ REMEDIES: Mapping[str, frozenset[Remedy]] = {
 
 MASK = "***"
 PLACEHOLDER = re.compile(r"(\$\{[A-Za-z_][A-Za-z0-9_]*\})")
-WEB_SCHEMES = frozenset({"http", "https", "json", "jsons", "form", "forms", "xml", "xmls", "mailto", "mailtos"})
-"""Schemes whose URL is a place; in the others (slack, discord, …) the path itself is the secret."""
+MAIL_SCHEMES = frozenset({"mailto", "mailtos"})
+WEB_SCHEMES = frozenset({"http", "https", "json", "jsons", "form", "forms", "xml", "xmls"})
+"""Schemes whose URL begins with a place; in the others (slack, discord, …) the host may be a secret, too."""
+PLACE = re.compile(r"(?:([^/?#]*)@)?((?:[\w.-]|\$\{\w+\})+|\[[\da-fA-F:.]+\])(:\d+)?([/?#].*)?", re.DOTALL)
+"""Login, host, port and what follows."""
 
 
 def mask_channel(url: str) -> str:
-    """A notification channel without what is secret in it. `${NAME}` says nothing and stays."""
+    """A notification channel without what may be secret in it: of a webhook only the scheme and the host are shown.
+
+    `${NAME}` says nothing and stays. What cannot be told apart is hidden whole.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return url
-    if scheme.lower() not in WEB_SCHEMES:
-        return scheme + separator + _mask_text(rest)
-    place, question, query = rest.partition("?")
-    authority, slash, path = place.partition("/")
-    login, at, host = authority.rpartition("@")
-    user, colon, password = login.partition(":")
-    login = f"{user}{colon}{_mask_text(password)}"
-    query = re.sub(r"(=)([^&]*)", lambda found: found[1] + _mask_text(found[2]), query)
-    return f"{scheme}{separator}{login}{at}{host}{slash}{path}{question}{query}"
+        return url if "@" in url else _mask_text(url)
+    found = PLACE.fullmatch(rest)
+    if found is not None:
+        login, host, port, path = (part or "" for part in found.groups())
+        at = "@" if login else ""
+        if scheme.lower() in MAIL_SCHEMES:
+            user, colon, password = login.partition(":")
+            path = re.sub(r"([?&][^=&]*=)([^&]*)", lambda query: query[1] + _mask_text(query[2]), path)
+            return f"{scheme}{separator}{user}{colon}{_mask_text(password)}{at}{host}{port}{path}"
+        if scheme.lower() in WEB_SCHEMES and "@" not in path:
+            login = ":".join(_mask_text(part) for part in login.split(":"))
+            return f"{scheme}{separator}{login}{at}{host}{port}{path[:1]}{_mask_text(path[1:])}"
+    return scheme + separator + _mask_text(rest)
 
 
 def _mask_text(text: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -18,16 +19,22 @@ from sqlmodel import Session
 
 from alembic import command
 
+log = structlog.get_logger()
+_SAID = "said"
+
 
 class Database:
     """An engine and the way to open transactions on it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.sqlite = make_url(url).get_backend_name() == "sqlite"
+        self.kind = make_url(url).get_backend_name()
+        """`sqlite` or `postgresql`."""
+        self.sqlite = self.kind == "sqlite"
         path = make_url(url).database
-        if self.sqlite and path:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if self.sqlite and path and path != ":memory:":
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(path).touch(mode=0o600)  # its write-ahead log takes after it
         self.engine: Engine = create_engine(url, pool_pre_ping=not self.sqlite, **_pool(sqlite=self.sqlite))
         if self.sqlite:
             event.listen(self.engine, "connect", _on_sqlite_connect)
@@ -36,8 +43,11 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Read and write; commits at the end, rolls back on any exception."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        with Session(self.engine, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            for event, about in session.info.get(_SAID, ()):
+                log.info(event, **about)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -54,6 +64,11 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def say_once_committed(session: Session, event: str, **about: Any) -> None:
+    """A line for the service's log: of what is rolled back, nothing is said."""
+    session.info.setdefault(_SAID, []).append((event, about))
 
 
 def migrations_config(url: str) -> Config:

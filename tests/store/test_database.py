@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -114,3 +115,14 @@ def test_concurrent_writers_wait_for_each_other(database: Database) -> None:
         row = session.get(Hold, "1")
     assert row is not None
     assert row.reason == "80"
+
+
+def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "curfew.db"
+    database = Database(f"sqlite:///{path}")
+    with database.transaction() as session:
+        session.connection().exec_driver_sql("CREATE TABLE made (id INTEGER)")
+        modes = {file.name: oct(file.stat().st_mode & 0o777) for file in path.parent.iterdir()}
+    database.close()
+    assert modes == {"curfew.db": "0o600", "curfew.db-wal": "0o600", "curfew.db-shm": "0o600"}
+    assert oct(path.parent.stat().st_mode & 0o777) == "0o700"
