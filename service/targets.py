@@ -13,7 +13,11 @@ from urllib.parse import urlsplit
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+RESERVED = tuple(
+    ipaddress.ip_network(text)
+    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96", "192.0.0.0/24")
+)
+"""Translators between IPv4 and IPv6 and other machinery of networks: who answers there is up to the network."""
 CLOUD_INTERNAL = frozenset({ipaddress.IPv4Address("168.63.129.16")})
 """Looks public, but is the inside of the cloud: Azure's WireServer."""
 
@@ -88,13 +92,16 @@ def _addresses(host: str) -> list[IPAddress]:
 def _unwrapped(address: IPAddress) -> IPAddress:
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or address
 
 
 def _public(address: IPAddress) -> bool:
-    return address.is_global and not address.is_multicast and address not in CLOUD_INTERNAL
+    return (
+        address.is_global
+        and not address.is_multicast
+        and address not in CLOUD_INTERNAL
+        and not any(address in network for network in RESERVED)
+    )
 
 
 def _words(address: IPAddress) -> str:
@@ -102,4 +109,6 @@ def _words(address: IPAddress) -> str:
         return f"this machine itself ({address})"
     if address.is_link_local or address in CLOUD_INTERNAL:
         return f"an address inside the cloud ({address})"
+    if any(address in network for network in RESERVED):
+        return f"an address reserved for networks themselves ({address})"
     return f"a private address ({address})"

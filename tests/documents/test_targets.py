@@ -37,6 +37,11 @@ FORBIDDEN = {
     "loopback in IPv6": "http://[::1]/",
     "IPv4 wrapped in IPv6": "http://[::ffff:10.0.0.1]/",
     "IPv4 behind NAT64": "http://[64:ff9b::a00:1]/",
+    "a public address behind NAT64": "http://[64:ff9b::5db8:d822]/",
+    "a network's own NAT64": "http://[64:ff9b:1::5db8:d822]/",
+    "IPv4 spelt as IPv6 of old": "http://[::93.184.216.34]/",
+    "IPv4 translated": "http://[::ffff:0:93.184.216.34]/",
+    "the network's own machinery": "http://192.0.0.9/",
     "IPv4 in 6to4": "http://[2002:a00:1::]/",
     "a private network": "https://192.168.1.1",
     "a carrier's network": "100.64.0.1:80",
@@ -68,6 +73,7 @@ ALLOWED = {
     "an address": ("http://127.0.0.1:9000", ["127.0.0.1"]),
     "a network": ("http://two.example", ["10.0.0.0/8"]),
     "a network of IPv6": ("http://[fd00::1]/", ["fd00::/8"]),
+    "the network's own translator": ("http://[64:ff9b::5db8:d822]/", ["64:ff9b::/96"]),
     "the private one of two": ("http://both.example", ["10.0.0.5/32"]),
 }
 
