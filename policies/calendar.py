@@ -5,6 +5,7 @@ Daylight-saving days come out right because the question is asked on the zone's 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -43,9 +44,38 @@ def calendar(on: str, *, holidays: str | None, zone: str) -> Calendar:
         hours = OpeningHours(text, timezone=place, country=holidays, max_interval_days=LONGEST_LOOK_AHEAD_DAYS)
     except ParserError as error:
         first = str(error).partition("-->")[2].split()[0] if "-->" in str(error) else "1:1"
-        raise ValueError(
-            f"{on!r} is no opening hours (it fails at {first}); write them like Mo-Fr 08:00-20:00, or 24/7"
-        ) from None
+        likely = _likely(on)
+        hint = f"; did you mean {likely!r}?" if likely else "; write them like Mo-Fr 08:00-20:00, or 24/7"
+        raise ValueError(f"{on!r} is no opening hours (it fails at {first}){hint}") from None
     except UnknownCountryError:
         raise ValueError(f"no holidays are known for {holidays!r}; use an ISO 3166 country code like VN") from None
     return Calendar(hours=hours, zone=place)
+
+
+def _two_digits(found: re.Match[str]) -> str:
+    """`8-20` → `08:00-20:00`. `9 to 5` stays: whether its 5 is in the afternoon is not for us to guess."""
+    start, end = int(found[1]), int(found[3])
+    if end <= start <= 12:
+        return found[0]
+    return f"{start:02}:{found[2] or '00'}-{end:02}:{found[4] or '00'}"
+
+
+_HABITS = (
+    (r"\b(Mo|Tu|We|Th|Fr|Sa|Su)(?:n|e|es|d|dnes|u|ur|urs|i|t|tur)?(?:day)?s?\b", lambda found: found[1].title()),
+    (r"\bweekdays?\b", lambda _: "Mo-Fr"),
+    (r"\bweek-?ends?\b", lambda _: "Sa-Su"),
+    (r"\s*(-|–|\bto\b)\s*", lambda _: "-"),
+    (r"\b(\d{1,2})(?:[:.h]?(\d\d)|h)?-(\d{1,2})(?:[:.h]?(\d\d)|h)?\b", _two_digits),
+)
+"""How people write hours by habit, and how the standard has it."""
+
+
+def _likely(on: str) -> str | None:
+    """What was probably meant, if that can be read."""
+    for pattern, standard in _HABITS:
+        on = re.sub(pattern, standard, on, flags=re.IGNORECASE)
+    try:
+        OpeningHours(on)
+    except ParserError:
+        return None
+    return on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from policies.calendar import calendar
-from policies.quantities import AmountMicros, Duration, Share, format_share, parse_share
+from policies.quantities import Duration, Money, Ratio, Share, format_share, parse_share
 
 
 class Mode(StrEnum):
@@ -47,6 +48,18 @@ class _Part(BaseModel):
 Kinds = Literal["instance", "node", "node_group", "workload", "notebook", "endpoint", "training_job"]
 
 
+def _region_pattern(value: str) -> str:
+    if re.fullmatch(r"([a-z0-9*?-]|\[!?[a-z0-9-]+\])+", value):
+        return value
+    likely = re.sub(r"[\s_]+", "-", value.strip().lower())
+    hint = f"; did you mean {likely!r}?" if re.fullmatch(r"[a-z0-9*?-]+", likely) else ""
+    raise ValueError(f"{value!r} is no region: they are written like us-east-1, eu-* or westeurope{hint}")
+
+
+RegionPattern = Annotated[str, AfterValidator(_region_pattern)]
+"""A region as its cloud writes it, or a shell pattern: `eu-*`."""
+
+
 class Scope(_Part):
     """Which resources a policy speaks of: all named conditions must hold; an empty one holds for all."""
 
@@ -54,8 +67,7 @@ class Scope(_Part):
     sources: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
-    regions: tuple[str, ...] = ()
-    """Shell patterns: `eu-*`."""
+    regions: tuple[RegionPattern, ...] = ()
     kinds: tuple[Kinds, ...] = ()
     skus: tuple[str, ...] = ()
     """Shell patterns: `p5.*`."""
@@ -69,7 +81,7 @@ class IdleProfile(_Part):
 
     for_: Duration = Field(timedelta(minutes=45), alias="for")
     """Length of the window every counted GPU must be idle for."""
-    utilisation_below: float = Field(0.05, gt=0, le=1)
+    utilisation_below: Ratio = Field(0.05, gt=0, le=1)
     """A sample at or above this ratio makes its GPU busy."""
     min_coverage: Share = 0.9
     """Share of the window that samples must speak for before a GPU may be called idle."""
@@ -77,7 +89,7 @@ class IdleProfile(_Part):
     """How long a sample speaks when no next one follows."""
     warm_up: Duration = timedelta(minutes=15)
     """Samples before the last start plus this are dropped: loading a model is not idling."""
-    busy_gpus_below: int = Field(1, ge=1)
+    busy_gpus_below: int = Field(1, ge=1, strict=True)
     """Idle when fewer GPUs than this are busy or unknown. 1: one busy GPU protects its machine."""
     telemetry_delay: Duration = timedelta(minutes=3)
     """The window ends this long before now, because samples arrive late."""
@@ -112,8 +124,8 @@ class DisruptionBudget(_Part):
         BeforeValidator(_max_disturbed),
         PlainSerializer(lambda value: value if isinstance(value, int) else format_share(value)),
     ] = 0.1
-    max_hourly_cost: AmountMicros | None = None
-    """Money per hour of what is disturbed within an hour."""
+    max_hourly_cost: Money | None = None
+    """Money per hour of what is disturbed within an hour; a plain number holds in each currency by itself."""
 
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -156,7 +168,7 @@ class IdlePolicy(BasePolicy):
 class OwnershipRule(_Part):
     """What must be known about a resource, and how soon."""
 
-    require: tuple[Literal["project", "owner"], ...] = ("project",)
+    require: tuple[Literal["project", "owner"], ...] = Field(("project",), min_length=1)
     within: Duration = timedelta(hours=1)
 
 
@@ -181,17 +193,28 @@ class SpotPolicy(BasePolicy):
     spot: SpotRule = SpotRule()
 
 
+def _country(value: str) -> str:
+    if re.fullmatch("[A-Z]{2}", value):
+        return value
+    hint = f"; did you mean {value.upper()!r}?" if re.fullmatch("[A-Za-z]{2}", value) else ""
+    raise ValueError(f"{value!r} is no country code of two capital letters, like VN{hint}")
+
+
 class ScheduleRule(_Part):
     """When the resources of a scope may run, on the clocks of their project."""
 
     on: str
     """Opening-hours syntax: `Mo-Fr 08:00-20:00`."""
-    holidays: str | None = Field(None, pattern="^[A-Z]{2}$")
+    holidays: Annotated[str, AfterValidator(_country)] | None = None
     """ISO code of the country whose public holidays are off too: `VN`."""
 
     @model_validator(mode="after")
     def _readable(self) -> ScheduleRule:
-        calendar(self.on, holidays=self.holidays, zone="UTC")
+        for field, holidays in (("on", None), ("holidays", self.holidays)):
+            try:
+                calendar(self.on, holidays=holidays, zone="UTC")
+            except ValueError as error:
+                raise ValueError(f"{field}: {error}") from None
         return self
 
 
@@ -219,8 +242,7 @@ class LifetimePolicy(BasePolicy):
 class ResidencyRule(_Part):
     """Where resources may be."""
 
-    allowed_regions: tuple[str, ...] = Field(min_length=1)
-    """Shell patterns: `eu-*`."""
+    allowed_regions: tuple[RegionPattern, ...] = Field(min_length=1)
 
 
 class ResidencyPolicy(BasePolicy):
@@ -233,7 +255,7 @@ class ResidencyPolicy(BasePolicy):
 class QuotaRule(_Part):
     """How many GPUs may run at once."""
 
-    max_gpus: int = Field(ge=0)
+    max_gpus: int = Field(ge=0, strict=True)
     per: Literal["project", "owner", "gpu_model"] | None = None
     """Counted for each of these; without it for the scope as a whole. What is over it breaches, newest first."""
 

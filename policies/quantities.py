@@ -7,11 +7,21 @@ integer count of micro-units.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, TypeAdapter
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
 from pytimeparse.timeparse import timeparse as parse_words
 
 MICROS = 1_000_000
@@ -74,6 +84,17 @@ def format_share(value: float) -> str:
     return f"{value * 100:.6f}".rstrip("0").rstrip(".") + "%"
 
 
+def parse_ratio(value: Any) -> Any:
+    """A number from 0 to 1, as metrics count; whoever writes a share is told the ratio."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    if match is not None:
+        ratio = f"{float(match[1]) / 100:.6f}".rstrip("0").rstrip(".")
+        raise ValueError(f"{value!r} is written as a ratio here; did you mean '{ratio}'?")
+    if isinstance(value, bool | str):
+        raise ValueError(f"{value!r} is no ratio; write a number from 0 to 1, like 0.05")
+    return value
+
+
 def parse_amount(value: Any) -> int:
     """`200`, `"199.95"` → micro-units, exactly. More than six decimals or a non-number is refused."""
     try:
@@ -98,14 +119,27 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer
 """A length of time in whole seconds."""
 Share = Annotated[float, BeforeValidator(parse_share), PlainSerializer(format_share, return_type=str)]
 """0..1, written with `%`."""
+Ratio = Annotated[float, BeforeValidator(parse_ratio)]
+"""0..1, written as a number."""
 AmountMicros = Annotated[int, BeforeValidator(parse_amount), PlainSerializer(format_amount, return_type=str)]
 """Micro-units of the document's currency."""
 
 
 class Money(BaseModel):
-    """An amount with its currency."""
+    """An amount with its currency, written `{amount: 200, currency: USD}`, or a plain number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     amount: AmountMicros
-    currency: str
+    currency: str | None = Field(None, pattern="^[A-Z]{3}$")
+    """None for a plain number: whatever currency it is compared with."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return value if isinstance(value, Mapping | Money) else {"amount": value}
+
+    @model_serializer
+    def _as_written(self) -> str | dict[str, str]:
+        amount = format_amount(self.amount)
+        return amount if self.currency is None else {"amount": amount, "currency": self.currency}

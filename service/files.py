@@ -450,13 +450,13 @@ def _wrong_conditions(policy: BasePolicy, raw: RawDocument) -> Iterator[Mistake]
 
 
 def _impossible_action(policy: BasePolicy, raw: RawDocument) -> Iterator[Mistake]:
-    kinds: tuple[str, ...] = policy.scope.kinds or tuple(REMEDIES)
-    if any(policy.action in REMEDIES[kind] for kind in kinds):
-        return
-    possible = sorted({remedy.value for kind in kinds for remedy in REMEDIES[kind]})
-    yield raw.mistake(
-        ("action",), f"{' and '.join(kinds)} cannot take {policy.action}; possible here: {', '.join(possible)}"
-    )
+    """Of the kinds a policy names each must be able to take its action; one that names none meets those that can."""
+    unable = [kind for kind in policy.scope.kinds if policy.action not in REMEDIES[kind]]
+    if unable:
+        possible = sorted(frozenset.intersection(*(REMEDIES[kind] for kind in policy.scope.kinds)))
+        yield raw.mistake(
+            ("action",), f"{' and '.join(unable)} cannot take {policy.action}; possible here: {', '.join(possible)}"
+        )
 
 
 # --- Pydantic's words → ours -----------------------------------------------------------------------------------------
@@ -527,6 +527,8 @@ def _sentence(
     """(where, why, what was probably meant)"""
     given, context, error = details["input"], details.get("ctx", {}), details["type"]
     match error:
+        case "extra_forbidden" if len(path) == 1 and path[0] in _policy_types() and "type" in raw.body:
+            return path, f"belongs to a policy of type {path[0]}, and this one is {raw.body['type']}", None
         case "extra_forbidden":
             fields = _field_names(model, path[:-1])
             if "provider" in raw.body and len(path) == 1:
@@ -555,12 +557,16 @@ def _sentence(
 
 
 def _policy_type(raw: RawDocument) -> tuple[FieldPath, str, str | None]:
-    types = [get_args(m.model_fields["type"].annotation)[0] for m in _policy_models()]
+    types = _policy_types()
     given = raw.body.get("type")
     if given is None:
         return ("type",), f"is missing; a policy's type is one of {', '.join(sorted(types))}", None
     reason = f"there is no policy type {given!r}; there are {', '.join(sorted(types))}"
     return ("type",), reason, nearest_of(str(given), types)
+
+
+def _policy_types() -> list[str]:
+    return [get_args(model.model_fields["type"].annotation)[0] for model in _policy_models()]
 
 
 def _split_hint(text: str) -> tuple[str, str | None]:

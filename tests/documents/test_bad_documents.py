@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from service import apply, files
+from service.clock import SetClock
 from service.files import Mistake, Refused
 from service.settings import Settings
+from service.store.database import Database
+from tests.api.service_under_test import service_on
 
 FILE = "policies/team.yaml"
 
@@ -23,6 +27,11 @@ class Wrong:
     field: str
     says: str
     nearest: str | None = None
+
+
+def policy(type_: str, *lines: str) -> str:
+    """A policy of this type with these lines of its rule, from line 5 on."""
+    return f"kind: policy\nname: p\ntype: {type_}\n{type_}:\n" + "".join(f"  {line}\n" for line in lines)
 
 
 POLICY = "kind: policy\nname: p\ntype: idle\n"
@@ -224,6 +233,226 @@ WRONG = {
         field="action",
         says="node_group cannot take hibernate",
     ),
+    "a group named beside a machine, and an action for machines only": Wrong(
+        text=POLICY + "scope: {kinds: [instance, node_group]}\naction: terminate\n",
+        line=5,
+        field="action",
+        says="node_group cannot take terminate; possible here: move_to_spot, notify, stop",
+    ),
+    "the rule of another type": Wrong(
+        text=POLICY + "lifetime: {max: 72h}\n",
+        line=4,
+        field="lifetime",
+        says="belongs to a policy of type lifetime, and this one is idle",
+    ),
+    "a ratio written as a share": Wrong(
+        text=POLICY + "idle: {utilisation_below: 5%}\n",
+        line=4,
+        column=8,
+        field="idle.utilisation_below",
+        says="is written as a ratio here",
+        nearest="0.05",
+    ),
+    "yes where a ratio belongs": Wrong(
+        text=POLICY + "idle: {utilisation_below: true}\n",
+        line=4,
+        column=8,
+        field="idle.utilisation_below",
+        says="is no ratio; write a number from 0 to 1",
+    ),
+    "a region nobody has": Wrong(
+        text=POLICY + "scope: {regions: [EU_West_1]}\n",
+        line=4,
+        column=19,
+        field="scope.regions[0]",
+        says="'EU_West_1' is no region",
+        nearest="eu-west-1",
+    ),
+    "money that is none": Wrong(
+        text=POLICY + "disruption_budget: {max_hourly_cost: lots}\n",
+        line=4,
+        column=21,
+        field="disruption_budget.max_hourly_cost",
+        says="'lots' is no amount of money",
+    ),
+    "money with a field that does not exist": Wrong(
+        text=POLICY + "disruption_budget:\n  max_hourly_cost: {amount: 200, curency: USD}\n",
+        line=5,
+        column=34,
+        field="disruption_budget.max_hourly_cost.curency",
+        says="there is no such field",
+        nearest="currency",
+    ),
+    "an approval that is not asked for": Wrong(
+        text=POLICY + "approval: require\n", line=4, field="approval", says="is not one of", nearest="required"
+    ),
+    "more than all may be disturbed": Wrong(
+        text=POLICY + "disruption_budget: {max: 1.5}\n",
+        line=4,
+        column=21,
+        field="disruption_budget.max",
+        says="1.5 is no share",
+    ),
+    "hours as people write them": Wrong(
+        text=policy("schedule", 'on: "Weekdays 8-20"'),
+        line=5,
+        column=3,
+        field="schedule.on",
+        says="is no opening hours",
+        nearest="Mo-Fr 08:00-20:00",
+    ),
+    "hours that could mean two things": Wrong(
+        text=policy("schedule", 'on: "Mo-Fr 9 to 5"'),
+        line=5,
+        column=3,
+        field="schedule.on",
+        says="write them like Mo-Fr 08:00-20:00",
+    ),
+    "a country's code in small letters": Wrong(
+        text=policy("schedule", 'on: "Mo-Fr 08:00-20:00"', "holidays: vn"),
+        line=6,
+        column=3,
+        field="schedule.holidays",
+        says="is no country code of two capital letters",
+        nearest="VN",
+    ),
+    "a country that is none": Wrong(
+        text=policy("schedule", 'on: "Mo-Fr 08:00-20:00"', "holidays: XX"),
+        line=6,
+        column=3,
+        field="schedule.holidays",
+        says="no holidays are known for 'XX'",
+    ),
+    "a schedule of the hours off": Wrong(
+        text=policy("schedule", "on: 24/7", "off: Sa"), line=6, column=3, field="schedule.off", says="no such field"
+    ),
+    "a schedule without its hours": Wrong(
+        text="kind: policy\nname: p\ntype: schedule\n", line=1, field="schedule", says="is missing"
+    ),
+    "a lifetime of nothing": Wrong(
+        text=policy("lifetime", "max: 0s"), line=5, column=3, field="lifetime.max", says="greater than 0"
+    ),
+    "a lifetime without its unit": Wrong(
+        text=policy("lifetime", "max: 72"), line=5, column=3, field="lifetime.max", says="with its unit"
+    ),
+    "nowhere allowed": Wrong(
+        text=policy("residency", "allowed_regions: []"),
+        line=5,
+        column=3,
+        field="residency.allowed_regions",
+        says="at least 1 item",
+    ),
+    "an allowed region in capitals": Wrong(
+        text=policy("residency", "allowed_regions: [us-east-1, 'EU-*']"),
+        line=5,
+        column=32,
+        field="residency.allowed_regions[1]",
+        says="is no region",
+        nearest="eu-*",
+    ),
+    "half a pattern": Wrong(
+        text=policy("residency", "allowed_regions: ['eu-[west']"),
+        line=5,
+        column=21,
+        field="residency.allowed_regions[0]",
+        says="is no region",
+    ),
+    "a quota below nothing": Wrong(
+        text=policy("quota", "max_gpus: -1"), line=5, column=3, field="quota.max_gpus", says="greater than or equal"
+    ),
+    "a quota that is no number": Wrong(
+        text=policy("quota", "max_gpus: true"), line=5, column=3, field="quota.max_gpus", says="valid integer"
+    ),
+    "a quota for each of something else": Wrong(
+        text=policy("quota", "max_gpus: 8", "per: projects"),
+        line=6,
+        column=3,
+        field="quota.per",
+        says="is not one of project, owner, gpu_model",
+        nearest="project",
+    ),
+    "an on-demand share without its sign": Wrong(
+        text=policy("spot", "allowed_on_demand: 10"),
+        line=5,
+        column=3,
+        field="spot.allowed_on_demand",
+        says="write it with its sign",
+    ),
+    "an on-demand share of more than all": Wrong(
+        text=policy("spot", "allowed_on_demand: 110%"),
+        line=5,
+        column=3,
+        field="spot.allowed_on_demand",
+        says="is no share",
+    ),
+    "a budget policy without its budget": Wrong(
+        text=policy("budget", "at: 90%"), line=4, field="budget.budget", says="is missing"
+    ),
+    "an order that is none": Wrong(
+        text=policy("budget", "budget: monthly", "order: idlest_first"),
+        line=6,
+        column=3,
+        field="budget.order",
+        says="is not one of idle_first",
+        nearest="idle_first",
+    ),
+    "an ownership of something else": Wrong(
+        text=policy("ownership", "require: [project, onwer]"),
+        line=5,
+        column=22,
+        field="ownership.require[1]",
+        says="is not one of project, owner",
+        nearest="owner",
+    ),
+    "an ownership that asks for nothing": Wrong(
+        text=policy("ownership", "require: []"), line=5, column=3, field="ownership.require", says="at least 1 item"
+    ),
+    "an expression over a fact that does not exist": Wrong(
+        text=policy("expression", "when: gpu_modl = 'H100'"),
+        line=5,
+        column=3,
+        field="expression.when",
+        says="`gpu_modl` at 1:1 is no fact",
+        nearest="gpu_model",
+    ),
+    "an expression that compares money with text": Wrong(
+        text=policy("expression", "when: hourly_cost > '50'"),
+        line=5,
+        column=3,
+        field="expression.when",
+        says="is a number, compared with text",
+    ),
+    "an expression that asks the database": Wrong(
+        text=policy("expression", "when: gpu_count > (SELECT 1)"),
+        line=5,
+        column=3,
+        field="expression.when",
+        says="a sub-query at 1:21",
+    ),
+    "an expression that is none": Wrong(
+        text="kind: policy\nname: p\ntype: expression\n", line=1, field="expression", says="is missing"
+    ),
+    "a spend budget's period that is none": Wrong(
+        text=PROJECT + "spend_budgets:\n  - {name: m, period: monthly, amount: 5}\n",
+        line=4,
+        column=15,
+        field="spend_budgets[0].period",
+        says="is not one of month, quarter, total, range",
+        nearest="month",
+    ),
+    "a spend budget's threshold without its sign": Wrong(
+        text=PROJECT + "spend_budgets:\n  - {name: m, period: month, amount: 5, alert_at: [50]}\n",
+        line=4,
+        column=52,
+        field="spend_budgets[0].alert_at[0]",
+        says="write it with its sign",
+    ),
+    "two spend budgets of one name": Wrong(
+        text=PROJECT + "spend_budgets:\n" + "  - {name: m, period: month, amount: 5}\n" * 2,
+        line=3,
+        field="spend_budgets",
+        says="two spend budgets are called 'm'",
+    ),
     "an endpoint that is not allowed": Wrong(
         text=SOURCE + "endpoint: http://127.0.0.1:5000\n",
         line=4,
@@ -287,6 +516,20 @@ def test_a_mistake_is_named_with_its_place_and_the_nearest_right_thing(case: str
     assert mistake.field == wrong.field, str(mistake)
     assert wrong.says in mistake.reason, str(mistake)
     assert mistake.nearest == wrong.nearest, str(mistake)
+
+
+def test_of_documents_with_a_mistake_not_one_is_applied(sqlite_url: str, clock: SetClock, tmp_path: Path) -> None:
+    database = Database(sqlite_url)
+    with service_on(database, clock, tmp_path / "home") as api:
+        for case, wrong in WRONG.items():
+            files_ = [{"name": "good.yaml", "text": "kind: project\nname: good\n"}, {"name": FILE, "text": wrong.text}]
+            answer = api.admin.post("/api/v1/apply", json={"files": files_})
+            assert (answer.status_code, answer.json()["code"]) == (422, "InvalidDocuments"), case
+            (error,) = answer.json()["errors"]
+            assert (error["file"], error["line"], error["field"]) == (FILE, wrong.line, wrong.field), case
+        for kind in ("sources", "projects", "policies", "exemptions"):
+            assert api.admin.get(f"/api/v1/{kind}").json()["items"] == []
+    database.close()
 
 
 def test_the_sentence_reads_like_a_compilers() -> None:
