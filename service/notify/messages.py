@@ -265,9 +265,9 @@ def _breaker(case: _Case) -> _Letter:
         headline="Curfew holds everything: it acts on nothing until a person lifts the hold.",
         paragraphs=[
             case.reason,
-            "Watching, metering and warning go on. Please look at what was found, then lift the hold: curfew hold --lift",
+            "Watching, metering and warning go on. Look at what was found, then lift the hold: curfew hold --lift",
             "Whoever lifts it agrees to what was found until then: after a fresh warning and its grace it goes on. "
-            "What should not be stopped wants a snooze or an exemption first. CURFEW_BREAKER says how much is too much.",
+            "What should not be stopped needs a snooze or an exemption first. CURFEW_BREAKER says what is too much.",
         ],
         facts=_fact("Held by", name(held_by) if held_by else None),
         buttons=case.buttons(LinkVerb.DETAILS),
