@@ -21,6 +21,8 @@ def days_in(start: datetime, end: datetime, zone: tzinfo) -> Iterator[tuple[date
     while start < end:
         day = day_of(start, zone)
         until = min(end, day_start(day + timedelta(days=1), zone))
+        if until <= start:  # clocks went back over midnight: this day comes a second time
+            until = min(end, start + timedelta(hours=1))
         yield day, start, until
         start = until
 
