@@ -85,7 +85,8 @@ class Company:
         more.setdefault("tags", {"project": "vision", "owner": "mai@example.org"})
         more.setdefault("activity", Idle())
         more.setdefault("launched_at", self.clock.now() - timedelta(days=1))
-        return self.cloud.add(Machine(name=name, sku=SKUS["p5.48xlarge"], **more))
+        more.setdefault("sku", SKUS["p5.48xlarge"])
+        return self.cloud.add(Machine(name=name, **more))
 
     def cycle(self, *, after: timedelta = timedelta(0)) -> Cycle:
         """Let time pass, then run one cycle."""
