@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service.visible import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -98,7 +100,7 @@ def serve(
     from service.serve import serve as run
 
     with _one_sentence():
-        run(_settings(), host=host, port=port)
+        run(_settings(), host=host, port=port, say=typer.echo)
 
 
 @db_commands.command("upgrade")
@@ -308,7 +310,7 @@ def undo(action: Annotated[str, typer.Argument(metavar="ACTION", help="Its id, o
     """Put back what an action did; verified in a later cycle."""
     client = _client()
     answer = client.send("POST", f"/actions/{_one(client, 'actions', action)['id']}/undo")
-    typer.echo(f"Action {answer['id'][:8]} will put back {answer['resource_name'] or answer['resource']}.")
+    typer.echo(visible(f"Action {answer['id'][:8]} will put back {answer['resource_name'] or answer['resource']}."))
 
 
 @app.command()
@@ -384,9 +386,8 @@ def notify_test(
 
     tried = _client().send("POST", f"/projects/{_quoted(project)}/notify/test")["channels"]
     for one in tried:
-        typer.echo(
-            f"{'ok    ' if one['ok'] else 'FAILED'}  {one['channel']}" + ("" if one["ok"] else f": {one['error']}")
-        )
+        error = "" if one["ok"] else f": {one['error']}"
+        typer.echo(visible(f"{'ok    ' if one['ok'] else 'FAILED'}  {one['channel']}{error}"))
     if not tried:
         raise Failure(f"project {project} has no owners and no channels, and CURFEW_NOTIFY names nobody")
     if not all(one["ok"] for one in tried):
@@ -443,7 +444,7 @@ def _client() -> Client:
 def _console(*, err: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=err, highlight=False, soft_wrap=False)
+    return Console(stderr=err, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
 def _settings() -> Any:
@@ -483,7 +484,7 @@ def _one_sentence() -> Iterator[None]:
 
 def _complain(sentence: str) -> int:
     for line in sentence.splitlines():
-        typer.echo(f"curfew: {line}", err=True)
+        typer.echo(f"curfew: {visible(line)}", err=True)
     return 1
 
 
@@ -537,7 +538,7 @@ def _say(finding: str, verb: str, body: dict[str, Any] | None = None) -> None:
     client = _client()
     answer = client.send("POST", f"/findings/{_one(client, 'findings', finding)['id']}/{verb}", json=body)
     name = answer["resource_name"] or answer["resource"]
-    typer.echo(f"{name} ({answer['policy']}) is {answer['status']}: {answer['status_reason']}")
+    typer.echo(visible(f"{name} ({answer['policy']}) is {answer['status']}: {answer['status_reason']}"))
 
 
 def _print(kind: str, rows: list[Any], output: Output) -> None:

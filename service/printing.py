@@ -16,6 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from service.visible import all_visible, hidden
+
 Cell = Callable[[Mapping[str, Any]], str | Text]
 
 STYLES = {
@@ -182,6 +184,7 @@ def table(console: Console, kind: str, rows: Sequence[Mapping[str, Any]]) -> Non
     for head in COLUMNS[kind]:
         title = f"{head} ({zone()})" if head in TIMES else head
         found.add_column(title.upper(), overflow="fold", justify="right" if head == "per hour" else "left")
+    rows = all_visible(rows)
     if kind == "resources":  # the API's order is by id, which says nothing to people
         rows = sorted(rows, key=lambda row: (row["project"] or "", row["name"]))
     for row in rows:
@@ -194,7 +197,7 @@ def one(console: Console, kind: str, row: Mapping[str, Any]) -> None:
     found = Table(box=None, pad_edge=False, show_header=False)
     found.add_column(style="bold")
     found.add_column(overflow="fold")
-    for key, value in row.items():
+    for key, value in all_visible(row).items():
         if value in (None, [], {}, ""):
             continue
         found.add_row(key, _readable(key, value))
@@ -215,6 +218,7 @@ def _readable(key: str, value: Any) -> str:
 
 def changes(console: Console, found: Sequence[Mapping[str, Any]], *, done: bool) -> None:
     """What an apply did, or would do."""
+    found = all_visible(found)
     for change in found:
         if change["action"] == "unchanged":
             continue
@@ -233,6 +237,7 @@ def changes(console: Console, found: Sequence[Mapping[str, Any]], *, done: bool)
 
 def explanation(console: Console, found: Mapping[str, Any]) -> None:
     """Why a resource was stopped, or why not."""
+    found = all_visible(found)
     resource = found["resource"]
     facts = (_gpus(resource), resource["sku"], f"{resource['provider']} {resource['region']}", resource["state"])
     console.print(Text.assemble((resource["name"], "bold"), "  ", ", ".join(facts)))
@@ -268,6 +273,7 @@ def _about(policy: Mapping[str, Any]) -> Iterator[str]:
 
 def preview(console: Console, found: Mapping[str, Any]) -> None:
     """What a policy would do right now."""
+    found = all_visible(found)
     counts = found["counts"]
     head = f" ({found['type']}, {found['mode']}, {found['action']}), judged {moment(found['judged_at'])} {zone()}"
     console.print(Text.assemble((found["policy"], "bold"), head))
@@ -328,7 +334,9 @@ def _plain(value: Any) -> str:
 
 
 def as_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    """In full, and safe on a terminal: what is hidden is written as JSON's `\\u…`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and hidden(c) else c for c in text) + "\n"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -6,7 +6,6 @@ Names and tags may be set by anyone who can create a machine, so `plain` is the 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -16,18 +15,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from babel.numbers import UnknownCurrencyError, format_currency, get_currency_precision, validate_currency
 
 from policies.quantities import MICROS
+from service.visible import visible
 
 LOCALE = "en"
-HIDDEN = frozenset({"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"})
-"""Unicode categories that break lines, reorder text or show nothing: never let through."""
 LONGEST_NAME = 120
 ISO_MOMENT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")
 
 
 def plain(value: object, longest: int = 600) -> str:
     """One line of visible characters: no line break, no control, no bidi mark, no link a mail program would make."""
-    text = "".join(" " if unicodedata.category(c) in HIDDEN else c for c in str(value))
-    text = re.sub(r"\s+", " ", text).strip().replace("://", "[:]//")
+    text = re.sub(r"\s+", " ", visible(str(value))).strip().replace("://", "[:]//")
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 

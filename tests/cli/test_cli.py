@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -96,6 +97,19 @@ def test_a_database_that_is_none_is_one_sentence(curfew: Run, monkeypatch: pytes
     ran = curfew("db", "upgrade")
     assert ran.code == 1
     assert "CURFEW_DATABASE_URL" in ran.err
+
+
+def test_a_port_in_use_is_one_sentence_and_leaves_the_home_alone(
+    served: Api, curfew: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CURFEW_HOME", str(tmp_path / "state"))
+    port = os.environ["CURFEW_URL"].rpartition(":")[2]
+    ran = curfew("serve", "--port", port)
+    assert ran.err.splitlines() == [
+        f"curfew: cannot listen on 127.0.0.1 port {port}: something listens there already; "
+        "--port names another port, 0 any that is free"
+    ]
+    assert not (tmp_path / "state").exists()
 
 
 def test_the_database_is_upgraded(curfew: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,6 +243,18 @@ def test_every_kind_is_a_table_of_80_columns_without_colour(fleet: Api, curfew: 
     assert len(lines) >= 2
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in ran.out
+
+
+def test_a_machines_name_is_no_command_to_the_terminal_and_no_markup(served: Api, curfew: Run) -> None:
+    served.cycle("c1", served.clock.now())
+    served.resource("r1", name="\x1b]0;owned\x07\x9b2J\u202e\n[/][red]x[/red] :smile:", tags={"\x1b[2J": "\x9b"})
+    for words in (["get", "resources"], ["get", "resources", "r1"], ["explain", "r1"]):
+        for output in ([], ["-o", "json"]):
+            ran = curfew(*words, *output)
+            assert ran.code == 0, ran.err
+            assert not {c for c in ran.out if not c.isprintable()} - {"\n"}
+    assert "[/][red]x[/red] :smile:" in curfew("explain", "r1").out
+    assert json.loads(curfew("get", "resources", "r1", "-o", "json").out)["name"].startswith("\x1b]0;owned")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from service.notify import wording
 from service.notify.links import Links
 from service.notify.messages import COLUMNS, Rendered, render
+from service.visible import HIDDEN
 
 NOW = datetime(2026, 11, 14, 6, 0, tzinfo=UTC)
 KINDS = ("warning", "notice", "enforced", "undone", "failed", "breaker", "unknown")
@@ -278,8 +279,8 @@ def test_names_that_anyone_may_set_break_neither_headers_nor_html_nor_lines(
     rendered = render(kind, changed, now=NOW, due_at=NOW + timedelta(minutes=30), links=links())
 
     categories = {unicodedata.category(c) for c in rendered.subject}
-    assert not categories & wording.HIDDEN
-    assert {unicodedata.category(c) for c in rendered.text if c != "\n"}.isdisjoint(wording.HIDDEN)
+    assert not categories & HIDDEN
+    assert {unicodedata.category(c) for c in rendered.text if c != "\n"}.isdisjoint(HIDDEN)
     for line in rendered.text.splitlines():
         assert len(line) <= COLUMNS or line.startswith("https://curfew.example.org/l/")
     assert "evil.example" not in " ".join(re.findall(r"https?://\S+", rendered.text))
