@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO_HOME ?= .curfew-demo
+DEMO_HOME ?=
 
 .PHONY: help install run test check bench clean
 
@@ -19,13 +19,16 @@ $(BIN)/.installed: pyproject.toml .ci/constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[aws,conformance,dev]'
 	@touch $@
 
+# Each run is a demo of its own in a folder that goes with it; DEMO_HOME=folder keeps one.
 run: install  ## The demo: a simulated company on an accelerated clock, at http://127.0.0.1:$(PORT)
-	@rm -rf $(DEMO_HOME)
-	@echo "Curfew governs a simulated company, 240 times as fast as real time: http://127.0.0.1:$(PORT)/"
-	@CURFEW_HOME=$(DEMO_HOME) CURFEW_DEMO_SPEED=240 CURFEW_CYCLE_SECONDS=2 CURFEW_CEILING=enforce \
+	@echo "Curfew governs a simulated company, 240 times as fast as real time. It starts…"
+	@home='$(DEMO_HOME)'; test -n "$$home" || { home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT; }; \
+	trap 'kill "$$curfew"; wait "$$curfew"' INT TERM; \
+	CURFEW_HOME="$$home" CURFEW_DEMO_SPEED=240 CURFEW_CYCLE_SECONDS=2 CURFEW_CEILING=enforce \
 	CURFEW_BREAKER=100% CURFEW_METRICS_ANONYMOUS=1 CURFEW_PUBLIC_URL=http://127.0.0.1:$(PORT) \
 	CURFEW_MAIL='demo://{to}' CURFEW_NOTIFY=platform@example.org CURFEW_ADMIN_TOKEN=$${CURFEW_ADMIN_TOKEN:-demo} \
-	CURFEW_DATABASE_URL= CURFEW_APPLY=service/demo exec $(BIN)/curfew serve --port $(PORT)
+	CURFEW_DATABASE_URL= CURFEW_APPLY=service/demo $(BIN)/curfew serve --port $(PORT) & curfew=$$!; \
+	wait "$$curfew"
 
 test: install check  ## Everything: the checks, then all tests on real parts
 	@.ci/system-packages
@@ -43,4 +46,4 @@ bench: install  ## Figures, as ratios within one run
 	$(BIN)/python -m bench
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(DEMO_HOME) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -85,6 +85,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         said["summary"] = f"{sum(len(a.answer.records) for a in collected.answers if a.answer)} resources"
     report.sources = [_source_report(answer, collected) for answer in collected.answers]
     rt.counted.source_errors.update((line["source"],) for line in report.sources if not _flawless(line))
+    _say_what_changed(rt.memory.faults, report.sources)
 
     # 3. Decide: pure, the same code as every preview and re-check.
     with report.step("decide") as said:
@@ -226,6 +227,19 @@ def _source_report(answer: SourceAnswer, collected: Collected) -> dict[str, Any]
 
 def _flawless(line: dict[str, Any]) -> bool:
     return line["complete"] and not line["telemetry"] and all(part["fault"] is None for part in line["parts"])
+
+
+def _say_what_changed(before: dict[str, list[str]], sources: list[dict[str, Any]]) -> None:
+    """A source's faults go to the log when they come, change or end: not with every cycle."""
+    for line in sources:
+        source, faults = line["source"], resources.faults_in(line)
+        if faults == before.get(source, []):
+            continue
+        if faults:
+            log.warning("a source fails", source=source, faults=faults)
+        else:
+            log.info("a source is well again", source=source)
+        before[source] = faults
 
 
 @dataclass

@@ -140,7 +140,7 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         verb="undo",
         object=f"action/{action.id}",
         project=action.project,
-        details={"undo": putting_back.id, "resource": action.resource_id},
+        details={"undo": putting_back.id, "resource": action.resource_id, "policy": action.policy},
     )
     return putting_back
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import socket
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,19 @@ from service.app import create_app
 from service.apply import apply_paths
 from service.jobs import Jobs
 from service.runtime import compose
-from service.settings import Settings
+from service.settings import SHORTEST_TOKEN, Settings
+
+log = structlog.get_logger()
 
 
-def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080) -> None:
-    """Until it is told to stop. Raises ValueError for settings or documents that cannot work."""
+def serve(
+    settings: Settings, *, host: str = "127.0.0.1", port: int = 8080, say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Until it is told to stop. `say` hears where it listens, once it does.
+
+    Raises ValueError for settings or documents that cannot work.
+    """
+    listening = _listen(host, port)
     configure_logs()
     rt = compose(settings)
     rt.database.upgrade()
@@ -27,10 +39,12 @@ def serve(settings: Settings, *, host: str = "127.0.0.1", port: int = 8080) -> N
     app = create_app(rt)
     jobs.start()
     try:
-        uvicorn.run(app, host=host, port=port, **server_options(settings))
+        config = uvicorn.Config(app, **server_options(settings))
+        _Server(config, settings, rt.database.kind, say).run(sockets=[listening])
     finally:
         jobs.stop()
         rt.database.close()
+        listening.close()
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -42,6 +56,49 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "proxy_headers": bool(settings.trusted_proxies),
         "forwarded_allow_ips": list(settings.trusted_proxies),
     }
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, database: str, say: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._database = database
+        self._say = say
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started or not sockets:
+            return
+        host, port = sockets[0].getsockname()[:2]
+        url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        self._say(f"Curfew listens at {url}{_which_token(self._settings)}")
+        log.info(
+            "serving",
+            url=url,
+            version=version("gpu-curfew"),
+            ceiling=self._settings.ceiling.value,
+            database=self._database,
+        )
+
+
+def _which_token(settings: Settings) -> str:
+    """The demo's token is no secret; one as long as a real one is not shown even there."""
+    token = settings.admin_token.get_secret_value() if settings.admin_token else ""
+    return f" (the token is {token})" if settings.demo_speed > 0 and 0 < len(token) < SHORTEST_TOKEN else ""
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Before anything is written: who cannot listen here has no business with the database."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = "something listens there already; --port names another port, 0 any that is free"
+        else:
+            reason = error.strerror or str(error)
+        raise ValueError(f"cannot listen on {host} port {port}: {reason}") from None
 
 
 def configure_logs() -> None:

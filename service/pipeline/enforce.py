@@ -246,7 +246,7 @@ def _keep(action: Action, known: Known, hands: Hands, *, status: ActionStatus, e
                 object=f"resource/{row.resource_id}",
                 project=row.project,
                 reason=error or row.reason,
-                details={"action": row.id, "finding": row.finding_id},
+                details={"action": row.id, "finding": row.finding_id, "policy": row.policy},
             )
     return status.value
 
@@ -391,7 +391,7 @@ def _abandon(action: Action, known: Known | None, why: str, hands: Hands) -> Non
             object=f"resource/{row.resource_id}",
             project=row.project,
             reason=why,
-            details={"action": row.id, "finding": row.finding_id},
+            details={"action": row.id, "finding": row.finding_id, "policy": row.policy},
         )
 
 

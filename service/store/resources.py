@@ -220,6 +220,14 @@ def report_of(answer: SourceAnswer) -> dict[str, Any]:
     }
 
 
+def faults_in(line: Mapping[str, Any]) -> list[str]:
+    """The sentences of a source's line in a report, the one that is about all of it first."""
+    parts = [*line["parts"], *line.get("telemetry", ())]
+    said = [line["fault"] and line["fault"]["sentence"]]
+    said += [f"{part['part']}: {part['fault']['sentence']}" for part in parts if part["fault"]]
+    return [sentence for sentence in said if sentence]
+
+
 def plain_part(part: Any) -> dict[str, Any]:
     return {
         "part": part.part,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 import uvicorn
 
 from service import cli
@@ -49,7 +51,9 @@ def served(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     thread.start()
     monkeypatch.setenv("CURFEW_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
     monkeypatch.setenv("CURFEW_TOKEN", ADMIN)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))  # the service's log is not ours
     yield api
+    structlog.reset_defaults()
     server.should_exit = True
     thread.join()
     listening.close()

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, StatementError
-from sqlmodel import select
+from sqlmodel import Session, select
+from structlog.testing import capture_logs
 
 from alembic import command
 from service.store import audit
 from service.store.database import Database, migrations_config
-from service.store.tables import Audit, Finding, Hold
+from service.store.tables import Action, Audit, Finding, Hold, Resource
 
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
 
@@ -49,6 +50,52 @@ def test_the_audit_log_refuses_to_be_changed(database: Database, statement: str)
         assert [line.actor for line in session.exec(select(Audit))] == ["token:ci"]
 
 
+def test_the_log_tells_of_what_was_kept_and_of_nothing_else(database: Database) -> None:
+    def breaks(session: Session) -> None:
+        audit.record(session, at=NOW, actor="curfew", verb="stop taken", object="resource/1")
+        raise LookupError
+
+    with capture_logs() as said:
+        with database.transaction() as session:
+            session.add(a_machine())
+        with pytest.raises(LookupError), database.transaction() as session:
+            breaks(session)
+        with database.transaction() as session:
+            audit.record(
+                session, at=NOW, actor="curfew", verb="stop verified", object="resource/1", details={"policy": "idle"}
+            )
+
+    assert [line | {"at": NOW.isoformat()} for line in said] == [
+        {
+            "event": "stop verified", "log_level": "info", "at": NOW.isoformat(), "actor": "curfew", "reason": "",
+            "object": "resource/1", "name": "trainer", "external_id": "i-1", "policy": "idle",
+        }
+    ]  # fmt: skip
+    with database.reading() as session:
+        assert [line.details["name"] for line in session.exec(select(Audit))] == ["trainer"]
+
+
+def a_machine() -> Resource:
+    return Resource(
+        id="1",
+        source="research",
+        provider="aws",
+        account="1",
+        region="us-east-1",
+        kind="instance",
+        external_id="i-1",
+        incarnation="i-1",
+        name="trainer",
+        sku="p5.48xlarge",
+        gpu_count=8,
+        gpu_share=1.0,
+        capacity_type="on_demand",
+        state="running",
+        state_since=NOW,
+        first_seen=NOW,
+    )
+
+
 def test_a_naive_time_is_refused_on_its_way_in(database: Database) -> None:
     with pytest.raises(StatementError, match="naive"), database.transaction() as session:
         session.add(Hold(reason="x", created_by="y", created_at=datetime(2026, 1, 1)))  # noqa: DTZ001
@@ -77,6 +124,20 @@ def test_a_resource_has_at_most_one_active_finding_of_a_policy(database: Databas
 
     with pytest.raises(DBAPIError), database.transaction() as session:
         session.add(finding(None))
+
+
+def test_an_action_has_at_most_one_undo_under_way(database: Database) -> None:
+    def undo(status: str) -> Action:
+        return Action(
+            resource_id="r", source="s", verb="start", status=status, reason="", requested_by="x", lease_token=0,
+            undoes="a1", intended_at=NOW, abandon_at=NOW,
+        )  # fmt: skip
+
+    with database.transaction() as session:
+        session.add_all([undo("failed"), undo("abandoned"), undo("intended")])
+
+    with pytest.raises(DBAPIError), database.transaction() as session:
+        session.add(undo("taken"))
 
 
 def test_an_exception_leaves_nothing_behind(database: Database) -> None:
