@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-import structlog
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -23,18 +22,12 @@ from alembic import command
 log = structlog.get_logger()
 _SAID = "said"
 
-log = structlog.get_logger()
-_SAID = "said"
-
 
 class Database:
     """An engine and the way to open transactions on it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.kind = make_url(url).get_backend_name()
-        """`sqlite` or `postgresql`."""
-        self.sqlite = self.kind == "sqlite"
         self.kind = make_url(url).get_backend_name()
         """`sqlite` or `postgresql`."""
         self.sqlite = self.kind == "sqlite"
@@ -71,11 +64,6 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def say_once_committed(session: Session, event: str, **about: Any) -> None:
-    """A line for the service's log: of what is rolled back, nothing is said."""
-    session.info.setdefault(_SAID, []).append((event, about))
 
 
 def say_once_committed(session: Session, event: str, **about: Any) -> None:

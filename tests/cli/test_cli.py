@@ -112,19 +112,6 @@ def test_a_port_in_use_is_one_sentence_and_leaves_the_home_alone(
     assert not (tmp_path / "state").exists()
 
 
-def test_a_port_in_use_is_one_sentence_and_leaves_the_home_alone(
-    served: Api, curfew: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("CURFEW_HOME", str(tmp_path / "state"))
-    port = os.environ["CURFEW_URL"].rpartition(":")[2]
-    ran = curfew("serve", "--port", port)
-    assert ran.err.splitlines() == [
-        f"curfew: cannot listen on 127.0.0.1 port {port}: something listens there already; "
-        "--port names another port, 0 any that is free"
-    ]
-    assert not (tmp_path / "state").exists()
-
-
 def test_the_database_is_upgraded(curfew: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CURFEW_HOME", str(tmp_path / "state"))
     ran = curfew("db", "upgrade")
