@@ -29,9 +29,7 @@ def record(
 ) -> None:
     """One line, in the transaction of what it tells about: both are kept or neither is."""
     details = {**_machine(session, object, details or {}), **(details or {})}
-    session.add(
-        Audit(at=at, actor=actor, verb=verb, object=object, project=project, reason=reason, details=details)
-    )
+    session.add(Audit(at=at, actor=actor, verb=verb, object=object, project=project, reason=reason, details=details))
     about = {key: details[key] for key in ("name", "external_id", "policy") if details.get(key)}
     say_once_committed(session, verb, at=at.isoformat(), actor=actor, object=object, reason=reason, **about)
 
