@@ -12,12 +12,15 @@ from sqlmodel import Session, col, select
 
 from service.model import ActionStatus, Status
 from service.store import audit
-from service.store.tables import Action, Finding, Hold
+from service.store.tables import Action, Finding, Hold, Resource
 
 LONGEST_SNOOZE = timedelta(days=14)
 """Whoever needs longer writes an exemption, which says why and is seen by all."""
 UNDO_GIVES_UP_AFTER = timedelta(days=2)
 """Capacity may be gone for a while; an undo keeps trying this long."""
+
+
+MOVED = "the machine belongs to another project now; putting it back takes the right there too"
 
 
 class NotPossible(Exception):
@@ -92,6 +95,12 @@ def stop_now(session: Session, finding: Finding, *, by: Person, now: datetime) -
     finding.status_reason = f"{by.actor} asked to stop it now; the next cycle looks again and acts."
     session.add(finding)
     _note(session, finding, "stop now", by, now)
+
+
+def project_now(session: Session, action: Action) -> str | None:
+    """Who would pay for what is put back; undoing takes the right there, and where it was acted on."""
+    resource = session.get(Resource, action.resource_id)
+    return action.project if resource is None else resource.project
 
 
 def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Action:

@@ -44,6 +44,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("action", schema=None) as batch_op:
         batch_op.create_index("action_intended", ["intended_at", "id"], unique=False)
+        batch_op.create_index(
+            "action_undo_under_way",
+            ["undoes"],
+            unique=True,
+            sqlite_where=sa.text("status IN ('intended', 'taken')"),
+            postgresql_where=sa.text("status IN ('intended', 'taken')"),
+        )
         batch_op.create_index(batch_op.f("ix_action_finding_id"), ["finding_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_action_resource_id"), ["resource_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_action_undoes"), ["undoes"], unique=False)
@@ -368,6 +375,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_action_undoes"))
         batch_op.drop_index(batch_op.f("ix_action_resource_id"))
         batch_op.drop_index(batch_op.f("ix_action_finding_id"))
+        batch_op.drop_index(
+            "action_undo_under_way",
+            sqlite_where=sa.text("status IN ('intended', 'taken')"),
+            postgresql_where=sa.text("status IN ('intended', 'taken')"),
+        )
         batch_op.drop_index("action_intended")
 
     op.drop_table("action")

@@ -12,7 +12,7 @@ from sqlmodel import Session, select
 
 from service import people
 from service.api.auth import Caller, Principal, TheRuntime, require
-from service.api.problems import not_found, responses
+from service.api.problems import Problem, not_found, responses
 from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Shape, Words, money
 from service.api.writes import Done, TheWrite
 from service.model import ActionStatus
@@ -87,11 +87,15 @@ def get_action(runtime: TheRuntime, principal: Caller, action_id: str) -> Action
     summary="Put it back",
 )
 def undo(write: TheWrite, action_id: str) -> JSONResponse:
-    """Answers the new action that will do it; it is verified in a later cycle."""
+    """Answers the new action that will do it; it is verified in a later cycle. Where the machine has moved to another
+    project, it takes the right there too.
+    """
 
     def work(session: Session) -> Done:
         action = _visible(session, write.principal, action_id, lock=True)
         require(write.principal, "undo", action.project)
+        if not write.principal.may("undo", people.project_now(session, action)):
+            raise Problem(403, "OtherProject", people.MOVED)
         by = Person(actor=write.principal.actor)
         undoing = people.undo(session, action, by=by, now=write.runtime.clock.now())
         session.flush()

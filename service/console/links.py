@@ -60,7 +60,7 @@ def use_link(request: Request, token: str) -> Response:
     used, done = None, None
     try:
         with runtime.database.transaction() as session:
-            finding, resource = _subject(session, claim)
+            finding, resource = _subject(session, claim, lock=True)
             zone = zone_of(session, finding.project)
             offer = _offer(claim, finding, resource, now, zone)
             used = session.get(LinkUse, claim.nonce)
@@ -114,8 +114,8 @@ def _claim(runtime: Runtime, token: str, now: datetime) -> Claim:
         raise Stop(403, "This link does not work any more", error.sentence) from None
 
 
-def _subject(session: Session, claim: Claim) -> tuple[Finding, Resource | None]:
-    finding = session.get(Finding, claim.finding_id)
+def _subject(session: Session, claim: Claim, *, lock: bool = False) -> tuple[Finding, Resource | None]:
+    finding = session.get(Finding, claim.finding_id, with_for_update=lock or None)
     if finding is None:
         raise Stop(404, "Not found", "What this link is about no longer exists.")
     return finding, session.get(Resource, finding.resource_id)
@@ -183,5 +183,7 @@ def carry_out(session: Session, claim: Claim, finding: Finding, now: datetime, z
         raise people.NotPossible(
             "NothingToUndo", "There is nothing to put back: it is back already, or was not stopped."
         )
+    if people.project_now(session, row.action) != row.action.project:
+        raise people.NotPossible("Moved", people.MOVED)
     people.undo(session, row.action, by=by, now=now)
     return "It is being put back. You are told when it is done."

@@ -165,7 +165,7 @@ def snooze(
         raise Stop(422, "Not understood", f"It can be kept for {', '.join(KEEPS)}.")
     now = runtime.clock.now()
     with runtime.database.transaction() as session:
-        finding = _seen(session.get(Finding, finding_id), visitor, "finding")
+        finding = _seen(session.get(Finding, finding_id, with_for_update=True), visitor, "finding")
         by = _allowed(visitor, "snooze", finding.project)
         people.snooze(session, finding, until=now + KEEPS[keep], reason=reason or NO_REASON, by=by, now=now)
     return back(request, f"/findings/{finding_id}")
@@ -174,7 +174,7 @@ def snooze(
 @router.post("/findings/{finding_id}/approve")
 def approve(request: Request, runtime: TheRuntime, visitor: Pressing, finding_id: str) -> Response:
     with runtime.database.transaction() as session:
-        finding = _seen(session.get(Finding, finding_id), visitor, "finding")
+        finding = _seen(session.get(Finding, finding_id, with_for_update=True), visitor, "finding")
         by = _allowed(visitor, "approve", finding.project)
         people.approve(session, finding, by=by, now=runtime.clock.now())
     return back(request, f"/findings/{finding_id}")
@@ -183,7 +183,7 @@ def approve(request: Request, runtime: TheRuntime, visitor: Pressing, finding_id
 @router.post("/findings/{finding_id}/dismiss")
 def dismiss(request: Request, runtime: TheRuntime, visitor: Pressing, finding_id: str, reason: Reason = "") -> Response:
     with runtime.database.transaction() as session:
-        finding = _seen(session.get(Finding, finding_id), visitor, "finding")
+        finding = _seen(session.get(Finding, finding_id, with_for_update=True), visitor, "finding")
         by = _allowed(visitor, "dismiss", finding.project)
         people.dismiss(session, finding, reason=reason or NO_REASON, by=by, now=runtime.clock.now())
     return back(request, f"/findings/{finding_id}")
@@ -192,7 +192,7 @@ def dismiss(request: Request, runtime: TheRuntime, visitor: Pressing, finding_id
 @router.post("/findings/{finding_id}/act")
 def stop_now(request: Request, runtime: TheRuntime, visitor: Pressing, finding_id: str) -> Response:
     with runtime.database.transaction() as session:
-        finding = _seen(session.get(Finding, finding_id), visitor, "finding")
+        finding = _seen(session.get(Finding, finding_id, with_for_update=True), visitor, "finding")
         by = _allowed(visitor, "act", finding.project)
         people.stop_now(session, finding, by=by, now=runtime.clock.now())
     return back(request, f"/findings/{finding_id}")
@@ -201,8 +201,10 @@ def stop_now(request: Request, runtime: TheRuntime, visitor: Pressing, finding_i
 @router.post("/actions/{action_id}/undo")
 def undo(request: Request, runtime: TheRuntime, visitor: Pressing, action_id: str) -> Response:
     with runtime.database.transaction() as session:
-        action = _seen(session.get(Action, action_id), visitor, "action")
+        action = _seen(session.get(Action, action_id, with_for_update=True), visitor, "action")
         by = _allowed(visitor, "undo", action.project)
+        if not visitor.principal.may("undo", people.project_now(session, action)):
+            raise Stop(403, "Not yours to do", f"{people.MOVED[0].upper()}{people.MOVED[1:]}.")
         people.undo(session, action, by=by, now=runtime.clock.now())
         there = f"/findings/{action.finding_id}" if action.finding_id else f"/resources/{action.resource_id}"
     return back(request, there)

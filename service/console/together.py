@@ -57,7 +57,7 @@ def keep_all(request: Request, token: str) -> Response:
     kept: list[str] = []
     try:
         with runtime.database.transaction() as session:
-            for line, claim in _lines(session, runtime, several, now):
+            for line, claim in _lines(session, runtime, several, now, lock=True):
                 if line.keepable:
                     carry_out(session, claim, line.finding, now, line.zone)
                     session.add(_use_of(claim, now))
@@ -86,10 +86,13 @@ def _several(request: Request, token: str) -> Several:
         raise Stop(403, "This link does not work any more", error.sentence) from None
 
 
-def _lines(session: Session, runtime: Runtime, several: Several, now: datetime) -> Sequence[tuple[Line, Claim]]:
+def _lines(
+    session: Session, runtime: Runtime, several: Several, now: datetime, *, lock: bool = False
+) -> Sequence[tuple[Line, Claim]]:
     """Those that still exist, in the digest's order, each with the right to keep it."""
     claims = {claim.finding_id: claim for claim in several.claims(KEEP)}
-    findings = {row.id: row for row in session.exec(select(Finding).where(col(Finding.id).in_(list(claims))))}
+    rows = select(Finding).where(col(Finding.id).in_(list(claims))).order_by(col(Finding.id))  # locked in one order
+    findings = {row.id: row for row in session.exec(rows.with_for_update() if lock else rows)}
     wanted = {finding.resource_id for finding in findings.values()}
     resources = {row.id: row for row in session.exec(select(Resource).where(col(Resource.id).in_(wanted)))}
     zones = overview.timezones(session)

@@ -239,7 +239,16 @@ class Action(SQLModel, table=True):
     """One attempt to change the world: intent first, then the call, the outcome, the truth read back."""
 
     __tablename__ = "action"
-    __table_args__ = (Index("action_intended", "intended_at", "id"),)
+    __table_args__ = (
+        Index("action_intended", "intended_at", "id"),
+        Index(
+            "action_undo_under_way",
+            "undoes",
+            unique=True,
+            sqlite_where=text("status IN ('intended', 'taken')"),
+            postgresql_where=text("status IN ('intended', 'taken')"),
+        ),
+    )
 
     id: str = Field(default_factory=new_id, primary_key=True)
     """Also the cloud's idempotency key for this attempt."""

@@ -6,6 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.api.auth import authenticate
+from service.store.tables import Resource
 from tests.api.service_under_test import Api, Client
 
 MINE, THEIRS, NOBODYS = "vision", "speech", None
@@ -81,6 +82,18 @@ def test_who_may_do_what(company: Api, who: str, what: str) -> None:
     method, path, body, expected = WRITES[what]
     answer = client_of(company, who).request(method, path, **({} if body is None else {"json": body}))
     assert answer.status_code == expected[list(CALLERS).index(who)], answer.text
+
+
+@pytest.mark.parametrize("now", [THEIRS, NOBODYS])
+def test_what_has_moved_to_another_project_is_put_back_by_who_pays_for_it_now(company: Api, now: str | None) -> None:
+    with company.rt.database.transaction() as session:
+        moved = session.get_one(Resource, "mine")
+        moved.project = now
+        session.add(moved)
+    answer = client_of(company, "owner of vision").post("/api/v1/actions/mine/undo")
+    assert (answer.status_code, answer.json()["code"]) == (403, "OtherProject")
+    assert "belongs to another project now" in answer.json()["detail"]
+    assert company.admin.post("/api/v1/actions/mine/undo").status_code == 202
 
 
 @pytest.mark.parametrize("who", ["viewer of vision", "owner of vision"])

@@ -17,7 +17,7 @@ from sqlmodel import Session, SQLModel, select
 
 from service.app import create_app
 from service.clock import SetClock
-from service.notify.links import LinkVerb
+from service.notify.links import LinkVerb, Several
 from service.notify.wording import zone_of
 from service.runtime import Runtime, compose
 from service.settings import Settings
@@ -191,9 +191,20 @@ class House:
 
     def press(self, path: str, **fields: str) -> Response:
         """A button of a page, with that page's own CSRF field."""
+        return self.client.post(path, data={"csrf": self.csrf(), **fields})
+
+    def csrf(self) -> str:
+        """What the forms of this session carry."""
         found = re.search(r'name="csrf" value="([^"]+)"', self.client.get("/").text)
         assert found is not None, "nobody is logged in"
-        return self.client.post(path, data={"csrf": found[1], **fields})
+        return found[1]
+
+    def link_to_all(self, *findings: tables.Finding, recipient: str = "lan@example.org") -> str:
+        """The path of a digest's one link."""
+        named = tuple((finding.id, finding.episode) for finding in findings)
+        expires = self.clock.now() + timedelta(days=3)
+        several = Several(findings=named, recipient=recipient, expires=expires)
+        return self.runtime.links.url_of_several(several).removeprefix(URL)
 
     def link(self, finding: tables.Finding, verb: LinkVerb, recipient: str = "lan@example.org") -> str:
         """The path of a signed link, as a message would carry it."""

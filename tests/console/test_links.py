@@ -91,6 +91,15 @@ def test_undo_asks_for_what_was_stopped_to_be_put_back(furnished: House) -> None
     assert undo.requested_by == "link:lan@example.org"
 
 
+def test_what_has_moved_to_another_project_is_not_put_back_by_the_old_ones_link(house: House) -> None:
+    resource = house.resource(project="robotics")
+    finding = house.finding(resource, project="vision")
+    house.action(resource, finding, project="vision")
+    response = house.client.post(house.link(finding, LinkVerb.UNDO))
+    assert (response.status_code, "The machine belongs to another project now" in text_of(response)) == (409, True)
+    assert not [action for action in house.rows(Action) if action.undoes]
+
+
 @pytest.mark.parametrize("verb", ACTING)
 def test_a_second_use_answers_kindly_and_does_nothing(furnished: House, verb: LinkVerb) -> None:
     path = furnished.link(only_finding(furnished), verb)

@@ -308,6 +308,15 @@ class TestButtons:
         assert "being put back" in told
         assert "Put it back" not in told
 
+    def test_putting_back_what_has_moved_takes_the_right_where_it_is_now(self, house: House) -> None:
+        resource = house.resource(project="robotics")
+        action = house.action(resource, house.finding(resource, project="vision"), project="vision")
+        house.log_in(house.token("lead", "owner", "vision"))
+        response = house.press(f"/actions/{action.id}/undo")
+        assert (response.status_code, "belongs to another project now" in text_of(response)) == (403, True)
+        house.log_in(house.token("both", "owner", "vision", "robotics"))
+        assert house.press(f"/actions/{action.id}/undo").status_code == 303
+
     def test_holding_everything_takes_an_operator(self, house: House) -> None:
         house.log_in(house.token("lead", "owner", "vision"))
         assert house.press("/hold").status_code == 403
