@@ -195,12 +195,11 @@ def _warning(case: _Case) -> _Letter:
 def _notice(case: _Case) -> _Letter:
     cost = case.payload.get("hourly_cost")
     price = f", {money(int(cost['amount_micros']), str(cost['currency']))} an hour" if cost else ""
-    why_not = case.payload.get("not_acting_reason")
     return _Letter(
         subject=f"Please have a look: {case.subject_tail}{price}",
         level="info",
         headline=f"Please have a look at {case.called}.",
-        paragraphs=[case.reason, "Curfew will not touch it." + (f" {sentence(why_not, case.zone)}" if why_not else "")],
+        paragraphs=[case.reason, _untouched(case)],
         facts=_facts(case),
         buttons=case.buttons(LinkVerb.DETAILS),
     )
@@ -311,12 +310,18 @@ def _reminder(case: _Case) -> _Letter:
             case.reason,
             *([sentence(case.payload["waits_for"], case.zone)] if case.payload.get("waits_for") else []),
             *_spent(case),
+            *([] if waiting else [_untouched(case)]),
         ],
         facts=[*_fact("Warned", case.at(case.payload.get("warned_at"))), *_facts(case)],
         losses=_losses(case) if waiting else (),
         ask=("Do you want to approve it, or to keep it?" if approval else "Do you still need it?") if waiting else "",
         buttons=case.buttons(*verbs, strong=LinkVerb.APPROVE),
     )
+
+
+def _untouched(case: _Case) -> str:
+    why = case.payload.get("not_acting_reason")
+    return "Curfew will not touch it." + (f" {sentence(why, case.zone)}" if why else "")
 
 
 def _spent(case: _Case) -> list[str]:
