@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hmac import compare_digest
 from typing import Annotated
@@ -56,6 +56,8 @@ class Principal:
     role: Role
     projects: frozenset[str] | None = None
     """Confined to these; None: not confined."""
+    identity: str = field(default="", repr=False)
+    """Of the token itself: another one of the same name is somebody else."""
 
     @property
     def actor(self) -> str:
@@ -77,14 +79,14 @@ def authenticate(runtime: Runtime, raw_token: str) -> Principal | None:
         return None
     admin = runtime.settings.admin_token
     if admin is not None and compare_digest(tokens.digest(raw_token), tokens.digest(admin.get_secret_value())):
-        return Principal(name="CURFEW_ADMIN_TOKEN", role=Role.ADMIN)
+        return Principal(name="CURFEW_ADMIN_TOKEN", role=Role.ADMIN, identity=tokens.digest(raw_token))
     with runtime.database.reading() as session:
         token = tokens.find(session, raw_token, now=runtime.clock.now())
     if token is None:
         return None
     role = Role(token.role)
-    confined = bool(token.projects) or role is Role.OWNER
-    return Principal(name=token.name, role=role, projects=frozenset(token.projects) if confined else None)
+    projects = frozenset(token.projects) if token.projects or role is Role.OWNER else None
+    return Principal(name=token.name, role=role, projects=projects, identity=token.sha256)
 
 
 class FailedLogins:

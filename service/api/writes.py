@@ -90,7 +90,9 @@ def _write(
     ] = None,
     if_match: Annotated[str | None, Header(max_length=100, include_in_schema=False)] = None,
 ) -> Write:
-    parts = (request.method, request.url.path, request.url.query, if_match or "", body.hex())
+    # A kept answer is given again to the same token with the same rights only, not to one of the same name.
+    who = (principal.identity, principal.role, *(sorted(principal.projects) if principal.projects is not None else "*"))
+    parts = (request.method, request.url.path, request.url.query, if_match or "", body.hex(), *who)
     return Write(
         runtime=runtime_of(request),
         principal=principal,

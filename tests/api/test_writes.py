@@ -11,7 +11,7 @@ import pytest
 from sqlmodel import select
 
 from service.store.tables import Audit, IdempotencyKey
-from tests.api.service_under_test import Api
+from tests.api.service_under_test import Api, Client
 
 SNOOZE = {"for": "4h", "reason": "a run is being set up"}
 
@@ -124,6 +124,26 @@ def test_a_key_belongs_to_its_token(api: Api) -> None:
     key = {"Idempotency-Key": "k1"}
     api.admin.put("/api/v1/projects/vision", json={}, headers=key)
     assert api.holder("ci", "admin").put("/api/v1/projects/speech", json={}, headers=key).status_code == 201
+
+
+CHANGED_RIGHTS = {
+    "a role that was lowered": ({"role": "viewer"}, 409),
+    "projects that were narrowed": ({"role": "owner", "projects": ["speech"]}, 409),
+    "another token of the same name": ({"role": "owner", "projects": ["vision"], "rotate": True}, 409),
+    "the same rights once more": ({"role": "owner", "projects": ["vision"]}, 200),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED_RIGHTS)
+def test_a_kept_answer_is_for_the_token_and_the_rights_it_was_given_to(api: Api, case: str) -> None:
+    rights, status = CHANGED_RIGHTS[case]
+    api.finding()
+    lead = api.holder("lead", "owner", "vision")
+    key = {"Idempotency-Key": "k1"}
+    assert lead.post("/api/v1/findings/f1/snooze", json=SNOOZE, headers=key).status_code == 200
+    changed = api.admin.put("/api/v1/tokens/lead", json=rights).json()
+    again = Client(api.app, token=changed.get("token") or lead.token)
+    assert again.post("/api/v1/findings/f1/snooze", json=SNOOZE, headers=key).status_code == status
 
 
 def test_a_refused_request_leaves_its_key_free(api: Api) -> None:
