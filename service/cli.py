@@ -26,7 +26,7 @@ HELP = """Sees what GPUs cost, warns the people who own them, and stops what idl
 
 The client speaks to CURFEW_URL (default http://127.0.0.1:8080) with CURFEW_TOKEN.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 `diff` found changes.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 `diff` found changes.
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -37,7 +37,7 @@ app.add_typer(token_commands, name="token")
 app.add_typer(notify_commands, name="notify")
 app.add_typer(db_commands, name="db")
 
-FOUND_CHANGES = 3
+UNUSABLE, FOUND_CHANGES = 2, 3
 
 DOCUMENTS = ("sources", "projects", "policies", "exemptions")
 KINDS = ("resources", "findings", "actions", *DOCUMENTS, "cycles", "audit", "tokens", "hold")
@@ -77,13 +77,14 @@ FindingId = Annotated[str, typer.Argument(metavar="FINDING", help="Its id, or th
 
 
 def main() -> None:
-    """The entry point: failures become one sentence and exit code 1."""
-    from service.client import Failure
+    """The entry point: failures become one sentence and exit code 1, or 2 for settings that cannot work."""
+    from service.client import Failure, Unusable
 
     try:
         app()
     except Failure as failure:
-        sys.exit(_complain(str(failure)))
+        _complain(str(failure))
+        sys.exit(UNUSABLE if isinstance(failure, Unusable) else 1)
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(1)
 
@@ -451,13 +452,13 @@ def _settings() -> Any:
     """From the environment; a wrong one is told by its name."""
     from pydantic import ValidationError
 
-    from service.client import Failure
+    from service.client import Unusable
     from service.settings import Settings
 
     try:
         return Settings()
     except ValidationError as error:
-        raise Failure("\n".join(_setting(entry["loc"], entry["msg"]) for entry in error.errors())) from None
+        raise Unusable("\n".join(_setting(entry["loc"], entry["msg"]) for entry in error.errors())) from None
 
 
 def _setting(location: tuple[int | str, ...], message: str) -> str:
@@ -468,24 +469,28 @@ def _setting(location: tuple[int | str, ...], message: str) -> str:
 @contextmanager
 def _one_sentence() -> Iterator[None]:
     """What cannot work here, said without a traceback."""
-    from sqlalchemy.exc import ArgumentError, OperationalError
+    from sqlalchemy.exc import ArgumentError, DBAPIError
 
-    from service.client import Failure
+    from service.client import Failure, Unusable
+    from service.store.database import trouble_of
 
     try:
         yield
-    except OperationalError as error:
-        raise Failure(f"the database does not answer: {str(error.orig).splitlines()[0]}") from None
+    except DBAPIError as error:
+        said = str(error.orig).splitlines()[0]
+        raise Failure(f"{trouble_of(error) or 'the database refused'} ({said})") from None
     except ArgumentError:
-        raise Failure("CURFEW_DATABASE_URL is no database's URL; write postgresql://user:password@host/name") from None
+        raise Unusable("CURFEW_DATABASE_URL is no database's URL; write postgresql://user:password@host/name") from None
     except ValueError as error:
-        raise Failure(str(error)) from None
+        raise Unusable(str(error)) from None
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise Unusable(f"{place}{error.strerror or error}; CURFEW_HOME must be a folder that can be written") from None
 
 
-def _complain(sentence: str) -> int:
+def _complain(sentence: str) -> None:
     for line in sentence.splitlines():
         typer.echo(f"curfew: {visible(line)}", err=True)
-    return 1
 
 
 def _kind(given: str) -> str:

@@ -16,6 +16,10 @@ class Failure(Exception):
     """What was asked for did not happen; the text says why, one line for each reason."""
 
 
+class Unusable(Failure):
+    """It cannot be tried at all: a setting or what it names is wrong."""
+
+
 class NotThere(Failure):
     """There is no such thing, or none that this token may see."""
 

@@ -31,6 +31,7 @@ from service.pipeline.tell import queued
 from service.pipeline.verify import note_resumed, verify
 from service.runtime import Runtime, View
 from service.store import audit, cycles, findings, lease, ledger, resources, spend
+from service.store.database import trouble_of
 from service.store.documents import Documents, load
 from service.store.tables import Hold
 
@@ -52,8 +53,13 @@ def run_cycle(rt: Runtime, *, cycle_id: str, requested_by: str) -> None:
         except lease.LeaseLost as error:
             report.error = str(error)
         except Exception as error:
-            log.exception("the cycle broke off")
-            report.error = f"it broke off: {type(error).__name__}; the service's log has the details"
+            trouble = trouble_of(error)
+            if trouble is None:
+                log.exception("the cycle broke off")
+            else:
+                log.error("the cycle broke off", reason=trouble)
+            why = trouble or f"{type(error).__name__}; the service's log has the details"
+            report.error = f"it broke off: {why}"
         with rt.database.transaction() as session:
             lease.release(session, held)
     rt.counted.step_seconds.update({(step["step"],): step["seconds"] for step in report.steps})

@@ -12,6 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from service.cycle import run_cycle
 from service.runtime import Runtime
+from service.store.database import trouble_of
 from service.store.tables import new_id
 
 log = structlog.get_logger()
@@ -55,8 +56,12 @@ class Jobs:
     def _run(self, cycle_id: str, by: str) -> None:
         try:
             run_cycle(self._rt, cycle_id=cycle_id, requested_by=by)
-        except Exception:
-            log.exception("a cycle could not even be reported", cycle=cycle_id)
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is not None:
+                log.error("a cycle could not even be reported", cycle=cycle_id, reason=trouble)
+            else:
+                log.exception("a cycle could not even be reported", cycle=cycle_id)
         finally:
             with self._lock:
                 self._running = None

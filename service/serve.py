@@ -30,10 +30,15 @@ def serve(
 
     Raises ValueError for settings or documents that cannot work.
     """
-    listening = _listen(host, port)
-    configure_logs()
+    with _listen(host, port) as listening:
+        configure_logs()
+        _serve(settings, listening, say)
+
+
+def _serve(settings: Settings, listening: socket.socket, say: Callable[[str], None]) -> None:
     rt = compose(settings)
     rt.database.upgrade()
+    rt.database.check_writable()
     apply_paths(rt, [Path(path) for path in settings.apply.split(":") if path], by="start")
     jobs = Jobs(rt)
     app = create_app(rt)
@@ -44,7 +49,6 @@ def serve(
     finally:
         jobs.stop()
         rt.database.close()
-        listening.close()
 
 
 def server_options(settings: Settings) -> dict[str, Any]:

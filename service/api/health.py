@@ -13,6 +13,7 @@ from service.api.problems import responses
 from service.api.shapes import Shape
 from service.runtime import Runtime
 from service.store import views
+from service.store.database import DatabaseGone, trouble_of
 
 router = APIRouter(tags=["service"])
 
@@ -48,8 +49,9 @@ def healthz() -> Health:
 def readyz(request: Request, runtime: TheRuntime) -> JSONResponse:
     try:
         found = _readiness(request, runtime)
-    except SQLAlchemyError:
-        found = Readiness(ready=False, database="does not answer", last_cycle="unknown")
+    except (SQLAlchemyError, DatabaseGone) as error:
+        database = trouble_of(error) or "the database does not answer"
+        found = Readiness(ready=False, database=database, last_cycle="unknown")
     return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
 

@@ -10,11 +10,12 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.exceptions import HTTPException
 
 from service.files import Mistake, Refused
 from service.people import NotPossible
+from service.store.database import DatabaseGone, trouble_of
 from service.store.documents import OwnedBySet, UnreadableDocument
 from service.store.views import BadCursor
 
@@ -100,9 +101,12 @@ def _http(error: HTTPException) -> Problem:
     return Problem(error.status_code, code, detail, headers=error.headers)
 
 
-def _no_database(error: OperationalError) -> Problem:
-    log.error("the database does not answer", error=type(error.orig).__name__)
-    return Problem(503, "DatabaseUnavailable", "the database does not answer; try again", headers={"Retry-After": "5"})
+def _no_database(error: Exception) -> Problem:
+    sentence = trouble_of(error)
+    if sentence is None:
+        return _unexpected(error)
+    log.error("a request failed", reason=sentence)
+    return Problem(503, "DatabaseUnavailable", sentence, headers={"Retry-After": "5"})
 
 
 def _unexpected(error: Exception) -> Problem:
@@ -124,7 +128,8 @@ PROBLEMS: Mapping[type[Exception], Callable[[Any], Problem]] = {
         409, "WrittenMeanwhile", "someone else wrote the same at the same time; try again"
     ),
     UnreadableDocument: lambda error: Problem(503, "UnreadableDocument", str(error)),
-    OperationalError: _no_database,
+    DBAPIError: _no_database,
+    DatabaseGone: _no_database,
     Exception: _unexpected,
 }
 """What may go wrong → how it is answered."""

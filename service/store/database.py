@@ -13,8 +13,9 @@ from typing import Any
 
 import structlog
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
 from alembic import command
@@ -30,11 +31,19 @@ class Database:
         self.url = url
         self.kind = make_url(url).get_backend_name()
         """`sqlite` or `postgresql`."""
+        if self.kind not in ("sqlite", "postgresql"):
+            raise ValueError(
+                f"CURFEW_DATABASE_URL: Curfew does not speak to {self.kind}; "
+                "write postgresql://user:password@host/name, or nothing for SQLite in CURFEW_HOME"
+            )
         self.sqlite = self.kind == "sqlite"
         path = make_url(url).database
         if self.sqlite and path and path != ":memory:":
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(path).touch(mode=0o600)  # its write-ahead log takes after it
+            self._file: tuple[Path, int] | None = (Path(path), Path(path).stat().st_ino)
+        else:
+            self._file = None
         self.engine: Engine = create_engine(url, pool_pre_ping=not self.sqlite, **_pool(sqlite=self.sqlite))
         if self.sqlite:
             event.listen(self.engine, "connect", _on_sqlite_connect)
@@ -43,6 +52,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Read and write; commits at the end, rolls back on any exception."""
+        self._still_there()
         with Session(self.engine, expire_on_commit=False) as session:
             with session.begin():
                 yield session
@@ -52,6 +62,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """Read only; nothing written here survives."""
+        self._still_there()
         engine = self.engine.execution_options(curfew_reading=True)
         with Session(engine, expire_on_commit=False) as session:
             yield session
@@ -62,8 +73,65 @@ class Database:
         """Bring the schema to the newest migration."""
         command.upgrade(migrations_config(self.url), "head")
 
+    def check_writable(self) -> None:
+        """Raises what `trouble_of` says in a sentence when nothing could be kept here."""
+        with self.transaction() as session:
+            session.execute(text("UPDATE lease SET token = token WHERE false"))
+
     def close(self) -> None:
         self.engine.dispose()
+
+    def _still_there(self) -> None:
+        """SQLite goes on without a word when its file was deleted: what it writes then is lost."""
+        if self._file is None:
+            return
+        path, opened = self._file
+        try:
+            same = path.stat().st_ino == opened
+        except OSError:
+            same = False
+        if not same:
+            raise DatabaseGone(f"the database file {path} is gone or was replaced; put it right and start Curfew again")
+
+
+class DatabaseGone(Exception):
+    """The file that was opened is not there any more."""
+
+
+TROUBLES = {
+    "full": "the database cannot be written: its disk is full",
+    "read-only": "the database cannot be written: it is read-only",
+    "not a database": "the database cannot be read: its file is not a database, or is damaged",
+    "no schema": "the database has not this version's schema; `curfew db upgrade` brings it there",
+    "locked": "the database is locked by another program",
+    "silent": "the database does not answer",
+}
+_BY_WORDS = {
+    "is full": "full",
+    "readonly database": "read-only",
+    "not a database": "not a database",
+    "malformed": "not a database",
+    "no such table": "no schema",
+    "no such column": "no schema",
+    "is locked": "locked",
+}
+"""How SQLite says it."""
+_BY_STATE = {"53100": "full", "25006": "read-only", "42P01": "no schema", "42703": "no schema"}
+"""How PostgreSQL says it."""
+
+
+def trouble_of(error: BaseException) -> str | None:
+    """What is wrong with the database, in a sentence without secrets; None when the error is not about that."""
+    if isinstance(error, DatabaseGone):
+        return str(error)
+    if not isinstance(error, DBAPIError):
+        return None
+    said = str(error.orig)
+    word = _BY_STATE.get(getattr(error.orig, "sqlstate", None) or "")
+    word = word or next((trouble for words, trouble in _BY_WORDS.items() if words in said), None)
+    if word is None and isinstance(error, OperationalError):
+        word = "silent"
+    return None if word is None else TROUBLES[word]
 
 
 def say_once_committed(session: Session, event: str, **about: Any) -> None:

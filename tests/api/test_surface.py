@@ -106,7 +106,7 @@ def test_a_database_that_does_not_answer_is_not_ready(api: Api, monkeypatch: pyt
 
     monkeypatch.setattr("service.store.views.last_cycle", gone)
     answer = api.nobody().get("/readyz")
-    assert (answer.status_code, answer.json()["database"]) == (503, "does not answer")
+    assert (answer.status_code, answer.json()["database"]) == (503, "the database does not answer")
 
 
 def test_asking_for_a_cycle_answers_its_id(api: Api) -> None:

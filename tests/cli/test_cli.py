@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.notify.channels import Delivery
 from tests.api.service_under_test import Api
 from tests.cli.conftest import Run
 
@@ -88,15 +89,33 @@ def test_wrong_use_is_exit_code_2(
 def test_a_setting_that_cannot_work_is_told_by_its_name(curfew: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CURFEW_CEILING", "enforced")
     ran = curfew("db", "upgrade")
-    assert ran.code == 1
+    assert ran.code == 2
     assert ran.err.startswith("curfew: CURFEW_CEILING: should be 'observe', 'warn' or 'enforce'")
 
 
-def test_a_database_that_is_none_is_one_sentence(curfew: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CURFEW_DATABASE_URL", "nonsense")
-    ran = curfew("db", "upgrade")
-    assert ran.code == 1
-    assert "CURFEW_DATABASE_URL" in ran.err
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("CURFEW_DATABASE_URL", "nonsense", "CURFEW_DATABASE_URL is no database's URL"),
+        (
+            "CURFEW_DATABASE_URL",
+            "mysql://user:hunter2@host/name",
+            "CURFEW_DATABASE_URL: Curfew does not speak to mysql",
+        ),
+        ("CURFEW_HOME", "/proc/curfew", "CURFEW_HOME must be a folder that can be written"),
+        ("CURFEW_HOME", __file__, "CURFEW_HOME must be a folder that can be written"),
+    ],
+)
+@pytest.mark.parametrize("command", [["db", "upgrade"], ["serve", "--port", "0"]])
+def test_settings_that_cannot_work_are_one_sentence(
+    curfew: Run, monkeypatch: pytest.MonkeyPatch, command: list[str], setting: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(setting, value)
+    monkeypatch.setattr("service.serve.configure_logs", lambda: None)
+    ran = curfew(*command)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert says in ran.err
+    assert "hunter2" not in ran.err
 
 
 def test_a_port_in_use_is_one_sentence_and_leaves_the_home_alone(
@@ -109,6 +128,7 @@ def test_a_port_in_use_is_one_sentence_and_leaves_the_home_alone(
         f"curfew: cannot listen on 127.0.0.1 port {port}: something listens there already; "
         "--port names another port, 0 any that is free"
     ]
+    assert ran.code == 2
     assert not (tmp_path / "state").exists()
 
 
@@ -391,3 +411,27 @@ def test_a_revoked_token_is_gone(served: Api, curfew: Run) -> None:
     curfew("token", "create", "ci", "--role", "owner", "-p", "vision")
     assert curfew("token", "revoke", "ci").code == 0
     assert curfew("token", "list").out == "There are no tokens.\n"
+
+
+# --- being told ------------------------------------------------------------------------------------------------------
+
+
+def test_a_test_call_says_of_each_channel_what_came_of_it(served: Api, curfew: Run) -> None:
+    served.admin.put("/api/v1/projects/vision", json={"owners": ["lan@example.org"]})
+    ran = curfew("notify", "test", "vision")
+    assert ran.code == 1
+    assert ran.out.startswith("FAILED  lan@example.org: CURFEW_MAIL is not set")
+
+
+def test_a_test_call_that_all_took_is_done(served: Api, curfew: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served.rt.channels, "deliver", lambda *_, **__: Delivery(ok=True))
+    served.admin.put("/api/v1/projects/vision", json={"owners": ["lan@example.org"], "notify": ["slack://a/b/c"]})
+    ran = curfew("notify", "test", "vision")
+    assert (ran.code, ran.out) == (0, "ok      lan@example.org\nok      slack://***\n")
+
+
+def test_a_test_call_that_reaches_nobody_is_a_failure(served: Api, curfew: Run) -> None:
+    served.admin.put("/api/v1/projects/vision", json={})
+    ran = curfew("notify", "test", "vision")
+    assert ran.code == 1
+    assert "CURFEW_NOTIFY names nobody" in ran.err

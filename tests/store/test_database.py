@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlmodel import Session, select
 from structlog.testing import capture_logs
 
 from alembic import command
 from service.store import audit
-from service.store.database import Database, migrations_config
+from service.store.database import Database, DatabaseGone, migrations_config, trouble_of
 from service.store.tables import Action, Audit, Finding, Hold, Resource
 
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
@@ -73,6 +73,46 @@ def test_the_log_tells_of_what_was_kept_and_of_nothing_else(database: Database) 
     ]  # fmt: skip
     with database.reading() as session:
         assert [line.details["name"] for line in session.exec(select(Audit))] == ["trainer"]
+
+
+def test_a_file_deleted_under_the_service_is_noticed(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'curfew.db'}")
+    database.upgrade()
+    database.check_writable()
+    (tmp_path / "curfew.db").unlink()
+
+    with pytest.raises(DatabaseGone, match="is gone or was replaced"), database.reading():
+        pass
+    (tmp_path / "curfew.db").touch()
+    with pytest.raises(DatabaseGone), database.transaction():
+        pass
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("pragma", "trouble"), [("query_only=ON", "it is read-only"), ("max_page_count=1", "its disk is full")]
+)
+def test_a_database_that_takes_nothing_is_told_of_in_a_sentence(tmp_path: Path, pragma: str, trouble: str) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'curfew.db'}")
+    database.upgrade()
+    event.listen(database.engine, "connect", lambda connection, _: connection.execute(f"PRAGMA {pragma}"))
+
+    with pytest.raises(OperationalError) as said, database.transaction() as session:
+        session.execute(text("CREATE TABLE more (it INTEGER)"))
+
+    assert trouble_of(said.value) == f"the database cannot be written: {trouble}"
+    database.close()
+
+
+def test_a_file_that_is_no_database_is_told_of_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "curfew.db").write_text("this is a letter to my aunt, not a database" * 100)
+    database = Database(f"sqlite:///{tmp_path / 'curfew.db'}")
+
+    with pytest.raises(DBAPIError) as said:
+        database.upgrade()
+
+    assert trouble_of(said.value) == "the database cannot be read: its file is not a database, or is damaged"
+    database.close()
 
 
 def a_machine() -> Resource:
