@@ -62,8 +62,8 @@ def keep_all(request: Request, token: str) -> Response:
                     carry_out(session, claim, line.finding, now, line.zone)
                     session.add(_use_of(claim, now))
                     kept.append(line.finding.id)
-    except IntegrityError:  # somebody pressed one of these buttons at the same moment; look again
-        kept = []
+    except IntegrityError:  # somebody pressed one of these buttons at the same moment, and nothing was done here
+        return _show(request, several)
     return _show(request, several, kept=len(kept))
 
 

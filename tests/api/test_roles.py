@@ -35,6 +35,8 @@ WRITES = {
     "stop theirs now": ("POST", "/api/v1/findings/theirs/act", None, (401, 403, 404, 404, 202, 202)),
     "undo mine": ("POST", "/api/v1/actions/mine/undo", None, (401, 403, 403, 202, 202, 202)),
     "undo theirs": ("POST", "/api/v1/actions/theirs/undo", None, (401, 403, 404, 404, 202, 202)),
+    "test mine": ("POST", "/api/v1/projects/vision/notify/test", None, (401, 403, 403, 200, 200, 200)),
+    "test theirs": ("POST", "/api/v1/projects/speech/notify/test", None, (401, 403, 404, 404, 200, 200)),
     "hold mine": ("PUT", "/api/v1/hold", {"project": MINE, "for": "1h"}, (401, 403, 403, 403, 200, 200)),
     "hold everything": ("PUT", "/api/v1/hold", {"for": "1h"}, (401, 403, 403, 403, 200, 200)),
     "lift a hold": ("DELETE", "/api/v1/hold", None, (401, 403, 403, 403, 200, 200)),
@@ -110,6 +112,13 @@ def test_what_the_confined_may_not_see_does_not_exist_for_them(company: Api, who
     answer = client_of(company, who).get("/api/v1/" + path.format(id))
     assert answer.status_code == 404
     assert answer.json()["code"] == "NotFound"
+
+
+def test_a_resource_that_is_called_like_anothers_id_does_not_explain_itself_in_its_place(company: Api) -> None:
+    company.resource("decoy", name="mine", external_id="mine", project=THEIRS, first_seen=company.clock.now())
+    for client in (client_of(company, "owner of vision"), company.admin):
+        assert client.get("/api/v1/resources/mine/explain").json()["resource"]["id"] == "mine"
+    assert company.admin.get("/api/v1/resources/i-mine/explain").status_code == 404
 
 
 @pytest.mark.parametrize("who", ["viewer", "operator", "admin"])
