@@ -251,9 +251,7 @@ class Project(_Document):
         names = [budget.name for budget in budgets]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(
-                    f"two spend budgets are called {name!r}; alerts and policies could not tell them apart"
-                )
+                raise ValueError(f"two spend budgets are called {name!r}; nobody could tell them apart")
         return budgets
 
     @property
