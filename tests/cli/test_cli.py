@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from service.notify.channels import Delivery
-from service.notify.channels import Delivery
 from tests.api.service_under_test import Api
 from tests.cli.conftest import Run
 
@@ -412,30 +411,6 @@ def test_a_revoked_token_is_gone(served: Api, curfew: Run) -> None:
     curfew("token", "create", "ci", "--role", "owner", "-p", "vision")
     assert curfew("token", "revoke", "ci").code == 0
     assert curfew("token", "list").out == "There are no tokens.\n"
-
-
-# --- being told ------------------------------------------------------------------------------------------------------
-
-
-def test_a_test_call_says_of_each_channel_what_came_of_it(served: Api, curfew: Run) -> None:
-    served.admin.put("/api/v1/projects/vision", json={"owners": ["lan@example.org"]})
-    ran = curfew("notify", "test", "vision")
-    assert ran.code == 1
-    assert ran.out.startswith("FAILED  lan@example.org: CURFEW_MAIL is not set")
-
-
-def test_a_test_call_that_all_took_is_done(served: Api, curfew: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(served.rt.channels, "deliver", lambda *_, **__: Delivery(ok=True))
-    served.admin.put("/api/v1/projects/vision", json={"owners": ["lan@example.org"], "notify": ["slack://a/b/c"]})
-    ran = curfew("notify", "test", "vision")
-    assert (ran.code, ran.out) == (0, "ok      lan@example.org\nok      slack://***\n")
-
-
-def test_a_test_call_that_reaches_nobody_is_a_failure(served: Api, curfew: Run) -> None:
-    served.admin.put("/api/v1/projects/vision", json={})
-    ran = curfew("notify", "test", "vision")
-    assert ran.code == 1
-    assert "CURFEW_NOTIFY names nobody" in ran.err
 
 
 # --- being told ------------------------------------------------------------------------------------------------------
