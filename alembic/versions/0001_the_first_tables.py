@@ -163,6 +163,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
+        "ended_session",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("ended_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
         "link_use",
         sa.Column("nonce", sa.String(), nullable=False),
         sa.Column("used_at", UtcDateTime(), nullable=False),
@@ -351,6 +357,7 @@ def downgrade() -> None:
 
     op.drop_table("meter_interval")
     op.drop_table("link_use")
+    op.drop_table("ended_session")
     op.drop_table("lease")
     op.drop_table("idempotency_key")
     op.drop_table("hold")

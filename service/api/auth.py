@@ -17,6 +17,7 @@ from limits.strategies import MovingWindowRateLimiter
 from service.api.problems import Problem
 from service.runtime import Runtime
 from service.store import tokens
+from service.store.tables import Token
 
 
 class Role(StrEnum):
@@ -31,6 +32,9 @@ class Role(StrEnum):
     def rank(self) -> int:
         return list(Role).index(self)
 
+
+ADMIN = "CURFEW_ADMIN_TOKEN"
+"""The name of whoever holds the token of the settings; no stored token can be called that."""
 
 NEEDS: Mapping[str, Role] = {
     "read": Role.VIEWER,
@@ -79,11 +83,23 @@ def authenticate(runtime: Runtime, raw_token: str) -> Principal | None:
         return None
     admin = runtime.settings.admin_token
     if admin is not None and compare_digest(tokens.digest(raw_token), tokens.digest(admin.get_secret_value())):
-        return Principal(name="CURFEW_ADMIN_TOKEN", role=Role.ADMIN, identity=tokens.digest(raw_token))
+        return holder_of(runtime, ADMIN)
     with runtime.database.reading() as session:
         token = tokens.find(session, raw_token, now=runtime.clock.now())
-    if token is None:
-        return None
+    return None if token is None else _principal(token)
+
+
+def holder_of(runtime: Runtime, name: str) -> Principal | None:
+    """Whoever holds the token of this name; None when there is none, or it has expired."""
+    admin = runtime.settings.admin_token
+    if name == ADMIN and admin is not None:
+        return Principal(name=ADMIN, role=Role.ADMIN, identity=tokens.digest(admin.get_secret_value()))
+    with runtime.database.reading() as session:
+        token = tokens.named(session, name, now=runtime.clock.now())
+    return None if token is None else _principal(token)
+
+
+def _principal(token: Token) -> Principal:
     role = Role(token.role)
     projects = frozenset(token.projects) if token.projects or role is Role.OWNER else None
     return Principal(name=token.name, role=role, projects=projects, identity=token.sha256)

@@ -143,9 +143,9 @@ def log_in(
 
 
 @router.post("/logout")
-def log_out(request: Request, _visitor: Pressing) -> Response:
+def log_out(request: Request, runtime: TheRuntime, _visitor: Pressing) -> Response:
     response = back(request, "/login")
-    sessions.log_out(response, request)
+    sessions.log_out(response, request, runtime)
     return response
 
 

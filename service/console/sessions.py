@@ -1,22 +1,25 @@
 """Turns a login with a token into a signed cookie, and the cookie back into who is asking. The token is never kept.
 
-The cookie holds the token's digest and when it was made; revoking the token ends its sessions at once.
+The cookie holds the token's name, a mark that only the signing key makes of its digest, and when it was made. Revoking
+or renewing the token ends its sessions at once, and so does logging out, wherever the cookie may have gone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from fastapi import Request, Response
 from itsdangerous import BadData, URLSafeSerializer
+from sqlmodel import col, delete
 
-from service.api.auth import Principal, Role, authenticate
+from service.api.auth import Principal, Role, authenticate, holder_of
 from service.clock import RealClock
 from service.runtime import Runtime
-from service.store import overview, tokens
+from service.store.tables import EndedSession
 
 COOKIE = "curfew_session"
 LASTS = timedelta(hours=12)
@@ -50,10 +53,11 @@ def visitor_of(request: Request, runtime: Runtime) -> Visitor | None:
 
 def log_in(response: Response, request: Request, runtime: Runtime, raw_token: str) -> bool:
     """Set the cookie if the token is good."""
-    if authenticate(runtime, raw_token) is None:
+    principal = authenticate(runtime, raw_token)
+    if principal is None:
         return False
     issued = int(RealClock().now().timestamp())
-    cookie = _signer(runtime).dumps([tokens.digest(raw_token), issued])
+    cookie = _signer(runtime).dumps([secrets.token_urlsafe(16), principal.name, _mark(runtime, principal), issued])
     secure = request.url.scheme == "https" or runtime.settings.public_url.startswith("https://")
     response.set_cookie(
         COOKIE,
@@ -67,7 +71,13 @@ def log_in(response: Response, request: Request, runtime: Runtime, raw_token: st
     return True
 
 
-def log_out(response: Response, request: Request) -> None:
+def log_out(response: Response, request: Request, runtime: Runtime) -> None:
+    """For good: whoever kept a copy of the cookie is logged out as well."""
+    now = RealClock().now()
+    id = _signer(runtime).loads(request.cookies[COOKIE])[0]
+    with runtime.database.transaction() as session:
+        session.connection().execute(delete(EndedSession).where(col(EndedSession.ended_at) < now - LASTS))
+        session.merge(EndedSession(id=id, ended_at=now))
     response.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
 
 
@@ -85,26 +95,25 @@ def from_elsewhere(request: Request) -> bool:
 
 def _principal(runtime: Runtime, cookie: str) -> Principal | None:
     try:
-        digest, issued = _signer(runtime).loads(cookie)
+        id, name, mark, issued = _signer(runtime).loads(cookie)
         issued_at = datetime.fromtimestamp(issued, RealClock().now().tzinfo)
     except (BadData, ValueError, TypeError, OverflowError):
         return None
     if RealClock().now() - issued_at >= LASTS:
         return None
-    return _holder(runtime, str(digest))
-
-
-def _holder(runtime: Runtime, digest: str) -> Principal | None:
-    """Who holds the token with this digest, by the same rules as `authenticate`."""
-    admin = runtime.settings.admin_token
-    if admin is not None and hmac.compare_digest(digest, tokens.digest(admin.get_secret_value())):
-        return Principal(name="CURFEW_ADMIN_TOKEN", role=Role.ADMIN)
     with runtime.database.reading() as session:
-        token = overview.token_by_digest(session, digest, runtime.clock.now())
-    if token is None:
+        if session.get(EndedSession, id) is not None:
+            return None
+    principal = holder_of(runtime, name)
+    if principal is None or not hmac.compare_digest(mark, _mark(runtime, principal)):
         return None
-    confined = bool(token.projects) or token.role == Role.OWNER
-    return Principal(name=token.name, role=Role(token.role), projects=frozenset(token.projects) if confined else None)
+    return principal
+
+
+def _mark(runtime: Runtime, principal: Principal) -> str:
+    """Tells one token from another of the same name, and says nothing about either."""
+    key = f"curfew-session-mark\0{runtime.settings.signing_key()}".encode()
+    return hmac.new(key, principal.identity.encode(), hashlib.sha256).hexdigest()
 
 
 def _csrf(runtime: Runtime, cookie: str) -> str:

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from service.store import totals as money
 from service.store import views
-from service.store.tables import Action, Cycle, Document, Finding, Hold, Outbox, Resource, SourceState, Token
+from service.store.tables import Action, Cycle, Document, Finding, Hold, Outbox, Resource, SourceState
 
 Sees = Callable[[str | None], bool]
 """Whether things of this project (None: nobody's) may be shown."""
@@ -302,9 +302,3 @@ def needs_approval(session: Session, policy: str) -> bool:
     """Whether a policy waits for a person's yes before it acts."""
     row = session.get(Document, ("policy", policy))
     return row is not None and row.body.get("approval") is not None
-
-
-def token_by_digest(session: Session, sha256: str, now: datetime) -> Token | None:
-    """The valid token a page's session stands for."""
-    token = session.exec(select(Token).where(col(Token.sha256) == sha256)).first()
-    return None if token is None or (token.expires_at is not None and token.expires_at <= now) else token

@@ -387,6 +387,16 @@ class IdempotencyKey(SQLModel, table=True):
     created_at: datetime = _utc(nullable=False)
 
 
+class EndedSession(SQLModel, table=True):
+    """A session of the pages that was logged out of, kept for as long as its cookie could still be shown."""
+
+    __tablename__ = "ended_session"
+
+    id: str = Field(primary_key=True)
+    ended_at: datetime = _utc(nullable=False)
+    """In real time, like the session."""
+
+
 class LinkUse(SQLModel, table=True):
     """A signed link that was used."""
 

@@ -28,9 +28,17 @@ def find(session: Session, raw: str, *, now: datetime) -> Token | None:
     token = session.exec(select(Token).where(Token.sha256 == sha256)).first()
     if token is None or not compare_digest(token.sha256, sha256):
         return None
-    if token.expires_at is not None and token.expires_at <= now:
-        return None
-    return token
+    return _valid(token, now)
+
+
+def named(session: Session, name: str, *, now: datetime) -> Token | None:
+    """The token of this name, while it is valid."""
+    token = session.get(Token, name)
+    return None if token is None else _valid(token, now)
+
+
+def _valid(token: Token, now: datetime) -> Token | None:
+    return None if token.expires_at is not None and token.expires_at <= now else token
 
 
 def put(

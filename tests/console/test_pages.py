@@ -9,12 +9,14 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from itsdangerous import URLSafeSerializer
 
 from service.clock import RealClock, SetClock
 from service.console import sessions
 from service.console.rendering import inside
-from service.store.tables import Audit, Cycle, Hold, Outbox, SourceState
-from tests.console.conftest import ADMIN, House, text_of
+from service.store import tokens
+from service.store.tables import Audit, Cycle, EndedSession, Hold, Outbox, SourceState, Token
+from tests.console.conftest import ADMIN, Browser, House, text_of
 
 PAGES = ("/", "/findings", "/findings/f2", "/resources?project=vision", "/resources/r1")
 
@@ -77,7 +79,42 @@ class TestLoggingIn:
 
     def test_logging_out_ends_it(self, house: House) -> None:
         house.log_in()
+        other = Browser(house.client.app)
+        other.post("/login", data={"token": ADMIN})
         assert house.press("/logout").headers["location"] == "/login"
+        assert house.client.get("/").status_code == 303
+        assert other.get("/").status_code == 200
+
+    def test_a_copy_of_the_cookie_opens_nothing_once_it_is_logged_out(self, house: House) -> None:
+        house.log_in()
+        copied = Browser(house.client.app)
+        copied.cookies.set(sessions.COOKIE, house.client.cookies[sessions.COOKIE])
+        assert copied.get("/").status_code == 200
+        house.press("/logout")
+        assert copied.get("/").status_code == 303
+
+    def test_what_is_kept_of_ended_sessions_is_no_more_than_needed(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = SetClock(RealClock().now())
+        monkeypatch.setattr(sessions, "RealClock", lambda: clock)
+        for _ in range(2):
+            house.log_in()
+            house.press("/logout")
+            clock.forward(sessions.LASTS + timedelta(seconds=1))
+        assert len(house.rows(EndedSession)) == 1
+
+    def test_the_cookie_says_nothing_of_what_is_stored_of_its_token(self, house: House) -> None:
+        raw = house.token("ci", "viewer")
+        house.log_in(raw)
+        _, told = URLSafeSerializer("not the key").loads_unsafe(house.client.cookies[sessions.COOKIE])
+        assert "ci" in told
+        assert tokens.digest(raw) not in told
+
+    def test_a_session_ends_when_its_token_is_renewed(self, house: House) -> None:
+        house.log_in(house.token("ci", "viewer"))
+        with house.runtime.database.transaction() as session:
+            session.get_one(Token, "ci").sha256 = tokens.digest("another")
         assert house.client.get("/").status_code == 303
 
     def test_the_demo_is_open_to_look_at_and_to_nothing_else(self, build: Callable[..., House]) -> None:
@@ -267,6 +304,25 @@ class TestAReaderConfinedToAProject:
         response = confined.client.get(path)
         assert response.status_code == 404
         assert "or it is not yours to see" in text_of(response)
+
+    def test_is_not_told_what_policies_for_others_say(self, confined: House) -> None:
+        for name, projects in (("ours", ["vision"]), ("others-only", ["robotics"]), ("everybodys", [])):
+            confined.document("policy", name, type="idle", scope={"projects": projects})
+        told = text_of(confined.client.get("/resources/r1"))
+        assert ("ours" in told, "everybodys" in told, "others-only" in told) == (True, True, False)
+        confined.log_in()
+        assert "others-only" in text_of(confined.client.get("/resources/r1"))
+
+    def test_is_not_told_how_sources_do_nor_what_the_last_cycle_met(self, confined: House) -> None:
+        now = confined.clock.now()
+        confined.document("source", "secret-lab", provider="aws")
+        fault = {"sentence": "secret-lab denied it"}
+        confined.add(SourceState(source="secret-lab", parts=[], fault=fault, succeeded_at=now))
+        confined.add(Cycle(id="c1", started_at=now, requested_by="schedule", error="secret-lab is broken"))
+        told = text_of(confined.client.get("/"))
+        assert "secret-lab" not in told
+        confined.log_in()
+        assert "secret-lab" in text_of(confined.client.get("/"))
 
     def test_can_press_no_button_of_others(self, confined: House) -> None:
         before = confined.everything()
