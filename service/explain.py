@@ -6,36 +6,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlmodel import Session, col, or_, select
+from sqlmodel import col, select
 
 from policies.decision import Verdict
 from service.model import Known
 from service.pipeline.plan import PROTECTION_REPORTED_AFTER, exemption_for, hold_for, why_not
 from service.runtime import Runtime, View
-from service.store.documents import load
+from service.store.documents import Confinement, load, names_seen
 from service.store.findings import active_holds
 from service.store.resources import known_of
 from service.store.tables import Action, Finding, Resource
 
 
-def find_resource(session: Session, word: str) -> Resource | None:
-    """A resource by our id, its cloud's id or its name; the one still there and newest when several fit."""
-    rows = session.exec(
-        select(Resource)
-        .where(or_(col(Resource.id) == word, col(Resource.external_id) == word, col(Resource.name) == word))
-        .order_by(col(Resource.ended_at).is_(None).desc(), col(Resource.first_seen).desc())
-    ).all()
-    return rows[0] if rows else None
-
-
-def explain(rt: Runtime, resource_id: str) -> dict[str, Any] | None:
-    """Everything that is known of why a resource is as it is; None when there is no such resource."""
+def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[str, Any] | None:
+    """Everything that is known of why exactly this resource is as it is, by the policies that a reader confined `to`
+    some projects may see; None when there is no such resource.
+    """
     now = rt.clock.now()
     with rt.database.reading() as session:
-        row = find_resource(session, resource_id)
+        row = session.get(Resource, resource_id)
         if row is None:
             return None
         documents = load(session)
+        seen = names_seen(session, "policy", to)
         findings = session.exec(
             select(Finding).where(Finding.resource_id == row.id).order_by(col(Finding.opened_at).desc()).limit(50)
         ).all()
@@ -49,7 +42,7 @@ def explain(rt: Runtime, resource_id: str) -> dict[str, Any] | None:
     for finding in findings:
         newest.setdefault(finding.policy, finding)
     policies = []
-    for name in sorted(documents.policies):
+    for name in sorted(documents.policies if seen is None else seen):
         verdict = _verdict(rt.view, known, name)
         exemption = exemption_for(known, name, tuple(documents.exemptions.values()), now)
         policies.append(

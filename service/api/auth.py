@@ -72,6 +72,11 @@ class Principal:
         """Whether things of this project (None: of nobody's, or of everybody's) are theirs to see."""
         return self.projects is None or project in self.projects
 
+    @property
+    def sees_all(self) -> bool:
+        """Not confined: sources and cycles are theirs to see, which speak of every project."""
+        return self.projects is None
+
     def may(self, verb: str, project: str | None = None) -> bool:
         """Whether they may do this to things of that project (None: to what belongs to no single project)."""
         return self.role.rank >= NEEDS[verb].rank and self.sees(project)

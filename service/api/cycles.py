@@ -73,7 +73,7 @@ def post_cycle(write: TheWrite) -> JSONResponse:
 
 def _unconfined(principal: Principal) -> None:
     """A cycle's report speaks of every source."""
-    if principal.projects is not None:
+    if not principal.sees_all:
         raise Problem(403, "OtherProject", "cycles speak of every project; this token is confined to some")
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlmodel import Session
 
 from service import apply, files
-from service.api.auth import Caller, Principal, TheRuntime, require
+from service.api.auth import Caller, TheRuntime, require
 from service.api.problems import Problem, not_found, responses
 from service.api.shapes import Cursor, Limit, Listing, Shape
 from service.api.writes import Body, Done, TheWrite, Write
@@ -205,7 +205,7 @@ def _routes(collection: str, kind: Kind) -> None:
         runtime: TheRuntime, principal: Caller, cursor: Cursor = None, limit: Limit = 100
     ) -> Listing[DocumentAnswer]:
         with runtime.database.reading() as session:
-            among = names_seen(session, kind, principal)
+            among = store.names_seen(session, kind, principal.projects)
             page = views.documents(session, kind, among=among, cursor=cursor, limit=limit)
         return Listing(items=[_shown(row) for row in page.items], next=page.next)
 
@@ -219,7 +219,7 @@ def _routes(collection: str, kind: Kind) -> None:
     def get_document(runtime: TheRuntime, principal: Caller, name: str, response: Response) -> DocumentAnswer:
         """Its ETag is its version."""
         with runtime.database.reading() as session:
-            among = names_seen(session, kind, principal)
+            among = store.names_seen(session, kind, principal.projects)
             row = store.find(session, kind, name)
         if row is None or (among is not None and name not in among):
             raise not_found(kind, name)
@@ -333,24 +333,6 @@ def _check_version(row: Document | None, if_match: str | None) -> None:
 
 def _etag(row: Document) -> str:
     return f'"{row.version}"'
-
-
-def names_seen(session: Session, kind: Kind, principal: Principal) -> set[str] | None:
-    """The names a confined caller may see; None: all."""
-    mine = principal.projects
-    if mine is None:
-        return None
-    documents = store.load(session)
-    match kind:
-        case "project":
-            return set(mine)
-        case "source":
-            return set()
-        case "policy":
-            scopes = {name: set(policy.scope.projects) for name, policy in documents.policies.items()}
-            return {name for name, projects in scopes.items() if not projects or projects & mine}
-        case "exemption":
-            return {name for name, exemption in documents.exemptions.items() if set(exemption.projects) & mine}
 
 
 def _shown(row: Document) -> DocumentAnswer:

@@ -10,7 +10,6 @@ from sqlmodel import Session
 
 from providers.records import CapacityType, Kind, State
 from service.api.auth import Caller, Principal, TheRuntime
-from service.api.documents import names_seen
 from service.api.problems import not_found, responses
 from service.api.shapes import ANY_OF, Cursor, Limit, Listing, Money, Shape, Words, money
 from service.runtime import Runtime
@@ -112,12 +111,9 @@ def explain_resource(runtime: TheRuntime, principal: Caller, resource_id: str) -
 
     with runtime.database.reading() as session:
         _visible(session, principal, resource_id)
-        seen = names_seen(session, "policy", principal)
-    found = explain(runtime, resource_id)
+    found = explain(runtime, resource_id, to=principal.projects)
     if found is None:
         raise not_found("resource", resource_id)
-    if seen is not None:
-        found["policies"] = [entry for entry in found["policies"] if entry["policy"] in seen]
     return found
 
 

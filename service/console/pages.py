@@ -70,7 +70,8 @@ Pressing = Annotated[Visitor, Depends(_person)]
 @router.api_route("/", methods=LOOK)
 def first_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Response:
     with runtime.database.reading() as session:
-        found = overview.overview(session, runtime.clock.now(), activity_of(runtime), visitor.principal.sees)
+        reader, now = visitor.principal, runtime.clock.now()
+        found = overview.overview(session, now, activity_of(runtime), reader.sees, all_of_it=reader.sees_all)
     return page(request, "overview.html", visitor, view=found, refresh=_refresh(runtime), ceiling=_ceiling(runtime))
 
 
@@ -109,7 +110,7 @@ def resource_page(request: Request, runtime: TheRuntime, visitor: Looking, resou
         resource = _seen(session.get(Resource, resource_id), visitor, "resource")
         zone = zone_of(session, resource.project)
     doing = overview.shown_activity(resource.state, activity_of(runtime)(resource.id))
-    explained = explain(runtime, resource_id) or {}
+    explained = explain(runtime, resource_id, to=visitor.principal.projects) or {}
     return page(request, "resource.html", visitor, resource=resource, doing=doing, zone=zone, explained=explained)
 
 

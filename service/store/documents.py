@@ -31,6 +31,8 @@ from service.documents import (
 from service.store import audit
 from service.store.tables import Document, Resource
 
+Confinement = frozenset[str] | None
+"""The projects a reader may see; None: all, and what belongs to none."""
 HARMLESS = frozenset({"description", "notify"})
 """Fields of a policy whose change makes nobody's warning out of date."""
 
@@ -275,6 +277,23 @@ def read(row: Document) -> AnyDocument:
 def find(session: Session, kind: Kind, name: str, *, lock: bool = False) -> Document | None:
     statement = select(Document).where(Document.kind == kind, Document.name == name)
     return session.exec(statement.with_for_update() if lock else statement).first()
+
+
+def names_seen(session: Session, kind: Kind, confined: Confinement) -> set[str] | None:
+    """The names that a reader confined to some projects may see; None: all."""
+    if confined is None:
+        return None
+    documents = load(session)
+    match kind:
+        case "project":
+            return set(confined)
+        case "source":
+            return set()
+        case "policy":
+            scopes = {name: set(policy.scope.projects) for name, policy in documents.policies.items()}
+            return {name for name, projects in scopes.items() if not projects or projects & confined}
+        case "exemption":
+            return {name for name, exemption in documents.exemptions.items() if set(exemption.projects) & confined}
 
 
 def names(session: Session) -> dict[str, set[str]]:

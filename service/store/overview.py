@@ -117,8 +117,8 @@ class Overview:
     timezones: Mapping[str, str]
 
 
-def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees) -> Overview:
-    """The first page, as this reader may see it."""
+def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees, *, all_of_it: bool) -> Overview:
+    """The first page, as this reader may see it. Sources and cycles speak of all of it."""
     projects = totals(session, activity, sees)
     total = Totals()
     for one in projects:
@@ -132,9 +132,9 @@ def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees) 
         findings=findings[:AT_FIRST],
         findings_left_out=max(0, len(findings) - AT_FIRST),
         actions=recent_actions(session, sees),
-        sources=sources(session),
+        sources=sources(session) if all_of_it else (),
         holds=[hold for hold in views.holds(session, now=now) if hold.project is None or sees(hold.project)],
-        cycle=views.last_cycle(session),
+        cycle=views.last_cycle(session) if all_of_it else None,
         timezones=timezones(session),
     )
 

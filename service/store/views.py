@@ -14,6 +14,7 @@ from sqlmodel import Session, SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from service.money import interval_cost, whole_seconds
+from service.store.documents import Confinement
 from service.store.tables import (
     Action,
     Audit,
@@ -28,8 +29,6 @@ from service.store.tables import (
 )
 
 Row = TypeVar("Row", bound=SQLModel)
-Confinement = frozenset[str] | None
-"""The projects a caller may see; None: all, and what belongs to none."""
 
 SCAN = 500
 """Rows looked at in one go when a filter cannot be asked of the database."""
