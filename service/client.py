@@ -29,6 +29,10 @@ class Client:
 
     def __init__(self, url: str, token: str | None) -> None:
         self._url = url.rstrip("/")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise Unusable(
+                "CURFEW_TOKEN has a character that no token has, like a line break or an accent; copy it again"
+            )
         self._token = token
 
     def get(self, path: str, **params: Any) -> Any:

@@ -4,6 +4,7 @@ became of it, and what was done so far.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlmodel import col, select
@@ -12,6 +13,7 @@ from policies.decision import Verdict
 from service.model import Known
 from service.pipeline.plan import PROTECTION_REPORTED_AFTER, exemption_for, hold_for, why_not
 from service.runtime import Runtime, View
+from service.store import outbox
 from service.store.documents import Confinement, load, names_seen
 from service.store.findings import active_holds
 from service.store.resources import known_of
@@ -36,6 +38,7 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
             select(Action).where(Action.resource_id == row.id).order_by(col(Action.intended_at).desc()).limit(50)
         ).all()
         holds = active_holds(session, now)
+        undelivered = outbox.last_errors(session, [finding.id for finding in findings])
     known = known_of(row)
     hold = hold_for(known.project, holds)
     newest: dict[str, Finding] = {}
@@ -58,7 +61,7 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
                     "until": exemption.until_utc.isoformat(),
                     "reason": exemption.reason,
                 },
-                "finding": _finding(newest.get(name)),
+                "finding": _finding(newest.get(name), undelivered),
             }
         )
     return {
@@ -124,7 +127,7 @@ def _resource(known: Known) -> dict[str, Any]:
     }
 
 
-def _finding(row: Finding | None) -> dict[str, Any] | None:
+def _finding(row: Finding | None, undelivered: Mapping[str, str]) -> dict[str, Any] | None:
     if row is None:
         return None
     return {
@@ -137,12 +140,14 @@ def _finding(row: Finding | None) -> dict[str, Any] | None:
         "warned_at": row.warned_at.isoformat() if row.warned_at else None,
         "due_at": row.due_at.isoformat() if row.due_at else None,
         "closed_at": row.closed_at.isoformat() if row.closed_at else None,
+        "not_delivered_because": undelivered.get(row.id),
     }
 
 
 def _action(row: Action) -> dict[str, Any]:
     return {
         "id": row.id,
+        "undoes": row.undoes,
         "verb": row.verb,
         "status": row.status,
         "reason": row.reason,

@@ -114,6 +114,27 @@ def _sources(row: Mapping[str, Any]) -> str:
     return f"{whole}/{len(row['sources'])}"
 
 
+def _went_wrong(row: Mapping[str, Any]) -> str:
+    """What broke the cycle off, or which sources failed it."""
+    if row["error"]:
+        return str(row["error"])
+    faults = ((source["source"], source.get("fault")) for source in row["sources"])
+    parts = ((source["source"], part["fault"]) for source in row["sources"] for part in source.get("parts", ()))
+    return "; ".join(f"{name}: {fault['sentence']}" for name, fault in (*faults, *parts) if fault)
+
+
+def _health(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How a source does; nothing for those who may not see all of it."""
+    health: Mapping[str, Any] = row["metadata"].get("health") or {}
+    return health
+
+
+def _object(row: Mapping[str, Any]) -> str:
+    """With the machine's name where the line is about one."""
+    name = row["details"].get("name")
+    return f"{row['object']} ({name})" if name else str(row["object"])
+
+
 def _time(value: str) -> datetime:
     return datetime.fromisoformat(value)
 
@@ -137,7 +158,11 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
         "id": short("id"), "when": when("intended_at"), "verb": text("verb"), "resource": _name_of_resource,
         "status": coloured("status"), "policy": text("policy"),
     },
-    "sources": {"name": text("name"), "provider": text("provider"), "ceiling": coloured("ceiling"), "set": _set},
+    "sources": {
+        "name": text("name"), "provider": text("provider"), "ceiling": coloured("ceiling"),
+        "last complete": lambda row: moment(_health(row).get("last_complete")) or "never",
+        "faults": lambda row: "; ".join(_health(row).get("faults", ())), "set": _set,
+    },
     "projects": {
         "name": text("name"), "owners": text("owners"), "timezone": text("timezone"), "currency": text("currency"),
         "set": _set,
@@ -152,10 +177,10 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
     },
     "cycles": {
         "id": short("id"), "started": when("started_at"), "took": _took, "sources": _sources,
-        "asked for by": text("requested_by"), "error": text("error"),
+        "asked for by": text("requested_by"), "error": _went_wrong,
     },
     "audit": {
-        "when": when("at"), "who": text("actor"), "did": text("verb"), "to what": text("object"),
+        "when": when("at"), "who": text("actor"), "did": text("verb"), "to what": _object,
         "why": text("reason"),
     },
     "tokens": {
@@ -169,7 +194,7 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
 }  # fmt: skip
 """Kind → head of a column → what is in it."""
 
-TIMES = frozenset({"due", "when", "until", "started", "expires"})
+TIMES = frozenset({"due", "when", "until", "started", "expires", "last complete"})
 
 
 # --- whole answers ---------------------------------------------------------------------------------------------------
@@ -254,9 +279,12 @@ def explanation(console: Console, found: Mapping[str, Any]) -> None:
             for line in _about(policy):
                 console.print(Padding(Text(line), (0, 0, 0, 2)))
     for action in found["actions"]:
-        line = f"{moment(action['intended_at'])} {action['verb']} {action['status']}"
+        line = f"{moment(action['intended_at'])} {action['id'][:8]} {action['verb']} {action['status']}"
         console.print()
         console.print(Text(f"{line}, asked for by {action['requested_by']}: {action['error'] or action['reason']}"))
+        stands = action["status"] in ("taken", "verified") and not action["resumed_at"] and not action["undoes"]
+        if stands and action["verb"] != "terminate":
+            console.print(Text(f"  put it back: curfew undo {action['id'][:8]}"))
 
 
 def _about(policy: Mapping[str, Any]) -> Iterator[str]:
@@ -267,6 +295,8 @@ def _about(policy: Mapping[str, Any]) -> Iterator[str]:
     if policy["finding"]:
         finding = policy["finding"]
         yield f"Finding {finding['id'][:8]} is {finding['status']}: {finding['status_reason']}"
+        if finding["not_delivered_because"]:
+            yield f"Its warning could not be delivered: {finding['not_delivered_because']}"
     if policy["cannot_act_because"]:
         yield f"Could not act: {policy['cannot_act_because']}"
 

@@ -13,16 +13,16 @@ from fastapi.responses import JSONResponse
 from sqlmodel import Session
 
 from service import apply, files
-from service.api.auth import Caller, TheRuntime, require
+from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import Problem, not_found, responses
 from service.api.shapes import Cursor, Limit, Listing, Shape
 from service.api.writes import Body, Done, TheWrite, Write
 from service.documents import COLLECTIONS, MODELS, Kind, masked
 from service.files import Mistake, RawDocument, Refused
 from service.store import documents as store
-from service.store import views
+from service.store import overview, views
 from service.store.documents import Change
-from service.store.tables import Document
+from service.store.tables import Document, SourceState
 
 router = APIRouter()
 
@@ -207,7 +207,8 @@ def _routes(collection: str, kind: Kind) -> None:
         with runtime.database.reading() as session:
             among = store.names_seen(session, kind, principal.projects)
             page = views.documents(session, kind, among=among, cursor=cursor, limit=limit)
-        return Listing(items=[_shown(row) for row in page.items], next=page.next)
+            items = [_seen(session, row, principal) for row in page.items]
+        return Listing(items=items, next=page.next)
 
     @router.get(
         f"/{collection}/{{name}}",
@@ -221,10 +222,10 @@ def _routes(collection: str, kind: Kind) -> None:
         with runtime.database.reading() as session:
             among = store.names_seen(session, kind, principal.projects)
             row = store.find(session, kind, name)
-        if row is None or (among is not None and name not in among):
-            raise not_found(kind, name)
-        response.headers["ETag"] = _etag(row)
-        return _shown(row)
+            if row is None or (among is not None and name not in among):
+                raise not_found(kind, name)
+            response.headers["ETag"] = _etag(row)
+            return _seen(session, row, principal)
 
     @router.put(
         f"/{collection}/{{name}}",
@@ -333,6 +334,19 @@ def _check_version(row: Document | None, if_match: str | None) -> None:
 
 def _etag(row: Document) -> str:
     return f'"{row.version}"'
+
+
+def _seen(session: Session, row: Document, principal: Principal) -> DocumentAnswer:
+    """A document; a source also says how it does, to those who may see all of it."""
+    found = _shown(row)
+    if row.kind == "source" and principal.projects is None:
+        how = overview.source_row(row.name, found["provider"], session.get(SourceState, row.name))
+        found["metadata"]["health"] = {
+            "health": how.health,
+            "last_complete": how.succeeded_at.isoformat() if how.succeeded_at else None,
+            "faults": list(how.faults),
+        }
+    return found
 
 
 def _shown(row: Document) -> DocumentAnswer:

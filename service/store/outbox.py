@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import literal, tuple_
-from sqlmodel import Session, col, select
+from sqlalchemy import ColumnElement, literal, tuple_
+from sqlmodel import Session, and_, col, func, select
 
 from service.model import Message
 from service.store.tables import Outbox, UtcDateTime, new_id
@@ -74,6 +74,27 @@ def pending(session: Session, now: datetime, *, after: Outbox | None = None, lim
         waiting = waiting.where(place > tuple_(literal(after.created_at, UtcDateTime), after.id))
     in_order = waiting.order_by(col(Outbox.created_at), col(Outbox.id))
     return list(session.exec(in_order.limit(limit)).all())
+
+
+def last_errors(session: Session, finding_ids: Sequence[str]) -> dict[str, str]:
+    """Finding → why what should tell of it was not taken when last tried; those that wait for nothing are left out."""
+    rows = session.exec(
+        select(Outbox)
+        .where(col(Outbox.finding_id).in_(finding_ids), _undelivered())
+        .order_by(col(Outbox.next_try_at), col(Outbox.id))
+    ).all()
+    return {row.finding_id: row.error for row in rows if row.finding_id is not None and row.error is not None}
+
+
+def undelivered(session: Session) -> tuple[int, str | None]:
+    """How many messages wait though they were tried, and what the last of them met."""
+    rows = select(func.count()).select_from(Outbox).where(_undelivered())
+    newest = select(Outbox.error).where(_undelivered()).order_by(col(Outbox.next_try_at).desc(), col(Outbox.id))
+    return session.exec(rows).one(), session.exec(newest.limit(1)).first()
+
+
+def _undelivered() -> ColumnElement[bool]:
+    return and_(col(Outbox.status) == "pending", col(Outbox.error).is_not(None))
 
 
 def delivered(row: Outbox, now: datetime) -> None:

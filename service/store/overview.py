@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from service.store import outbox, views
 from service.store import totals as money
-from service.store import views
 from service.store.tables import Action, Cycle, Document, Finding, Hold, Outbox, Resource, SourceState
 
 Sees = Callable[[str | None], bool]
@@ -114,6 +114,9 @@ class Overview:
     sources: Sequence[SourceRow]
     holds: Sequence[Hold]
     cycle: Cycle | None
+    undelivered: int
+    """Messages that were tried and wait to be tried again."""
+    undelivered_because: str | None
     timezones: Mapping[str, str]
 
 
@@ -124,6 +127,7 @@ def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees, 
     for one in projects:
         total.add(one)
     findings = active_findings(session, sees)
+    undelivered, because = outbox.undelivered(session) if all_of_it else (0, None)
     return Overview(
         total=total,
         projects=projects,
@@ -135,6 +139,8 @@ def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees, 
         sources=sources(session) if all_of_it else (),
         holds=[hold for hold in views.holds(session, now=now) if hold.project is None or sees(hold.project)],
         cycle=views.last_cycle(session) if all_of_it else None,
+        undelivered=undelivered,
+        undelivered_because=because,
         timezones=timezones(session),
     )
 
@@ -268,10 +274,10 @@ def sources(session: Session) -> list[SourceRow]:
     """Every source applied, and how it does."""
     documents = session.exec(select(Document).where(col(Document.kind) == "source").order_by(col(Document.name))).all()
     states = {state.source: state for state in session.exec(select(SourceState))}
-    return [_source(row.name, str(row.body.get("provider", "")), states.get(row.name)) for row in documents]
+    return [source_row(row.name, str(row.body.get("provider", "")), states.get(row.name)) for row in documents]
 
 
-def _source(name: str, provider: str, state: SourceState | None) -> SourceRow:
+def source_row(name: str, provider: str, state: SourceState | None) -> SourceRow:
     if state is None:
         return SourceRow(name=name, provider=provider, health="new", succeeded_at=None, faults=())
     broken = [part for part in state.parts if not part.get("complete")]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from service.notify.channels import Delivery
+from service.store.tables import Outbox, SourceState
 from tests.api.service_under_test import Api
 from tests.cli.conftest import Run
 
@@ -56,6 +57,15 @@ def test_without_a_token_it_says_what_to_set(served: Api, curfew: Run, monkeypat
     ran = curfew("get", "resources")
     assert ran.code == 1
     assert "set CURFEW_TOKEN" in ran.err
+
+
+@pytest.mark.parametrize("token", ["abc\n", "tök-hunter2"])
+def test_a_token_that_none_can_be_is_one_sentence(curfew: Run, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("CURFEW_TOKEN", token)
+    ran = curfew("get", "resources")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert "CURFEW_TOKEN has a character that no token has" in ran.err
+    assert "hunter2" not in ran.err
 
 
 def test_a_refusal_is_its_sentence(served: Api, curfew: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +325,32 @@ def test_nothing_is_said_to_be_nothing(served: Api, curfew: Run) -> None:
 def test_a_resource_is_found_by_id_cloud_id_name_or_beginning(fleet: Api, curfew: Run, word: str) -> None:
     assert "p5.48xlarge" in curfew("get", "resource", word).out
     assert curfew("explain", word).out.startswith("trainer-of-the-vision-team-number-42  8×H100")
+
+
+def test_explain_says_how_to_put_it_back_and_why_nobody_was_told(fleet: Api, curfew: Run) -> None:
+    fleet.store(
+        Outbox(
+            message_id="warning:f:1:mail:lead@example.org", kind="warning", finding_id="f" * 32,
+            channel="mail:lead@example.org", channel_kind="mail", error="the mail server said 550",
+            created_at=fleet.clock.now(), next_try_at=fleet.clock.now(),
+        )
+    )  # fmt: skip
+    fleet.admin.put("/api/v1/policies/idle-gpus", json={"type": "idle"})
+    printed = " ".join(curfew("explain", "trainer").out.split())
+    assert "put it back: curfew undo aaaaaaaa" in printed
+    assert "Its warning could not be delivered: the mail server said 550" in printed
+
+
+def test_a_source_says_how_it_does(fleet: Api, curfew: Run) -> None:
+    assert "never" in curfew("get", "sources").out
+    fleet.store(
+        SourceState(
+            source="one", succeeded_at=fleet.clock.now(), fault={"code": "Denied", "sentence": "it may not list"}
+        )
+    )
+    printed = " ".join(curfew("get", "sources").out.split())
+    assert "16 Nov 09:00" in printed
+    assert "it may not" in printed
 
 
 def test_a_word_that_means_two_things_is_not_guessed_at(served: Api, curfew: Run) -> None:

@@ -104,6 +104,18 @@ class TestLoggingIn:
             clock.forward(sessions.LASTS + timedelta(seconds=1))
         assert len(house.rows(EndedSession)) == 1
 
+    def test_messages_that_nobody_takes_are_seen_on_the_first_page(self, house: House) -> None:
+        now = house.clock.now()
+        house.add(
+            Outbox(
+                message_id="notice:1", kind="notice", channel="mail:lan@example.org", channel_kind="mail",
+                error="the mail server said 550", created_at=now, next_try_at=now,
+            )
+        )  # fmt: skip
+        house.log_in()
+        page = text_of(house.client.get("/"))
+        assert "1 message could not be delivered. the mail server said 550" in " ".join(page.split())
+
     def test_the_cookie_says_nothing_of_what_is_stored_of_its_token(self, house: House) -> None:
         raw = house.token("ci", "viewer")
         house.log_in(raw)
