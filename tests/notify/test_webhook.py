@@ -6,10 +6,12 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import socket
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from tests.notify.conftest import free_port
 from tests.notify.test_channels import MESSAGE, channels
 from tests.notify.test_messages import links, payload
 
+ROOT = Path(__file__).parents[2]
 AT = datetime(2026, 11, 14, 6, 0, tzinfo=UTC)
 EVENT = event_of("warning", payload(), at=AT, finding_id="f1", due_at=AT + timedelta(minutes=30), links=links())
 WARNING = replace(MESSAGE, event=EVENT)
@@ -162,6 +165,22 @@ class TestTheSignature:
             body=b'{"test": 2432232314}',
         )
         assert made == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+    @pytest.mark.parametrize("secret", [WHSEC, "plain words"])
+    def test_is_accepted_by_the_example_in_the_docs_and_a_changed_one_is_not(
+        self, listener: Listener, secret: str
+    ) -> None:
+        [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "alerts.md").read_text(), re.DOTALL)
+        names: dict[str, Any] = {}
+        exec(example, names)
+        is_from_curfew = names["is_from_curfew"]
+
+        request = sent(listener, "?secret=${SIGN}", SIGN=secret)
+        headers, body = {name.lower(): value for name, value in request.headers.items()}, listener.bodies[0]
+        assert is_from_curfew(headers, body, secret)
+        assert not is_from_curfew(headers, body + b" ", secret)
+        assert not is_from_curfew(headers, body, "another")
+        assert not is_from_curfew({**headers, "webhook-id": "x"}, body, secret)
 
     def test_without_a_secret_there_is_none(self, listener: Listener) -> None:
         assert "webhook-signature" not in sent(listener, "").headers
