@@ -40,7 +40,7 @@ app.add_typer(db_commands, name="db")
 UNUSABLE, FOUND_CHANGES = 2, 3
 
 DOCUMENTS = ("sources", "projects", "policies", "exemptions")
-KINDS = ("resources", "findings", "actions", *DOCUMENTS, "cycles", "audit", "tokens", "hold")
+KINDS = ("resources", "findings", "actions", *DOCUMENTS, "cycles", "audit", "tokens", "hold", "spend")
 SINGULAR = {"policy": "policies", "cycle": "cycles", "holds": "hold"} | {
     kind.removesuffix("s"): kind for kind in KINDS if kind.endswith("s")
 }
@@ -239,9 +239,17 @@ def get(
     everything: Annotated[
         bool, typer.Option("--all", help="Also resources that are gone and findings that ended.")
     ] = False,
+    by: Annotated[
+        str, typer.Option(help="Break spend down by: day, provider, gpu_model, capacity_type, activity, resource.")
+    ] = "gpu_model,activity",
 ) -> None:
-    """Show resources, findings, actions, documents, cycles, the audit log, tokens or what is on hold."""
+    """Show resources, findings, actions, documents, cycles, the audit log, tokens, what is on hold, or what a project
+    spent this month.
+    """
     kind = _kind(kind)
+    if kind == "spend":
+        _spend(name, by, output)
+        return
     if project is not None and kind not in ("resources", "findings", "actions", "audit"):
         raise typer.BadParameter(f"{kind} are not filtered by project", param_hint="--project")
     client = _client()
@@ -257,6 +265,18 @@ def get(
     _print(kind, rows, output)
     if limit and len(rows) == limit and output is Output.TABLE:
         typer.echo(f"These are the first {limit}; --limit 0 shows all.", err=True)
+
+
+def _spend(project: str | None, by: str, output: Output) -> None:
+    from service import printing
+
+    if project is None:
+        raise typer.BadParameter("whose? write curfew get spend PROJECT", param_hint="NAME")
+    found = _client().get(f"/projects/{_quoted(project)}/spend", by=by)
+    if output is Output.TABLE:
+        printing.spend(_console(), found)
+    else:
+        _print_whole(found, output)
 
 
 @app.command()

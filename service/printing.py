@@ -241,6 +241,35 @@ def _readable(key: str, value: Any) -> str:
     return str(value)
 
 
+def spend(console: Console, found: Mapping[str, Any]) -> None:
+    """What a project spent, and how its spend budgets stand."""
+    found = all_visible(found)
+    period = f"{moment(found['from'])} to {moment(found['until'])} {zone()}"
+    console.print(Text.assemble((found["project"], "bold"), f" spent from {period}:"))
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for head in found["by"]:
+        shown.add_column(head.replace("_", " ").upper(), overflow="fold")
+    for head in ("COST", "ASSUMED"):
+        shown.add_column(head, justify="right")
+    for group in found["groups"]:
+        labels = [group["resource_name" if head == "resource" else head] or "" for head in found["by"]]
+        shown.add_row(*labels, money(group["cost"]), _some(group["assumed"]))
+    for total in found["totals"]:
+        shown.add_row(
+            *("all" if head == found["by"][0] else "" for head in found["by"]),
+            money(total["cost"]),
+            _some(total["assumed"]),
+        )
+    console.print(shown if found["totals"] else "nothing")
+    for budget in found["budgets"]:
+        console.print()
+        console.print(Text(budget["words"]))
+
+
+def _some(value: Mapping[str, Any]) -> str:
+    return money(value) if value["amount_micros"] else ""
+
+
 def changes(console: Console, found: Sequence[Mapping[str, Any]], *, done: bool) -> None:
     """What an apply did, or would do."""
     found = all_visible(found)
