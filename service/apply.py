@@ -6,6 +6,7 @@ What a document looks like is `service.files`'; how it is kept is `service.store
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain, islice
 from pathlib import Path
 
 from sqlmodel import Session
@@ -14,6 +15,7 @@ from policies.policy import BasePolicy, BudgetPolicy
 from service import files
 from service.documents import AnyDocument, Exemption, Kind, Project, Source, endpoints, kind_of, nearest_of
 from service.files import FieldPath, Mistake, Parsed, RawDocument, Refused
+from service.notify.channels import refusal_of
 from service.runtime import Runtime
 from service.settings import Settings
 from service.store import documents as store
@@ -53,11 +55,12 @@ def check_names(
         known[kind_of(document)].add(document.name)
         if isinstance(document, Project):
             budgets[document.name] = {budget.name for budget in document.spend_budgets}
-    mistakes = [
+    found = (
         mistake
         for entry in parsed
-        for mistake in (*_leads_nowhere(entry, known), *_without_budget(entry, known["project"], budgets))
-    ]
+        for mistake in chain(_leads_nowhere(entry, known), _without_budget(entry, known["project"], budgets))
+    )
+    mistakes = list(islice(found, files.MAX_MISTAKES))
     if mistakes:
         raise Refused(mistakes)
 
@@ -89,6 +92,9 @@ def _not_here(settings: Settings, entry: Parsed) -> Iterator[Mistake]:
     """What this installation does not allow."""
     source = entry.document
     if not isinstance(source, Source):
+        for index, channel in enumerate(getattr(source, "notify", ())):
+            if (refusal := refusal_of(channel)) is not None:
+                yield entry.raw.mistake(("notify", index), refusal)
         return
     if settings.demo_speed > 0 and source.provider != "simulated":
         reason = "the demo's accelerated clock governs simulated sources only; a real cloud lives in real time"

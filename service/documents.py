@@ -30,6 +30,7 @@ from policies.quantities import AmountMicros, Duration, Share
 from providers import registry
 from providers.records import CapacityType
 
+LONGEST_WORD = 64
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -40,9 +41,11 @@ def nearest(word: str, candidates: Iterable[Any]) -> str:
 
 
 def nearest_of(word: str, candidates: Iterable[Any]) -> str | None:
-    """The candidate that was most likely meant."""
+    """The candidate that was most likely meant. Nobody mistypes a name longer than a name may be."""
     from difflib import get_close_matches
 
+    if len(str(word)) > LONGEST_WORD:
+        return None
     texts = [str(candidate) for candidate in candidates]
     by_lower = {text.lower(): text for text in texts}
     close = get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
@@ -248,10 +251,11 @@ class Project(_Document):
     @field_validator("spend_budgets")
     @classmethod
     def _each_once(cls, budgets: tuple[SpendBudget, ...]) -> tuple[SpendBudget, ...]:
-        names = [budget.name for budget in budgets]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two spend budgets are called {name!r}; nobody could tell them apart")
+        seen: set[str] = set()
+        for budget in budgets:
+            if budget.name in seen:
+                raise ValueError(f"two spend budgets are called {budget.name!r}; nobody could tell them apart")
+            seen.add(budget.name)
         return budgets
 
     @property

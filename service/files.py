@@ -7,16 +7,18 @@ Each document is checked by itself here; what needs other documents or this inst
 from __future__ import annotations
 
 import json
-import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.events import CollectionEndEvent, CollectionStartEvent, NodeEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from policies.policy import BasePolicy, Policy
@@ -39,6 +41,10 @@ from service.documents import (
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 """After anchors are followed: a few lines of YAML can stand for billions of values."""
+MAX_CHARACTERS = 8 * 1024 * 1024
+"""The same for the length of all texts together."""
+MAX_MISTAKES = 100
+"""Nobody reads on after so many, and each costs time to word."""
 MAX_NUMBER = 2**53
 """Beyond it numbers are no longer exact everywhere."""
 
@@ -168,6 +174,7 @@ def read_yaml(text: str, file: str) -> tuple[list[RawDocument], list[Mistake]]:
     documents: list[RawDocument] = []
     reader = _YamlReader(file)
     try:
+        _not_too_much(text, file)
         for node in yaml.compose_all(text, Loader=_Core):  # nodes only: no object is ever made
             if node.tag == _NULL:
                 continue
@@ -213,8 +220,7 @@ def json_documents(found: Any, file: str) -> list[RawDocument]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"{twice!r} is there twice")
     return found
 
@@ -248,12 +254,34 @@ for _tag, _pattern, _first in (
     _Core.add_implicit_resolver(_tag, re.compile(_pattern), _first)
 
 
+NO_FURTHER = f"there are {MAX_MISTAKES} mistakes by now; what comes after is not looked at"
+
+
 class _TooMuchError(Exception):
     """The text stands for more than anybody would write."""
 
     def __init__(self, mistake: Mistake) -> None:
         super().__init__(str(mistake))
         self.mistake = mistake
+
+
+def _not_too_much(text: str, file: str) -> None:
+    """Raises _TooMuchError before anything is composed: that recurses in C, where nothing stops it in time."""
+    depth = nodes = 0
+    try:
+        for event in yaml.parse(text, Loader=_Core):
+            if isinstance(event, CollectionEndEvent):
+                depth -= 1
+                continue
+            nodes += isinstance(event, NodeEvent)
+            depth += isinstance(event, CollectionStartEvent)
+            deep = depth > MAX_DEPTH + 1  # the document itself is none of them
+            if deep or nodes > 2 * MAX_VALUES:  # a field's name is a node, too
+                line = event.start_mark.line + 1 if event.start_mark else None
+                what = f"nested deeper than {MAX_DEPTH}" if deep else f"more than {MAX_VALUES} values"
+                raise _TooMuchError(Mistake(file=file, line=line, reason=f"this is {what}"))
+    except (yaml.YAMLError, UnicodeError):
+        return  # told where it is composed, after the documents before it
 
 
 class _YamlReader:
@@ -263,6 +291,7 @@ class _YamlReader:
         self.mistakes: list[Mistake] = []
         self._file = file
         self._values = 0
+        self._characters = 0
         self._places: dict[FieldPath, Place] = {}
         self._broken = False
 
@@ -279,8 +308,11 @@ class _YamlReader:
 
     def _value(self, node: Node, path: FieldPath) -> Any:
         self._values += 1
-        if self._values > MAX_VALUES or len(path) > MAX_DEPTH:
-            what = f"nested deeper than {MAX_DEPTH}" if len(path) > MAX_DEPTH else f"more than {MAX_VALUES} values"
+        self._characters += len(node.value) if isinstance(node, ScalarNode) else 0
+        if self._values > MAX_VALUES or self._characters > MAX_CHARACTERS or len(path) > MAX_DEPTH:
+            what = f"more than {MAX_VALUES} values or {MAX_CHARACTERS} characters"
+            if len(path) > MAX_DEPTH:
+                what = f"nested deeper than {MAX_DEPTH}"
             raise _TooMuchError(self._at(node, (), f"this is {what}; are anchors and aliases at play?"))
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
@@ -332,6 +364,8 @@ class _YamlReader:
     def _mistake(self, node: Node, path: FieldPath, reason: str) -> None:
         self._broken = True
         self.mistakes.append(self._at(node, path, reason))
+        if len(self.mistakes) >= MAX_MISTAKES:
+            raise _TooMuchError(self._at(node, (), NO_FURTHER))
 
     def _at(self, node: Node, path: FieldPath, reason: str) -> Mistake:
         place = _place(node)
@@ -355,12 +389,14 @@ def parse(raws: Iterable[RawDocument]) -> tuple[list[Parsed], list[Mistake]]:
             parsed.append(found)
         else:
             mistakes += found
-    mistakes += _written_twice(parsed)
+        if len(mistakes) >= MAX_MISTAKES:
+            return parsed, [*mistakes[:MAX_MISTAKES], raw.mistake((), NO_FURTHER)]
+    mistakes += islice(_written_twice(parsed), MAX_MISTAKES)
     return parsed, mistakes
 
 
 def _parse_one(raw: RawDocument) -> Parsed | list[Mistake]:
-    unsound = [raw.mistake(path, reason) for path, reason in _unsound(raw.body, ())]
+    unsound = [raw.mistake(path, reason) for path, reason in islice(_unsound(raw.body, ()), MAX_MISTAKES)]
     if unsound:
         return unsound
     kind = raw.body.get("kind")
@@ -395,7 +431,7 @@ def _unsound(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, str]]:
             yield from _unsound(entry, (*path, index))
     elif isinstance(value, str) and not _storable(value):
         yield path, "holds a character that is no text (NUL or half of a surrogate pair)"
-    elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
+    elif isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # nor is what is no number at all
         yield path, "is no number that can be counted with"
 
 
@@ -466,7 +502,7 @@ def _mistakes_of(raw: RawDocument, kind: Kind, error: ValidationError) -> list[M
     """Every mistake a model found, in the order of the file, each once."""
     model = _model_of(raw, kind)
     found = []
-    for details in error.errors():
+    for details in error.errors(include_url=False)[:MAX_MISTAKES]:
         if kind == "source" and details["loc"][:1] not in [(name,) for name in Source.model_fields]:
             continue  # the provider's own fields are asked about below
         location = details["loc"][1:] if kind == "policy" else details["loc"]  # without the discriminator's value

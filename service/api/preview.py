@@ -31,6 +31,8 @@ router = APIRouter(tags=["policies"])
 
 HOURS_PER_DAY = 24
 MOST_REASONS = 50
+MAX_BODY_BYTES = 256 * 1024
+"""One policy and what it refers to. Any reader may ask, so it must be cheap to look through."""
 
 
 class Counts(Shape):
@@ -177,6 +179,8 @@ def _unconfined(principal: Principal) -> None:
 
 def _policy_in(runtime: Runtime, request: Request, body: bytes, name: str | None) -> tuple[BasePolicy, list[str]]:
     """The policy meant, valid like any that is applied; and what of its scope is not applied yet."""
+    if len(body) > MAX_BODY_BYTES:
+        raise Problem(413, "TooLarge", f"a preview takes at most {MAX_BODY_BYTES} bytes")
     raws, mistakes = documents_in(request, body)
     named = [RawDocument(file=raw.file, body={"kind": "policy", **raw.body}, places=raw.places) for raw in raws]
     # Checking a source looks up names in the network: that is for those who may apply one.

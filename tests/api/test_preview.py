@@ -350,6 +350,12 @@ def test_what_cannot_be_previewed_says_why(here: Looked, case: str) -> None:
     assert says in answer.json()["detail"]
 
 
+def test_a_body_as_long_as_a_book_is_not_looked_through(here: Looked) -> None:
+    text = "kind: policy\nname: p\ntype: idle\n" + "# a line\n" * 40_000
+    answer = here.admin.post("/api/v1/policies/preview", content=text, headers={"Content-Type": "application/yaml"})
+    assert (answer.status_code, answer.json()["code"]) == (413, "TooLarge")
+
+
 def test_one_of_several_is_chosen_by_name(here: Looked) -> None:
     here.company.cycle()
     text = "kind: policy\nname: p\ntype: idle\n---\nkind: policy\nname: q\ntype: residency\n"

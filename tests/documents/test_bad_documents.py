@@ -9,6 +9,7 @@ import pytest
 
 from service import apply, files
 from service.clock import SetClock
+from service.documents import nearest_of
 from service.files import Mistake, Refused
 from service.settings import Settings
 from service.store.database import Database
@@ -490,6 +491,34 @@ WRONG = {
     "an anchor within itself": Wrong(
         text="kind: policy\nname: p\nscope: &a {tags: *a}\n", line=3, column=8, field="", says="anchors and aliases"
     ),
+    "lists in lists without end": Wrong(
+        text="kind: policy\nname: " + "[" * 30_000, line=2, column=None, field="", says="nested deeper than 32"
+    ),
+    "mappings in mappings without end": Wrong(
+        text="kind: policy\nname: " + "{a: " * 30_000, line=2, column=None, field="", says="nested deeper than 32"
+    ),
+    "keys in keys without end": Wrong(
+        text="? " * 30_000, line=1, column=None, field="", says="nested deeper than 32"
+    ),
+    "more values than anybody would write": Wrong(
+        text="a: [" + "x," * 300_000 + "]", line=1, column=None, field="", says="more than 100000 values"
+    ),
+    "a long text many times over": Wrong(
+        text="a: &a " + "x" * 100_000 + "\nb: [" + "*a," * 1000 + "]\n",
+        line=1,
+        column=None,
+        field="",
+        says="characters; are anchors and aliases at play",
+    ),
+    "a number of many digits": Wrong(
+        text=POLICY + "grace: 0x" + "f" * 5000 + "\n", line=4, field="grace", says="no number that can be counted with"
+    ),
+    "a number below all numbers": Wrong(
+        text=POLICY + "grace: -.inf\n", line=4, field="grace", says="no number that can be counted with"
+    ),
+    "no number": Wrong(
+        text=POLICY + "grace: .nan\n", line=4, field="grace", says="no number that can be counted with"
+    ),
     "a few lines that stand for billions": Wrong(
         text=BOMB,
         line=1,
@@ -505,6 +534,31 @@ def mistakes_in(text: str, **settings: object) -> tuple[Mistake, ...]:
     with pytest.raises(Refused) as refused:
         apply.check(Settings(**settings), raws, mistakes)  # type: ignore[arg-type]
     return refused.value.mistakes
+
+
+MANY_MISTAKES = {
+    "in many documents": "---\n".join(f"{PROJECT}timezone: Asia/Hanoi{n}\n" for n in range(2000)),
+    "in one document": POLICY + "".join(f"grase{n}: 1h\n" for n in range(20_000)),
+    "in one list": PROJECT + "owners: [" + "x," * 20_000 + "]\n",
+    "in the YAML itself": PROJECT + "description: x\n" * 20_000,
+    "in names that lead nowhere": POLICY + "scope: {projects: [" + ",".join(f"p{n}" for n in range(5000)) + "]}\n",
+    "in names of documents": (PROJECT + "---\n") * 2000,
+}
+
+
+@pytest.mark.parametrize("case", MANY_MISTAKES)
+def test_after_a_hundred_mistakes_nobody_reads_on(case: str, sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    raws, mistakes = files.read_yaml(MANY_MISTAKES[case], FILE)
+    with pytest.raises(Refused) as refused, database.reading() as session:
+        apply.plan(session, apply.check(Settings(), raws, mistakes), set_name=None, prune=False)
+    database.close()
+    assert 100 <= len(refused.value.mistakes) <= 103
+
+
+def test_a_word_that_is_longer_than_names_may_be_resembles_nothing() -> None:
+    assert nearest_of("idel", ["idle"]) == "idle"
+    assert nearest_of("idel" + "x" * 61, ["idle" + "x" * 61]) is None
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -100,6 +100,7 @@ BAD_JSON = {
     "not a number": ('{"a": NaN}', "NaN is no number"),
     "cut off": ('{"a": ', "this is no valid JSON"),
     "nested without end": ("[" * 100_000, "nested deeper"),
+    "many fields, the last one twice": ("{" + ",".join(f'"a{n}": 1' for n in [*range(50_000), 49_999]) + "}", "twice"),
     "a number of many digits": ('{"a": ' + "9" * 5000 + "}", "this is no valid JSON"),
     "a bare word": ('"policy"', "a document is an object"),
 }
@@ -110,6 +111,12 @@ def test_bad_json_is_refused(case: str) -> None:
     text, says = BAD_JSON[case]
     with pytest.raises(Refused, match=says):
         files.read_json(text, "f")
+
+
+def test_a_number_that_no_machine_counts_with_is_a_mistake() -> None:
+    raws = files.read_json('{"kind": "project", "name": "p", "description": 1' + "0" * 4000 + "}", "f")
+    _, (mistake,) = files.parse(raws)
+    assert "no number that can be counted with" in mistake.reason
 
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
