@@ -86,6 +86,25 @@ def channel_kind(channel: str) -> str:
     return _KINDS.get(_scheme(channel), "other")
 
 
+def refusal_of(channel: str) -> str | None:
+    """Why nothing could ever go there, as far as its scheme tells; None also when that is a secret."""
+    scheme = _scheme(channel)
+    if not scheme or "${" in scheme or scheme in _KINDS:
+        return None
+    return f"{scheme}:// is no channel that is allowed; there are {', '.join(_KINDS)}"
+
+
+def check_mail(settings: Settings) -> None:
+    """Raises ValueError for a CURFEW_MAIL that could reach nobody; its text never quotes it."""
+    if settings.mail is None or not (url := settings.mail.get_secret_value()):
+        return
+    refusal = "it takes an Apprise URL, like mailtos://…" if "://" not in url else refusal_of(url)
+    if refusal is None and "{to}" not in url and not url.startswith("${"):
+        refusal = "it has no {to}, so the mail would go to nobody in particular"
+    if refusal is not None:
+        raise ValueError(f"CURFEW_MAIL: {refusal}")
+
+
 def digest_size(channel: str) -> int:
     """How many messages may go there as one."""
     kind = channel_kind(channel)

@@ -112,17 +112,19 @@ def test_a_setting_that_cannot_work_is_told_by_its_name(curfew: Run, monkeypatch
             "mysql://user:hunter2@host/name",
             "CURFEW_DATABASE_URL: Curfew does not speak to mysql",
         ),
+        ("CURFEW_MAIL", "smtp://user:hunter2@host/?to={to}", "CURFEW_MAIL: smtp:// is no channel that is allowed"),
+        ("CURFEW_MAIL", "mailtos://user:hunter2@host/", "CURFEW_MAIL: it has no {to}"),
         ("CURFEW_HOME", "/proc/curfew", "CURFEW_HOME must be a folder that can be written"),
         ("CURFEW_HOME", __file__, "CURFEW_HOME must be a folder that can be written"),
     ],
 )
-@pytest.mark.parametrize("command", [["db", "upgrade"], ["serve", "--port", "0"]])
 def test_settings_that_cannot_work_are_one_sentence(
-    curfew: Run, monkeypatch: pytest.MonkeyPatch, command: list[str], setting: str, value: str, says: str
+    curfew: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str, value: str, says: str
 ) -> None:
+    monkeypatch.setenv("CURFEW_HOME", str(tmp_path))
     monkeypatch.setenv(setting, value)
     monkeypatch.setattr("service.serve.configure_logs", lambda: None)
-    ran = curfew(*command)
+    ran = curfew("serve", "--port", "0")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert says in ran.err
     assert "hunter2" not in ran.err
@@ -206,6 +208,13 @@ def test_every_mistake_has_its_file_and_line(served: Api, curfew: Run, team: Pat
         f"curfew: {team}/policies.yaml:6:1: policy 'idle-gpus', mode: 'onn' is not one of observe, warn, enforce",
     ]
     assert served.admin.get("/api/v1/projects").json()["items"] == []
+
+
+def test_a_channel_that_nothing_could_go_to_is_a_mistake(served: Api, curfew: Run, team: Path) -> None:
+    (team / "projects.yaml").write_text("kind: project\nname: vision\nnotify: [slak://a/b/c]\n")
+    ran = curfew("diff", "-f", str(team))
+    assert ran.code == 1
+    assert "notify[0]: slak:// is no channel that is allowed; there are mailto, mailtos, slack" in ran.err
 
 
 def test_a_file_that_is_not_there(served: Api, curfew: Run) -> None:
