@@ -524,15 +524,22 @@ class _Planner:
             return None
         if finding.warned_at > self.now:
             return "The clock was set back after the warning."
-        if in_force.stricter_since is not None and in_force.stricter_since > finding.warned_at:
+        changed = in_force.stricter_since
+        is_new = changed is not None and (changed <= self.now or self._judged_by(finding) != in_force.version)
+        if changed is not None and changed > finding.warned_at and is_new:
             return "The policy was changed after the warning."
-        if known.restarted_at is not None and known.restarted_at > finding.warned_at:
+        if known.restarted_at is not None and self.now >= known.restarted_at > finding.warned_at:
             return "It was restarted after the warning."
         for reach in (None, known.project):
             ended = self.standing.held_until.get(reach)
             if ended is not None and ended > finding.warned_at:
                 return "A hold ended after the warning."
         return None
+
+    def _judged_by(self, finding: FindingState) -> int | None:
+        """The policy's version at the last look. A change that lies ahead, as the clock was set back, counts once."""
+        before = self.before.get(finding.id)
+        return None if before is None else before.policy_version
 
     def _asked_for(self, finding: FindingState, known: Known) -> FindingState:
         """A person asked for it: due at once, or declined. What is declined lapses, so that nothing acts by surprise

@@ -116,7 +116,12 @@ def _settle(action: Action, known: Known, hands: Hands, *, state: State | None, 
             object=f"resource/{row.resource_id}",
             project=row.project,
             reason=row.error or row.reason,
-            details={"action": row.id, "finding": row.finding_id, "policy": row.policy, "state": state.value if state else None},
+            details={
+                "action": row.id,
+                "finding": row.finding_id,
+                "policy": row.policy,
+                "state": state.value if state else None,
+            },
         )
         return row.status
 

@@ -292,6 +292,22 @@ STEPS: dict[str, tuple[tuple[Known, ...], dict[str, Any], Status, str, bool, str
         False,
         "warning",
     ),
+    "a policy that seems to have been changed in the future was changed before the warning": (
+        (ONE,),
+        one(warned(), policies=[in_force(idle_policy(), version=1, stricter_since=NOW + minutes(10))]),
+        Status.DUE,
+        "The grace is over.",
+        True,
+        None,
+    ),
+    "unless nobody has judged by it yet": (
+        (ONE,),
+        one(warned(), policies=[in_force(idle_policy(), version=2, stricter_since=NOW + minutes(10))]),
+        Status.OPEN,
+        "Its warning has not been delivered yet.",
+        False,
+        "warning",
+    ),
     # quiet
     "exempt": (
         (ONE,),
