@@ -106,7 +106,7 @@ def _lines(
             finding=finding,
             resource=resources.get(finding.resource_id),
             zone=zone,
-            links=_links(runtime, claim, finding, now, zone),
+            links=_links(runtime, several, claim, finding, now, zone),
             keepable=session.get(LinkUse, claim.nonce) is None and _keepable(claim, finding, now),
         )
         found.append((line, claim))
@@ -119,9 +119,13 @@ def _keepable(claim: Claim, finding: Finding, now: datetime) -> bool:
     return finding.quiet_until is None or finding.quiet_until < claim.keep_until(now)
 
 
-def _links(runtime: Runtime, claim: Claim, finding: Finding, now: datetime, zone: tzinfo) -> dict[str, str]:
+def _links(
+    runtime: Runtime, several: Several, claim: Claim, finding: Finding, now: datetime, zone: tzinfo
+) -> dict[str, str]:
     """What may be done with it as it stands now; each leads to a page of its own that asks first."""
-    made = runtime.links.all_for(claim.finding_id, claim.episode, claim.recipient, now, zone, claim.expires)
+    made = runtime.links.all_for(
+        claim.finding_id, claim.episode, claim.recipient, now, zone, claim.expires, several.verbs
+    )
     labels = {LinkVerb.DETAILS: "Details"}
     if finding.status == Status.ENFORCED:
         labels = {LinkVerb.UNDO: "Put it back", **labels}

@@ -37,6 +37,11 @@ class LinkVerb(StrEnum):
         return self in (LinkVerb.KEEP_1H, LinkVerb.KEEP_4H, LinkVerb.KEEP_UNTIL_MORNING)
 
 
+EVERYTHING = tuple(LinkVerb)
+HARMLESS = tuple(verb for verb in LinkVerb if verb.keeps or verb is LinkVerb.DETAILS)
+"""For whoever is known by a tag alone, which anyone may set."""
+
+
 class BadLink(Exception):
     """A link that gives no right to anything; the text says why and what to do."""
 
@@ -79,6 +84,12 @@ class Several:
     """Each with the episode the digest spoke of."""
     recipient: str
     expires: datetime
+    keeps_only: bool = False
+    """Of what each link by itself may do, only what is harmless."""
+
+    @property
+    def verbs(self) -> Sequence[LinkVerb]:
+        return HARMLESS if self.keeps_only else EVERYTHING
 
     def claims(self, verb: LinkVerb) -> tuple[Claim, ...]:
         """The same right as a link of its own for each finding: whichever is used first counts."""
@@ -115,7 +126,14 @@ class Links:
         return bool(self._public_url)
 
     def all_for(
-        self, finding_id: str, episode: int, recipient: str, now: datetime, zone: tzinfo, expires: datetime
+        self,
+        finding_id: str,
+        episode: int,
+        recipient: str,
+        now: datetime,
+        zone: tzinfo,
+        expires: datetime,
+        verbs: Sequence[LinkVerb] = EVERYTHING,
     ) -> dict[str, str]:
         """Verb → URL, for one recipient of a message about one finding; empty without a public URL."""
         if not self.usable:
@@ -132,7 +150,7 @@ class Links:
                     until=morning if verb is LinkVerb.KEEP_UNTIL_MORNING else None,
                 )
             )
-            for verb in LinkVerb
+            for verb in verbs
         }
 
     def url(self, claim: Claim) -> str:
@@ -140,7 +158,7 @@ class Links:
 
     def url_of_several(self, several: Several) -> str:
         ids, episodes = zip(*several.findings, strict=True)
-        told = [ids, episodes, several.recipient, int(several.expires.timestamp())]
+        told = [ids, episodes, several.recipient, int(several.expires.timestamp()), several.keeps_only]
         return f"{self._public_url}/l/all/{_text(self._signer_of_several.dumps(told))}"
 
     def read(self, token: str, now: datetime) -> Claim:
@@ -163,11 +181,12 @@ class Links:
     def read_several(self, token: str, now: datetime) -> Several:
         """What a genuine link about several findings says, if it has not expired. Raises BadLink."""
         try:
-            ids, episodes, recipient, expires = self._signer_of_several.loads(token)
+            ids, episodes, recipient, expires, keeps_only = self._signer_of_several.loads(token)
             several = Several(
                 findings=tuple(zip(ids, episodes, strict=True)),
                 recipient=recipient,
                 expires=datetime.fromtimestamp(expires, UTC),
+                keeps_only=keeps_only,
             )
         except (BadData, ValueError, TypeError) as error:
             raise BadLink(NOT_OURS) from error

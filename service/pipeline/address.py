@@ -1,16 +1,26 @@
 """Decides which channels a message goes to. Pure.
 
 Owners and budget owners by mail (of spend budgets: the budget owners), the project's and the policy's further channels,
-and the owner named on the machine when the address belongs to a domain the project already writes to (anyone may set a
-tag). When nobody is left, the installation's own `CURFEW_NOTIFY`.
+and the owner named on the machine when the address belongs to a domain the project already writes to. Anyone may set a
+tag, so whoever is reached by one alone may keep the machine, and decide nothing else. When nobody is left, the
+installation's own `CURFEW_NOTIFY`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from service.documents import Project
 from service.model import Message
+
+
+def only_by_tag(message: Message, projects: Mapping[str, Project]) -> str | None:
+    """The channel of whoever hears of it because a tag names them, and nobody who runs the project does."""
+    named = message.payload.get("resource", {}).get("owner") or ""
+    untagged = replace(message, payload={**message.payload, "resource": {}})
+    channel = f"mail:{named}"
+    return channel if channel not in channels_for(untagged, projects, ()) else None
 
 
 def channels_for(message: Message, projects: Mapping[str, Project], fallback: Sequence[str]) -> tuple[str, ...]:

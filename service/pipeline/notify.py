@@ -21,7 +21,7 @@ from service.model import Status
 from service.notify import digest
 from service.notify.channels import Channels, Delivery, digest_size
 from service.notify.events import event_of
-from service.notify.links import Links, Several
+from service.notify.links import EVERYTHING, HARMLESS, Links, Several
 from service.notify.messages import Rendered, render
 from service.notify.wording import zone_of
 from service.store import audit, outbox
@@ -188,7 +188,8 @@ def _part(row: Outbox, links: Links, now: datetime, promised: datetime | None) -
     if row.finding_id is not None:
         zone = zone_of(payload.get("timezone"))
         expires = now + _grace(row) + LINKS_LAST
-        made = links.all_for(row.finding_id, row.episode or 0, recipient_of(row.channel), now, zone, expires)
+        verbs = HARMLESS if payload.get("keeps_only") else EVERYTHING
+        made = links.all_for(row.finding_id, row.episode or 0, recipient_of(row.channel), now, zone, expires, verbs)
     due_at = (promised or now + _grace(row)) if row.kind == "warning" and payload.get("acts") else None
     return digest.Part(kind=row.kind, payload=payload, due_at=due_at, links=made)
 
@@ -200,7 +201,12 @@ def _url_of_all(batch: Sequence[Outbox], links: Links, now: datetime) -> str | N
         return None
     expires = now + max(_grace(row) for row in batch) + LINKS_LAST
     return links.url_of_several(
-        Several(findings=tuple(findings), recipient=recipient_of(batch[0].channel), expires=expires)
+        Several(
+            findings=tuple(findings),
+            recipient=recipient_of(batch[0].channel),
+            expires=expires,
+            keeps_only=any(row.payload.get("keeps_only") for row in batch),
+        )
     )
 
 

@@ -10,7 +10,7 @@ from sqlmodel import Session
 from service.documents import Project
 from service.model import Known, Message
 from service.notify.channels import channel_kind
-from service.pipeline.address import channels_for
+from service.pipeline.address import channels_for, only_by_tag
 from service.pipeline.plan import money, resource_payload
 from service.store import outbox
 from service.store.documents import load
@@ -26,15 +26,16 @@ def queued(
     now: datetime,
 ) -> None:
     """Each message to each of its channels, once."""
-    outbox.queue(
-        session,
-        [
-            Addressed(message=message, channel=channel, channel_kind=channel_kind(channel))
-            for message in messages
+    addressed = []
+    for message in messages:
+        by_tag = only_by_tag(message, projects)
+        addressed += [
+            Addressed(
+                message=message, channel=channel, channel_kind=channel_kind(channel), keeps_only=channel == by_tag
+            )
             for channel in channels_for(message, projects, fallback)
-        ],
-        now,
-    )
+        ]
+    outbox.queue(session, addressed, now)
 
 
 def told(session: Session, kind: str, action: Action, known: Known, fallback: Sequence[str], now: datetime) -> None:

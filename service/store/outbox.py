@@ -27,6 +27,8 @@ class Addressed:
     message: Message
     channel: str
     channel_kind: str
+    keeps_only: bool = False
+    """Its reader may keep the machine and look, and decide nothing else."""
 
 
 def queue(session: Session, addressed: Iterable[Addressed], now: datetime) -> None:
@@ -47,7 +49,7 @@ def queue(session: Session, addressed: Iterable[Addressed], now: datetime) -> No
             action_id=entry.message.action_id,
             channel=entry.channel,
             channel_kind=entry.channel_kind,
-            payload=dict(entry.message.payload),
+            payload={**entry.message.payload, **({"keeps_only": True} if entry.keeps_only else {})},
             created_at=now,
             next_try_at=now,
         )

@@ -199,11 +199,11 @@ class House:
         assert found is not None, "nobody is logged in"
         return found[1]
 
-    def link_to_all(self, *findings: tables.Finding, recipient: str = "lan@example.org") -> str:
+    def link_to_all(self, *findings: tables.Finding, recipient: str = "lan@example.org", **more: Any) -> str:
         """The path of a digest's one link."""
         named = tuple((finding.id, finding.episode) for finding in findings)
         expires = self.clock.now() + timedelta(days=3)
-        several = Several(findings=named, recipient=recipient, expires=expires)
+        several = Several(findings=named, recipient=recipient, expires=expires, **more)
         return self.runtime.links.url_of_several(several).removeprefix(URL)
 
     def link(self, finding: tables.Finding, verb: LinkVerb, recipient: str = "lan@example.org") -> str:

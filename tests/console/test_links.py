@@ -233,3 +233,11 @@ def test_the_link_in_a_real_warning_keeps_the_machine_running(open_database: Dat
         assert here.finding(ref).status == "snoozed"
         here.cycles(minutes(45))
         assert [act.verb for act in here.cloud.acts] == ["stop"]
+
+
+@pytest.mark.parametrize(("keeps_only", "offered"), [(False, True), (True, False)])
+def test_a_digest_offers_no_more_than_its_reader_may(house: House, keeps_only: bool, offered: bool) -> None:
+    warned = house.finding(house.resource())
+    stopped = house.finding(house.resource(), status="enforced")
+    told = text_of(house.client.get(house.link_to_all(warned, stopped, keeps_only=keeps_only)))
+    assert ("Stop it now" in told, "Put it back" in told, "Keep 4 hours" in told) == (offered, offered, True)

@@ -19,7 +19,7 @@ from service.clock import SetClock
 from service.model import Status
 from service.notify.channels import DIGEST_OF_MAIL, DIGEST_OF_OTHERS, Channels, Delivery, channel_kind
 from service.notify.digest import KINDS
-from service.notify.links import Links
+from service.notify.links import HARMLESS, Links
 from service.notify.messages import Rendered
 from service.pipeline.notify import REFUSALS, Post, batches, drain, message_id_of
 from service.store.database import Database
@@ -303,3 +303,22 @@ def test_a_link_tells_its_reader_nothing_secret(box: Box, channel: str, recipien
             found.append(read(token, MONDAY).recipient)
     assert set(found) == {recipient}
     assert len(found) == 9
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["alone", "in a digest"])
+@pytest.mark.parametrize("kind", ["warning", "enforced"])
+def test_whoever_is_known_by_a_tag_alone_may_keep_and_look_and_decide_nothing(
+    box: Box, kind: str, several: bool
+) -> None:
+    for name in ("a1", "b2") if several else ("a1",):
+        box.put(name, kind=kind, body={"keeps_only": True})
+    drain(box.post)
+    [(_, _, said, _)] = box.channels.handed
+    links = box.post.links
+    found = {line.rpartition("/") for line in said.text.splitlines() if line.startswith("https://")}
+    assert found
+    for path, _, token in found:
+        if path.endswith("/all"):
+            assert set(links.read_several(token, MONDAY).verbs) == set(HARMLESS)
+        else:
+            assert links.read(token, MONDAY).verb in HARMLESS

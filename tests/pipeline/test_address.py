@@ -8,7 +8,7 @@ import pytest
 
 from service.documents import Project
 from service.model import Message
-from service.pipeline.address import channels_for
+from service.pipeline.address import channels_for, only_by_tag
 
 VISION = Project.model_validate(
     {
@@ -63,3 +63,21 @@ def test_channels(sentence: str) -> None:
 def test_when_there_is_really_nobody_there_is_no_channel() -> None:
     message = Message(kind="breaker", key="k", project=None, policy_channels=(), payload={})
     assert channels_for(message, {}, ()) == ()
+
+
+def asking(owner: str, *channels: str) -> Message:
+    payload = {"resource": {"owner": owner}}
+    return Message(kind="warning", key="k", project="vision", payload=payload, policy_channels=channels)
+
+
+@pytest.mark.parametrize(
+    ("message", "channel"),
+    [
+        (asking("mai@example.org"), "mail:mai@example.org"),
+        (asking("lead@example.org"), None),
+        (asking("mai@example.org", "mai@example.org"), None),
+    ],
+    ids=["a tag alone", "one of the project's people", "written to by the policy"],
+)
+def test_who_is_known_by_a_tag_alone(message: Message, channel: str | None) -> None:
+    assert only_by_tag(message, {"vision": VISION}) == channel
