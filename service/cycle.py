@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -91,7 +91,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         said["summary"] = f"{sum(len(a.answer.records) for a in collected.answers if a.answer)} resources"
     report.sources = [_source_report(answer, collected) for answer in collected.answers]
     rt.counted.source_errors.update((line["source"],) for line in report.sources if not _flawless(line))
-    _say_what_changed(rt.memory.faults, report.sources)
+    say_what_changed(rt.memory.faults, report.sources)
 
     # 3. Decide: pure, the same code as every preview and re-check.
     with report.step("decide") as said:
@@ -109,17 +109,18 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
     with report.step("enforce") as said:
         resumed = resume(hands)
         reconsider(documents, hands)
-        said["summary"] = f"{resumed} resumed, {enforce(ruling.plan.intents, documents, hands)}"
+        said["summary"] = f"{resumed} resumed; {_acts(enforce(ruling.plan.intents, documents, hands))}"
 
     # 6. Read the truth back.
     with report.step("verify") as said:
-        said["summary"] = str(verify(hands))
+        said["summary"] = _acts(verify(hands))
 
     # 7. Tell people; a delivered warning starts a grace.
     with report.step("notify") as said:
         with rt.database.transaction() as session:
             lease.renew(session, held)
-        said["summary"] = str(drain(rt.post))
+        counts = drain(rt.post)
+        said["summary"] = f"messages: {_in_words(counts) or 'none'}"
 
     # 8. Let others look.
     with report.step("export"):
@@ -235,7 +236,18 @@ def _flawless(line: dict[str, Any]) -> bool:
     return line["complete"] and not line["telemetry"] and all(part["fault"] is None for part in line["parts"])
 
 
-def _say_what_changed(before: dict[str, list[str]], sources: list[dict[str, Any]]) -> None:
+def _acts(counts: Mapping[str, int]) -> str:
+    """`2 acts verified, 1 waiting`."""
+    words = _in_words(counts)
+    first, _, rest = words.partition(" ")
+    return f"{first} act{'' if first == '1' else 's'} {rest}" if words else "no acts"
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+
+
+def say_what_changed(before: dict[str, list[str]], sources: list[dict[str, Any]]) -> None:
     """A source's faults go to the log when they come, change or end: not with every cycle."""
     for line in sources:
         source, faults = line["source"], resources.faults_in(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -38,7 +39,7 @@ def _page(spec: Spec) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>{escape(spec['info']['title'])} API</title><style>{STYLE}</style>",
         f"<h1>{escape(spec['info']['title'])} API</h1>",
-        f"<p>{escape(spec['info']['description'])}</p>",
+        f"<p>{_coded(spec['info']['description'])}</p>",
         "<p>For programs: <a href=openapi.json>openapi.json</a>. Send <code>Authorization: Bearer …</code>.</p>",
     ]
     by_tag: dict[str, list[str]] = {}
@@ -51,11 +52,16 @@ def _page(spec: Spec) -> str:
     return "\n".join(parts)
 
 
+def _coded(text: str) -> str:
+    """Text with what stands in backticks set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _operation(spec: Spec, method: str, path: str, operation: Spec) -> Iterator[str]:
     head = f"<b>{method.upper()}</b> <code>{escape(path)}</code> {escape(operation['summary'])}"
     yield f"<details><summary>{head}</summary><div>"
     if operation.get("description"):
-        yield f"<p>{escape(operation['description'])}</p>"
+        yield f"<p>{_coded(operation['description'])}</p>"
     parameters = operation.get("parameters", [])
     if parameters:
         rows = [

@@ -148,6 +148,7 @@ def test_the_reference_page_needs_no_network_and_no_script(api: Api) -> None:
     answer = api.nobody().get("/docs")
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "<script" not in answer.text
+    assert "<code>?limit=&amp;cursor=</code>" in answer.text
     assert "http://" not in answer.text
     assert "https://" not in answer.text
     for word in ("/api/v1/findings/{finding_id}/snooze", "idle.utilisation_below", "idempotency-key", "412"):

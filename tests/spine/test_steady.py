@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from providers.simulated.activity import Busy
 from service.clock import SetClock
+from service.cycle import say_what_changed
 from service.store.database import Database
 from tests.spine.company import Company, company, minutes
 
@@ -37,6 +39,29 @@ def test_what_does_not_change_is_not_written(here: Company) -> None:
 
     [write] = [step for step in cycle.steps if step["step"] == "write"]
     assert write["summary"] == "0 resources and 0 findings changed"
+
+
+def test_each_step_says_in_words_what_it_did(here: Company) -> None:
+    here.machine()
+    told = {step["step"]: step["summary"] for step in here.cycle().steps}
+    assert (told["enforce"], told["verify"]) == ("0 resumed; no acts", "no acts")
+    assert told["notify"].startswith("messages: ")
+    assert told["notify"].endswith(" delivered")
+    told = {step["step"]: step["summary"] for step in here.cycle(after=minutes(30)).steps}
+    assert told["enforce"] == "0 resumed; 1 act taken"
+
+
+def test_a_fault_of_a_source_is_logged_when_it_comes_and_when_it_ends() -> None:
+    fault = {"code": "Denied", "sentence": "it may not list"}
+    line = {"source": "one", "complete": True, "parts": [], "telemetry": [], "fault": None}
+    before: dict[str, list[str]] = {}
+    with capture_logs() as said:
+        for one in (line, line | {"fault": fault}, line | {"fault": fault}, line, line):
+            say_what_changed(before, [one])
+    assert [(entry["event"], entry.get("faults")) for entry in said] == [
+        ("a source fails", ["it may not list"]),
+        ("a source is well again", None),
+    ]
 
 
 def test_the_metrics_page_is_what_prometheus_wants(here: Company) -> None:
