@@ -1,14 +1,19 @@
 """Keeps addresses that people write into documents away from what only this machine can reach (SSRF).
 
 Notifications may go to public hosts and to what is allowed by name or network; a source's custom endpoint, which is
-handed credentials, only to what is allowed. Nothing is sent from here; a name is looked up each time it is asked about.
+handed credentials, only to what is allowed. Nothing is sent from here. A name is looked up each time it is asked about,
+and while something is sent to it, it means the addresses that were checked and no others.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
 from urllib.parse import urlsplit
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -22,6 +27,38 @@ CLOUD_INTERNAL = frozenset({ipaddress.IPv4Address("168.63.129.16")})
 """Looks public, but is the inside of the cloud: Azure's WireServer."""
 
 
+_PLAIN = re.compile(r"[a-z0-9._:-]+")
+"""What every library reads as the same host."""
+_pins: dict[str, list[tuple[str, ...]]] = {}
+"""Host → the addresses checked for what is being sent to it just now, once for each sender."""
+_pins_lock = Lock()
+_system = socket.getaddrinfo
+
+
+def _pinned(host: Any, *more: Any, **named: Any) -> Any:
+    """The system's answer, but for a host that is pinned. httpx, requests and smtplib all ask here before connecting,
+    and keep the name for TLS and headers.
+    """
+    name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    with _pins_lock:
+        pins = _pins.get(name.lower().rstrip("."), []) if isinstance(name, str) else []
+        addresses = pins[-1] if pins else None
+    if addresses is None:
+        return _system(host, *more, **named)
+    found, failed = [], socket.gaierror(socket.EAI_NONAME, "no address of the kind that was asked for")
+    for address in addresses:
+        try:
+            found += _system(address, *more, **named)
+        except socket.gaierror as error:  # an address of the other family
+            failed = error
+    if not found:
+        raise failed
+    return found
+
+
+socket.getaddrinfo = _pinned
+
+
 class ForbiddenTarget(ValueError):
     """The sentence names the host and the setting that would allow it."""
 
@@ -30,16 +67,43 @@ class UnresolvedTarget(ForbiddenTarget):
     """The name has no address just now; it may have one later."""
 
 
-def check_target(url_or_host: str, allowed: Sequence[str]) -> None:
-    """Raises ForbiddenTarget for loopback, private, link-local and metadata addresses, unless they are allowed."""
+@contextmanager
+def checked_target(url_or_host: str, allowed: Sequence[str]) -> Iterator[None]:
+    """Checks a target, and until left its name leads only where was checked: its DNS may answer otherwise by then."""
+    host = host_of(url_or_host)
+    addresses = check_target(url_or_host, allowed)
+    if not addresses:
+        yield
+        return
+    with _pins_lock:
+        _pins.setdefault(host, []).append(addresses)
+    try:
+        yield
+    finally:
+        with _pins_lock:
+            _pins[host].remove(addresses)
+            if not _pins[host]:
+                del _pins[host]
+
+
+def check_target(url_or_host: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Raises ForbiddenTarget for loopback, private, link-local and metadata addresses, unless they are allowed.
+
+    Answers the addresses that were checked; none for a host that is allowed by its name, wherever that leads.
+    """
     host = host_of(url_or_host)
     if _named(host, allowed):
-        return
-    for address in _addresses(host):
+        return ()
+    if not _PLAIN.fullmatch(host):
+        raise ForbiddenTarget(f"{host!r} is no plain host name; write it as DNS does, in ASCII")
+    found = _looked_up(host)
+    for text in found:
+        address = _unwrapped(ipaddress.ip_address(text.split("%")[0]))
         if not _public(address) and not _within(address, allowed):
             raise ForbiddenTarget(
                 f"{host} is {_words(address)}; only a host or network named in CURFEW_ALLOW_TARGETS may be there"
             )
+    return tuple(found)
 
 
 def check_endpoint(url: str, allowed: Sequence[str]) -> None:
@@ -82,11 +146,14 @@ def _within(address: IPAddress, allowed: Sequence[str]) -> bool:
 
 def _addresses(host: str) -> list[IPAddress]:
     """Every address a connection to this host could go to, unwrapped from its IPv6 disguises."""
+    return [_unwrapped(ipaddress.ip_address(text.split("%")[0])) for text in _looked_up(host)]
+
+
+def _looked_up(host: str) -> list[str]:
     try:
-        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)})
     except (OSError, UnicodeError):
         raise UnresolvedTarget(f"the host {host} cannot be found") from None
-    return [_unwrapped(ipaddress.ip_address(text.split("%")[0])) for text in sorted(found)]
 
 
 def _unwrapped(address: IPAddress) -> IPAddress:

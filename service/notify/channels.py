@@ -26,7 +26,7 @@ from service.notify.messages import Rendered
 from service.notify.wording import chat
 from service.secrets import PLACEHOLDER, MissingSecret, Secrets
 from service.settings import Settings
-from service.targets import ForbiddenTarget, check_target
+from service.targets import ForbiddenTarget, checked_target
 
 TIMEOUT_SECONDS = 10.0
 """For connecting and for each answer: a silent server must not hold up the cycle."""
@@ -161,9 +161,13 @@ class Channels:
         if _KINDS[scheme] == "mail":
             if address is not None:
                 plugin.targets = [(None, address)]  # Apprise would split an address made to look like several
-            _by_mail(plugin, rendered, message_id)
-        else:
+            with checked_target(plugin.smtp_host, self._allowed):
+                _by_mail(plugin, rendered, message_id)
+        elif scheme in _HOST_IS_THEIRS:
             _through_apprise(plugin, rendered, _KINDS[scheme])
+        else:
+            with checked_target(plugin.host, self._allowed):
+                _through_apprise(plugin, rendered, _KINDS[scheme])
 
     def _post(self, channel: str, rendered: Rendered, message_id: str) -> None:
         if rendered.event is None:
@@ -172,11 +176,11 @@ class Channels:
             target = webhook.webhook_of(channel, self._secrets)
         except ValueError as error:
             raise _Undeliverable(str(error)) from None
-        check_target(target.url, self._allowed)
-        webhook.post(target, rendered.event, message_id=message_id, source=self._source)
+        with checked_target(target.url, self._allowed):
+            webhook.post(target, rendered.event, message_id=message_id, source=self._source)
 
     def _plugin(self, url: str, scheme: str) -> Any:
-        """Apprise's reading of the URL, with our limits put over whatever the URL says, and its host checked."""
+        """Apprise's reading of the URL, with our limits put over whatever the URL says."""
         from apprise import Apprise, AppriseAsset
 
         refused = _REFUSED_OPTIONS.keys() & _options(url)
@@ -189,15 +193,11 @@ class Channels:
         plugin: Any = Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
         if plugin is None:
             raise _Undeliverable(f"this is no complete {scheme}:// URL; see Apprise's page about {_KINDS[scheme]}")
-        plugin.redirects = False  # a redirect may lead to where check_target would not let us go
+        plugin.redirects = False  # a redirect may lead to where checked_target would not let us go
         plugin.optional = False  # else a failure would count as delivered
         plugin.retry = 0  # the outbox retries
         plugin.socket_connect_timeout = min(plugin.socket_connect_timeout, TIMEOUT_SECONDS)
         plugin.socket_read_timeout = min(plugin.socket_read_timeout, TIMEOUT_SECONDS)
-        if _KINDS[scheme] == "mail":
-            check_target(plugin.smtp_host, self._allowed)
-        elif scheme not in _HOST_IS_THEIRS:
-            check_target(plugin.host, self._allowed)
         return plugin
 
     def _mask(self, text: str, url: str, channel: str) -> str:
