@@ -11,13 +11,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import func, or_
+from sqlalchemy import CTE, BigInteger, ColumnElement, case, func, literal, or_
+from sqlalchemy import select as columns
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, col, select
 
 from service.days import days_in
 from service.model import BudgetKey, Spent, Window
-from service.money import interval_cost, whole_seconds, window_cost
+from service.money import SECONDS_PER_HOUR, window_cost
 from service.store.tables import MeterInterval, Resource
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,11 +62,6 @@ class Metered:
     def cost(self, start: datetime, end: datetime) -> int:
         """Micro-units of its part in [start, end)."""
         return window_cost(self.base, self.rate_micros, self.started_at, self.ended_at, start, end)
-
-    @property
-    def whole_cost(self) -> int:
-        """Micro-units from its beginning to its end."""
-        return interval_cost(self.base, self.rate_micros, whole_seconds(self.started_at, self.ended_at))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,39 +153,123 @@ def _label(row: Metered, by: By, day: date | None) -> str:
     return str(getattr(row, by.value))
 
 
+# --- the same, summed by the database: what every cycle asks ----------------------------------------------------------
+
+
+class _epoch(FunctionElement[int]):  # noqa: N801 - it stands for a function of the database
+    """A moment as whole Unix seconds, on both databases."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_epoch, "sqlite")
+def _sqlite_epoch(element: _epoch, compiler: SQLCompiler, **more: Any) -> str:
+    return f"unixepoch({compiler.process(element.clauses, **more)})"
+
+
+@compiles(_epoch, "postgresql")
+def _postgresql_epoch(element: _epoch, compiler: SQLCompiler, **more: Any) -> str:
+    return f"CAST(floor(extract(epoch FROM {compiler.process(element.clauses, **more)})) AS BIGINT)"
+
+
+def _intervals(now: datetime, *, project: str | None = None, start: datetime = BEGINNING) -> CTE:
+    """Like `metered`, inside the database."""
+    ended = func.coalesce(_epoch(MeterInterval.ended_at), _epoch(Resource.missing_since), _whole(now))
+    statement = (
+        columns(
+            col(MeterInterval.project),
+            col(Resource.provider),
+            func.coalesce(Resource.gpu_model, "").label("gpu_model"),
+            col(MeterInterval.capacity_type),
+            col(MeterInterval.activity),
+            col(MeterInterval.assumed),
+            col(MeterInterval.currency),
+            col(MeterInterval.base),
+            col(MeterInterval.rate_micros),
+            _epoch(MeterInterval.started_at).label("began"),
+            ended.label("ended"),
+        )
+        .join(Resource, col(Resource.id) == col(MeterInterval.resource_id))
+        .where(
+            col(MeterInterval.rate_micros) > 0,
+            or_(col(MeterInterval.ended_at).is_(None), col(MeterInterval.ended_at) > start),
+        )
+    )
+    if project is not None:
+        statement = statement.where(col(MeterInterval.project) == project)
+    return statement.cte("metered").prefix_with("MATERIALIZED")  # else each use of a column is worked out anew
+
+
+def _whole(at: datetime) -> ColumnElement[int]:
+    return literal(int(at.timestamp()), BigInteger())
+
+
+def _cost(rows: CTE, start: datetime, end: datetime) -> ColumnElement[int]:
+    """Micro-units of each interval's part in [start, end): `window_cost`, word for word."""
+    first = case((rows.c.began < _whole(start), _whole(start)), else_=rows.c.began)
+    last = case((rows.c.ended > _whole(end), _whole(end)), else_=rows.c.ended)
+
+    def reached(at: ColumnElement[int]) -> ColumnElement[int]:
+        micros: ColumnElement[int] = (rows.c.base + rows.c.rate_micros * (at - rows.c.began)) // SECONDS_PER_HOUR
+        return micros
+
+    return case((last > first, reached(last) - reached(first)), else_=0)
+
+
+def metered_by_kind(
+    session: Session, now: datetime
+) -> Iterator[tuple[tuple[str | None, str, str, str, str, str], int]]:
+    """(project, provider, gpu model, capacity type, currency, activity) → micro-units metered until now."""
+    rows = _intervals(now)
+    kinds = [rows.c[name] for name in ("project", "provider", "gpu_model", "capacity_type", "currency", "activity")]
+    statement = columns(*kinds, func.sum(_cost(rows, BEGINNING, now))).group_by(*kinds)
+    for *kind, micros in session.connection().execute(statement):
+        yield tuple(kind), int(micros)
+
+
 def spent(session: Session, windows: Mapping[BudgetKey, Window], now: datetime) -> dict[BudgetKey, Spent]:
-    """What each spend budget needs to know, in one reading."""
-    projects = {project for project, _ in windows}
-    if not projects:
-        return {}
-    earliest = min(now - LAST_WEEK, *(window.start for window in windows.values()))
-    by_project: dict[str | None, list[Metered]] = {}
-    for row in metered(session, now=now, projects=projects, start=earliest):
-        by_project.setdefault(row.project, []).append(row)
-    since = {project: _first_metered(session, project) for project in projects}
-    return {key: _spent(by_project.get(key[0], []), window, since[key[0]], now) for key, window in windows.items()}
+    """What each spend budget needs to know."""
+    return {(project, name): _spent(session, project, window, now) for (project, name), window in windows.items()}
 
 
-def _spent(rows: Sequence[Metered], window: Window, since: datetime | None, now: datetime) -> Spent:
+def _spent(session: Session, project: str, window: Window, now: datetime) -> Spent:
     end = now if window.end is None else min(now, window.end)
-    foreign: Counter[tuple[date, str]] = Counter()
+    rows = _intervals(now, project=project, start=min(window.start, now - LAST_WEEK))
+    asked = [(window.start, end), (now - LAST_DAY, now), (now - LAST_WEEK, now)]
+    statement = columns(
+        rows.c.currency, rows.c.assumed, *(func.sum(_cost(rows, first, last)) for first, last in asked)
+    ).group_by(rows.c.currency, rows.c.assumed)
+    period: Counter[str] = Counter()
     assumed: Counter[str] = Counter()
     last_day: Counter[str] = Counter()
     last_week: Counter[str] = Counter()
-    own = 0
-    for row in rows:
-        micros = row.cost(window.start, end)
-        last_day[row.currency] += row.cost(now - LAST_DAY, now)
-        last_week[row.currency] += row.cost(now - LAST_WEEK, now)
-        if row.assumed:
-            assumed[row.currency] += micros
-        if row.currency == window.currency:
-            own += micros
-        elif micros:
-            first, last = max(window.start, row.started_at), min(end, row.ended_at)
-            for day, begins, ends in days_in(first, last, window.zone):
-                foreign[day, row.currency] += row.cost(begins, ends)
-    return Spent(since=since, own=own, foreign=+foreign, assumed=+assumed, last_day=+last_day, last_week=+last_week)
+    for currency, nobody_looked, *found in session.connection().execute(statement):
+        in_period, in_day, in_week = (int(micros) for micros in found)
+        period[currency] += in_period
+        last_day[currency] += in_day
+        last_week[currency] += in_week
+        if nobody_looked:
+            assumed[currency] += in_period
+    own = period.pop(window.currency, 0)
+    return Spent(
+        since=_first_metered(session, project),
+        own=own,
+        foreign=_by_day(session, project, window, end) if +period else {},
+        assumed=+assumed,
+        last_day=+last_day,
+        last_week=+last_week,
+    )
+
+
+def _by_day(session: Session, project: str, window: Window, end: datetime) -> dict[tuple[date, str], int]:
+    """What was spent in other currencies than the budget's, by day: each has its own rate."""
+    rows = metered(session, now=end, projects=[project], start=window.start)
+    foreign = (row for row in rows if row.currency != window.currency)
+    return {
+        (date.fromisoformat(day), currency): cost.micros
+        for ((day,), currency), cost in sums(foreign, [By.DAY], window.start, end, window.zone).items()
+    }
 
 
 def _first_metered(session: Session, project: str) -> datetime | None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from typing import cast
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from service.model import Status
 from service.money import avoided_micros
-from service.store.spend import metered
+from service.store.spend import metered_by_kind
 from service.store.tables import Action, Finding, Outbox
 
 CostKey = tuple[str | None, str, str, str, str]
@@ -23,12 +24,11 @@ def costs(session: Session, now: datetime) -> tuple[Counter[CostKey], Counter[Co
     """Micro-units metered until now, by who pays and for what; and how much of it was spent on idling."""
     total: Counter[CostKey] = Counter()
     idle: Counter[CostKey] = Counter()
-    for row in metered(session, now=now, projects=None):
-        key = (row.project, row.provider, row.gpu_model, row.capacity_type, row.currency)
-        cost = row.whole_cost
-        total[key] += cost
-        if row.activity == "idle":
-            idle[key] += cost
+    for (*key, activity), micros in metered_by_kind(session, now):
+        kind = cast(CostKey, tuple(key))
+        total[kind] += micros
+        if activity == "idle":
+            idle[kind] += micros
     return total, idle
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -20,7 +21,7 @@ from service.store.spend import By, Cost, Metered
 from service.store.tables import MeterInterval, Resource
 
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
-HOUR = timedelta(hours=1)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 RATE = 3_600_000_000
 """A million micro-units a second."""
 
@@ -146,6 +147,53 @@ def test_an_hour_costs_what_is_there_and_judged(database: Database) -> None:
         assert spend.hourly(session, "vision") == {"USD": RATE, "EUR": 5}
 
 
+def test_what_the_database_sums_is_what_we_sum(database: Database) -> None:
+    """Intervals of every length, some missing, some assumed, cut by windows at every second."""
+    chance = random.Random(7)
+    rows: list[Any] = []
+    for machine in range(40):
+        missing = NOW - chance.randrange(400_000) * SECOND if chance.random() < 0.2 else None
+        rows.append(resource(str(machine), missing_since=missing, gpu_model=chance.choice(["H100", None])))
+        at, base = NOW - 2_000_000 * SECOND + chance.randrange(10**6) * SECOND, chance.randrange(10**12)
+        for turn in range(6):
+            length, rate = chance.randrange(10**5), chance.choice([0, 1, 999_999_937, RATE])
+            rows.append(
+                interval(
+                    at - NOW,
+                    None if turn == 5 else at + length * SECOND - NOW,
+                    resource_id=str(machine),
+                    rate_micros=rate,
+                    base=base,
+                    currency=chance.choice(["USD", "EUR"]),
+                    activity=chance.choice(["busy", "idle"]),
+                    assumed=chance.random() < 0.3,
+                )
+            )
+            at, base = at + length * SECOND, base + length * rate
+    stored(database, *rows)
+    with database.reading() as session:
+        here = list(spend.metered(session, now=NOW, projects=["vision"]))
+        kinds = [By.PROVIDER, By.GPU_MODEL, By.CAPACITY_TYPE, By.ACTIVITY]
+        expected = {
+            ("vision", *kind[:3], currency, kind[3]): cost.micros
+            for (kind, currency), cost in spend.sums(here, kinds, spend.BEGINNING, NOW, UTC).items()
+        }
+        assert {kind: micros for kind, micros in spend.metered_by_kind(session, NOW) if micros} == expected
+        for _ in range(20):
+            start = NOW - chance.randrange(2_000_000) * SECOND
+            end = start + chance.randrange(2_000_000) * SECOND
+            found = spend.spent(
+                session, {("vision", "m"): Window(start=start, end=end, currency="USD", zone=UTC)}, NOW
+            )["vision", "m"]
+            whole = spend.sums(here, [], start, min(end, NOW), UTC)
+            assert found.own == whole.get(((), "USD"), Cost()).micros
+            assert sum(found.foreign.values()) == whole.get(((), "EUR"), Cost()).micros
+            assumed = {code: cost.assumed_micros for ((), code), cost in whole.items() if cost.assumed_micros}
+            assert found.assumed == assumed
+            week = spend.sums(here, [], NOW - timedelta(days=7), NOW, UTC)
+            assert found.last_week == {code: cost.micros for ((), code), cost in week.items()}
+
+
 # --- however it is split ----------------------------------------------------------------------------------------------
 
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Ho_Chi_Minh"])
@@ -201,7 +249,7 @@ def test_windows_that_meet_add_up_to_everything(found: list[Metered], cuts: list
     ]
     parts = [spend.sums(found, [], a, b, UTC) for a, b in pairwise(borders)]
     for currency in ("USD", "EUR"):
-        whole = sum(row.whole_cost for row in found if row.currency == currency)
+        whole = sum(row.cost(borders[0], borders[-1]) for row in found if row.currency == currency)
         assert sum(part.get(((), currency), Cost()).micros for part in parts) == whole
 
 
