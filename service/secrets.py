@@ -14,6 +14,10 @@ from typing import Any
 
 PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
+PREFIX = "CURFEW_SECRET_"
+SIGNING_KEY = "CURFEW_SECRET_KEY"
+"""A setting that happens to begin like a secret's name. No document may ever send it anywhere."""
+
 
 class MissingSecret(LookupError):
     """A document names a secret this installation does not have."""
@@ -29,10 +33,14 @@ class Secrets:
 
     def __init__(self, *, folder: Path | None, environment: Mapping[str, str] = os.environ) -> None:
         self._folder = folder
-        self._environment = environment
+        self._named = {
+            key.removeprefix(PREFIX): value
+            for key, value in environment.items()
+            if key.startswith(PREFIX) and key != SIGNING_KEY
+        }
 
     def get(self, name: str) -> str:
-        value = self._environment.get(f"CURFEW_SECRET_{name}")
+        value = self._named.get(name)
         if value is None and self._folder is not None:
             path = self._folder / name
             value = path.read_text().rstrip("\n") if path.is_file() else None
@@ -59,7 +67,7 @@ class Secrets:
         return text
 
     def _names(self) -> list[str]:
-        names = [key.removeprefix("CURFEW_SECRET_") for key in self._environment if key.startswith("CURFEW_SECRET_")]
+        names = list(self._named)
         if self._folder is not None and self._folder.is_dir():
             names += [path.name for path in self._folder.iterdir() if path.is_file()]
         return names
