@@ -145,6 +145,12 @@ HINDRANCES: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "left_alone",
         "No hour has room for it. Waits for the disruption budget: with it, 55.04 USD per hour",
     ),
+    "its price is in another currency than the disruption budget": (
+        {},
+        {"disruption_budget": {"max": 1, "max_hourly_cost": {"amount": 500, "currency": "EUR"}}},
+        "left_alone",
+        "its price is in USD, and the disruption budget is in EUR.",
+    ),
     "nothing may be disturbed": ({}, {"disruption_budget": {"max": 0}}, "left_alone", "No hour has room for it."),
 }
 

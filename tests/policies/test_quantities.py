@@ -8,15 +8,18 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from policies.quantities import (
     MAX_DURATION,
     MAX_MICROS,
+    Money,
     format_amount,
     format_duration,
     format_share,
     parse_amount,
     parse_duration,
+    parse_ratio,
     parse_share,
 )
 
@@ -110,3 +113,38 @@ def test_an_amount_is_read_back_as_it_was_written_to_the_last_digit(micros: int)
 def test_amounts_are_written_with_two_decimals_at_least() -> None:
     written = [format_amount(micros) for micros in (0, 1, 500_000, 20_000_000, -1_250_000)]
     assert written == ["0.00", "0.000001", "0.50", "20.00", "-1.25"]
+
+
+@pytest.mark.parametrize(
+    ("written", "micros", "currency"),
+    [
+        pytest.param(200, 200_000_000, None, id="a plain number"),
+        pytest.param("199.95", 199_950_000, None, id="a plain number as text"),
+        pytest.param({"amount": "0.5", "currency": "EUR"}, 500_000, "EUR", id="with its currency"),
+    ],
+)
+def test_money_is_read_and_written_as_it_was(written: object, micros: int, currency: str | None) -> None:
+    money = Money.model_validate(written)
+    assert (money.amount, money.currency) == (micros, currency)
+    assert Money.model_validate(money.model_dump(mode="json")) == money
+
+
+@pytest.mark.parametrize(
+    "written", [{"currency": "USD"}, {"amount": 1, "currency": "dollars"}, {"amount": 1, "in": "x"}]
+)
+def test_no_money(written: object) -> None:
+    with pytest.raises(ValidationError):
+        Money.model_validate(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [("5%", "did you mean '0.05'"), ("12.5 %", "did you mean '0.125'"), ("much", "is no ratio"), (True, "is no ratio")],
+)
+def test_no_ratio(written: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_ratio(written)
+
+
+def test_a_ratio_is_a_number() -> None:
+    assert [parse_ratio(value) for value in (0.05, 1)] == [0.05, 1]
