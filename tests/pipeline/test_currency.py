@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from service.pipeline.currency import Converted, Rate, Rates
 
+from service.pipeline.currency import Converted, Rate, Rates
 from service.runtime import compose
 from service.settings import Settings
 from service.store.database import Database
