@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from policies.decision import Decision, Verdict
-from policies.policy import BasePolicy, Mode, Remedy, lowest
+from policies.evaluate import OUT, Outcome
+from policies.policy import BasePolicy, BudgetPolicy, Mode, QuotaPolicy, Remedy, SpotPolicy, lowest
 from policies.quantities import format_amount, format_duration
 from policies.resolve import Candidate, resolve
 from providers.records import Kind, State, Verb
@@ -32,6 +33,8 @@ ASKED_FOR_AT_MOST = timedelta(hours=1)
 REMINDED_AFTER = (timedelta(days=1), timedelta(days=3))
 REMINDED_EVERY = timedelta(days=7)
 """Who was warned and did nothing is told again, ever more rarely: what comes daily is not read."""
+COUNTING = (SpotPolicy, QuotaPolicy, BudgetPolicy)
+"""Policies that count across resources: one resource alone is never over, and what was not seen may tip the balance."""
 SHRINK_AT_LEAST = 3
 """Fewer machines than this vanishing at once is everyday life, not a broken inventory."""
 
@@ -389,14 +392,18 @@ class _Planner:
         touched: set[tuple[str, str]] = set()
         for name, in_force in self.policies.items():
             outcome = self.judged.judgement.outcomes[name]
+            blind = isinstance(in_force.policy, COUNTING) and self._missed_some(outcome)
             for row in sorted([*outcome.breaches, *outcome.foreseen]):
                 known = self._known_at(row)
                 touched.add((name, known.id))
-                self._breached(in_force, known, row)
+                if blind:
+                    self._unknown(in_force, known, "It counts across resources, and not all of them could be seen.")
+                else:
+                    self._breached(in_force, known, row)
             for row in outcome.unknown:
                 known = self._known_at(row)
                 touched.add((name, known.id))
-                self._unknown(in_force, known, row)
+                self._unknown(in_force, known, self.judged.judgement.decision(name, row).reason)
         for pair, finding in self.active.items():
             if pair not in touched:
                 self._not_breached(finding)
@@ -602,7 +609,12 @@ class _Planner:
             )
         )
 
-    def _unknown(self, in_force: InForce, known: Known, row: int) -> None:
+    def _missed_some(self, outcome: Outcome) -> bool:
+        """Is there anything in a policy's scope that was not described in this look?"""
+        states = self.judged.facts.base["state"]
+        return any(code < OUT and states[row] is None for row, code in enumerate(outcome.codes))
+
+    def _unknown(self, in_force: InForce, known: Known, reason: str) -> None:
         """Unknown never acts: an existing finding rests with the reason, none is opened."""
         finding = self.active.get((in_force.policy.name, known.id))
         if finding is None:
@@ -614,7 +626,6 @@ class _Planner:
         elif (exempt := self._exempt(finding, in_force.policy, known)) is not None:
             self._put(exempt)
         elif finding.status in (Status.OPEN, Status.WARNED, Status.DUE):
-            reason = self.judged.judgement.decision(in_force.policy.name, row).reason
             resting = Status.WARNED if finding.status is Status.DUE else finding.status
             self._put(replace(finding, status=resting, status_reason=f"Waiting: {reason}"))
 

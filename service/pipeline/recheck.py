@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from policies.decision import Verdict
-from policies.policy import BasePolicy, BudgetPolicy, QuotaPolicy, SpotPolicy
+from policies.policy import BasePolicy
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
 from providers.records import ResourceRecord, Series, State, resource_id
@@ -20,10 +20,7 @@ from service.fleet import Member
 from service.model import FindingState, Known, Telemetry
 from service.pipeline.attribute import attributed
 from service.pipeline.evaluate import Look, judge, longest_window
-from service.pipeline.plan import Limits, why_not
-
-COUNTING = (SpotPolicy, QuotaPolicy, BudgetPolicy)
-"""Policies that count across resources: one resource alone is never over."""
+from service.pipeline.plan import COUNTING, Limits, why_not
 
 
 @dataclass(frozen=True, kw_only=True)

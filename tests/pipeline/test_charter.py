@@ -12,8 +12,9 @@ from typing import Any
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from policies.policy import Mode
-from providers.records import Price, Protection, Series, Signal, State
+from policies.policy import BasePolicy, Mode
+from providers.records import CapacityType, Price, Protection, Series, Signal, State
+from service.documents import POLICY
 from service.model import ActiveHold, FindingState, Known, PastAct, Status
 from service.pipeline.decide import World, decide
 from service.pipeline.plan import InForce, Standing
@@ -39,6 +40,15 @@ from tests.pipeline.builders import (
 )
 
 SOURCES = (SOURCE, "second")
+
+
+def counting(type: str, **rule: Any) -> BasePolicy:
+    """A policy that counts across resources."""
+    return POLICY.validate_python(
+        {"name": type, "type": type, "mode": "enforce", "disruption_budget": {"max": "100%"}, **rule}
+    )
+
+
 POLICIES: dict[str, InForce] = {
     "idle-gpus": in_force(idle_policy("idle-gpus")),
     "spare": in_force(
@@ -46,6 +56,8 @@ POLICIES: dict[str, InForce] = {
     ),
     "cool": in_force(idle_policy("cool", idle={"for": "45m", "when": "max_power_watts < 90 AND idle_seconds > 2700"})),
     "unowned": in_force(unowned_policy("unowned")),
+    "spot": in_force(counting("spot", spot={"allowed_on_demand": "50%"})),
+    "quota": in_force(counting("quota", quota={"max_gpus": 8})),
 }
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
 """A ruling takes some hundredths of a second: every run looks at other worlds, and makes none of them smaller."""
@@ -74,6 +86,7 @@ def machines(draw: st.DrawFn, number: int) -> Known:
         gpu_count=draw(st.integers(1, 3)),
         tags=tags,
         launched_at=NOW - started,
+        capacity_type=draw(st.sampled_from([CapacityType.ON_DEMAND, CapacityType.SPOT])),
         protections=draw(mostly((), (LOCK,))),
     )
     rate = draw(mostly(55_040_000, None, 1_000_000, 8_000_000))
