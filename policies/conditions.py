@@ -65,6 +65,8 @@ class Condition:
     """Facts it names."""
     tags: frozenset[str]
     """Keys it reads as `tags['key']`."""
+    needs_all_gpus: bool = False
+    """It is unknown while a GPU is silent."""
 
 
 @lru_cache(maxsize=4096)
@@ -85,6 +87,7 @@ def compile_condition(text: str, *, acting: bool) -> Condition:
         expression=_null_unless_known(term.node, [*reader.needs.values(), *reader.bounds]),
         columns=frozenset(reader.columns),
         tags=frozenset(reader.tags),
+        needs_all_gpus=SILENT in reader.needs,
     )
 
 
@@ -240,7 +243,6 @@ class _Reader:
         self._stays_null(fact, node)
         self.columns.add(name)
         if fact.over_gpus and self.acting:
-            self.columns.add(SILENT)
             self.needs[SILENT] = exp.func("coalesce", exp.column(SILENT).neq(0), exp.true())
         return _Term(type=fact.type, node=exp.column(name), words=f"`{name}`")
 

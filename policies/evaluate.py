@@ -18,7 +18,7 @@ import duckdb
 import nanoarrow as na
 from sqlglot import exp
 
-from policies.conditions import Condition, ConditionError, compile_condition, quoted
+from policies.conditions import SILENT, Condition, ConditionError, compile_condition, quoted
 from policies.decision import Decision, Verdict
 from policies.facts import BY_NAME, OWN_BY_NAME, Facts, Type
 from policies.policy import BasePolicy, profile_of
@@ -68,6 +68,7 @@ class CompiledPolicy:
         named = [*self.rule.evidence, *(restriction.fact for restriction in self.restrictions)]
         for condition in (self.where, self.when):
             if condition:
+                named += [SILENT] * condition.needs_all_gpus
                 named += [*sorted(condition.columns), *(f"tags[{quoted(key)}]" for key in sorted(condition.tags))]
         return tuple(dict.fromkeys(named))
 
@@ -435,8 +436,10 @@ def _reason(outcome: Outcome, code: int, evidence: Evidence) -> str:
 
 
 def _told(opening: str, condition: Condition, outcome: str, evidence: Evidence) -> str:
-    """`But max_power_watts < 90 does not hold: max_power_watts is 240.`"""
+    """`But max_power_watts < 90 does not hold: max_power_watts is 240.` Silent GPUs are named where there are any."""
     names = [*sorted(condition.columns), *(f"tags[{quoted(key)}]" for key in sorted(condition.tags))]
+    if condition.needs_all_gpus and evidence[SILENT]:
+        names.append(SILENT)
     seen = ", ".join(f"{name} is {_shown(evidence[name])}" for name in names)
     return f"{opening} `{condition.text}` {outcome}: {seen}."
 

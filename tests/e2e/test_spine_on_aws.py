@@ -140,19 +140,16 @@ def test_the_links_of_a_real_mail_keep_and_stop(installation: Installation) -> N
     kept, stopped = here.machine("kept"), here.machine("stopped-now")
     here.curfew.cycle()
 
-    def links(name: str) -> list[str]:
-        [mail] = [m for m in here.sink.arrived if name in m["Subject"]]
-        found: list[str] = re.findall(r"http://127\.0\.0\.1:\d+/l/\S+", mail.get_body(("plain",)).get_content())  # type: ignore[union-attr]
-        return found
-
+    [mail] = here.sink.arrived  # what is found together is told together
+    text = mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    links = re.findall(r"http://127\.0\.0\.1:\d+/l/\S+", text)
     with httpx.Client(timeout=30) as person:
-        pages = {url: person.get(url).text for name in ("kept", "stopped-now") for url in links(name)}
+        pages = {url: person.get(url).text for url in links}
         assert {f["status"] for f in here.curfew.findings()} == {"warned"}, "reading a link must change nothing"
 
-        keep = links("kept")[0]
-        assert "Keep it until" in pages[keep]
+        keep = next(url for url, page in pages.items() if "<title>Keep kept?" in page)
         assert person.post(keep).status_code == 200
-        [now] = [url for url in links("stopped-now") if "Stop it now" in pages[url]]
+        now = next(url for url, page in pages.items() if "<title>Stop stopped-now now?" in page)
         assert person.post(now).status_code == 200
 
     here.curfew.cycle()

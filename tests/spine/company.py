@@ -139,6 +139,11 @@ class Company:
         assert found, "there is no such finding"
         return found[-1]
 
+    def named(self, name: str) -> str:
+        """Our id of the machine of that name."""
+        with self.rt.database.reading() as session:
+            return session.exec(select(Resource).filter_by(name=name)).one().id
+
     def actions(self) -> list[Action]:
         with self.rt.database.reading() as session:
             return list(

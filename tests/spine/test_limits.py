@@ -85,7 +85,7 @@ def test_too_much_at_once_trips_the_breaker_until_a_person_lifts_it(sqlite_url: 
         assert (hold.project, hold.until, hold.created_by) == (None, None, "curfew")
         assert "32 of 80 GPUs would be stopped within an hour, more than the 30% the breaker allows." in hold.reason
         assert [row.channel for row in here.told("breaker")] == ["mail:ops@example.org"]
-        told = explain(here.rt, "idle-0")
+        told = explain(here.rt, here.named("idle-0"))
         assert told is not None
         assert told["hold"]["reason"] == hold.reason
         here.cycles(hours(5), every=hours(1))

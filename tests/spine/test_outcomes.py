@@ -416,7 +416,7 @@ def test_and_not_where_nobody_looked_in_between(small: Company) -> None:
     small.cycle()
     small.cycle(after=minutes(60))  # idle for 2h already
     small.cycle(after=minutes(120))  # busy in between, and nobody looked
-    told = explain(small.rt, "trainer")
+    told = explain(small.rt, small.named("trainer"))
     assert told is not None
     assert told["policies"][0]["verdict"] == "ok"
 
