@@ -62,7 +62,7 @@ POLICIES: dict[str, InForce] = {
 QUICK = (Phase.explicit, Phase.reuse, Phase.generate)
 """A ruling takes some hundredths of a second: every run looks at other worlds, and makes none of them smaller."""
 FEW = settings(max_examples=20, phases=QUICK)
-MANY = settings(max_examples=25, phases=QUICK)
+MANY = settings(max_examples=20, phases=QUICK)
 LOCK = Protection(source="curfew-protect", sentence="its tag curfew-protect is 'yes'")
 
 
