@@ -5,6 +5,7 @@ Both doors (files and `PUT`) use these same models, so what is accepted and how 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
@@ -58,8 +59,13 @@ def valid_name(value: str) -> str:
     return value
 
 
+@functools.cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
 def _zone(value: str) -> str:
-    zones = available_timezones()
+    zones = _zones()
     if value not in zones:
         raise ValueError(f"{value!r} is no time zone{nearest(value, zones) or '; write it like Asia/Ho_Chi_Minh'}")
     return value

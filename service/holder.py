@@ -12,10 +12,11 @@ import socket
 from pathlib import Path
 
 _NAMESPACE = Path("/proc/self/ns/pid")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def this_process() -> str:
-    """`host pid-namespace pid nonce`: no two processes ever share it."""
+    """`host boot pid-namespace pid nonce`: no two processes ever share it."""
     return f"{_place()} {os.getpid()} {secrets.token_hex(4)}"
 
 
@@ -37,5 +38,6 @@ def is_gone(holder: str) -> bool:
 
 def _place() -> str:
     """Where process numbers mean the same as here."""
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else "-"
     namespace = os.readlink(_NAMESPACE) if _NAMESPACE.exists() else "-"
-    return f"{socket.gethostname()} {namespace}"
+    return f"{socket.gethostname()} {boot} {namespace}"

@@ -12,11 +12,15 @@ from policies.rules.running import counted, running
 
 
 def condition(policy: BudgetPolicy, in_scope: exp.Expr) -> exp.Expr:
-    return exp.and_(_costs(), exp.column("budget_used") >= _at(policy), _among_the_first(policy, in_scope))
+    return _met(policy, exp.column("budget_used") >= _at(policy), in_scope)
 
 
 def foreseen(policy: BudgetPolicy, in_scope: exp.Expr) -> exp.Expr:
-    return exp.and_(_costs(), exp.column("budget_used_soon") >= _at(policy), _among_the_first(policy, in_scope))
+    return _met(policy, exp.column("budget_used_soon") >= _at(policy), in_scope)
+
+
+def _met(policy: BudgetPolicy, spent: exp.Expr, in_scope: exp.Expr) -> exp.Expr:
+    return exp.and_(_costs(), spent, _place_known(policy), _among_the_first(policy, in_scope))
 
 
 def _at(policy: BudgetPolicy) -> exp.Expr:
@@ -28,28 +32,43 @@ def _costs() -> exp.Expr:
     return exp.and_(running(), exp.column("hourly_cost") > exp.Literal.number(0))
 
 
+def _place_known(policy: BudgetPolicy) -> exp.Expr:
+    """True, or NULL where the order asks for an activity that nobody knows."""
+    if policy.budget.order != "idle_first":
+        return exp.true()
+    return exp.Case(ifs=[exp.If(this=_activity().is_(exp.null()).not_(), true=exp.true())])
+
+
+def _activity() -> exp.Expr:
+    return exp.func("nullif", exp.column("activity"), exp.Literal.string("unknown"))
+
+
 def _among_the_first(policy: BudgetPolicy, in_scope: exp.Expr) -> exp.Expr:
-    """Those met before it do not suffice."""
+    """Those met before it do not suffice. What may cost counts as met: being out of sight is nobody's turn."""
+    may_cost = exp.and_(in_scope, exp.func("coalesce", _costs(), exp.true()))
     cost = exp.Case(
-        ifs=[exp.If(this=exp.and_(in_scope, _costs()), true=exp.column("hourly_cost"))], default=exp.Literal.number(0)
+        ifs=[exp.If(this=may_cost, true=exp.func("coalesce", exp.column("hourly_cost"), exp.Literal.number(0)))],
+        default=exp.Literal.number(0),
     )
     met = counted(cost, per="project", order=_order(policy), before=True)
     return exp.LT(this=met, expression=exp.column("budget_excess"))
 
 
 def _order(policy: BudgetPolicy) -> list[exp.Expr]:
-    """What costs most first within each rank; whose activity is not known ranks with the busy ones."""
+    """What costs most first within each rank; of unknown activity ranks with the idle, else its silence would cost
+    the next one its turn.
+    """
     by_cost = exp.Ordered(this=exp.column("hourly_cost"), desc=True, nulls_first=False)
     by_id = exp.Ordered(this=exp.column("resource_id"), desc=False, nulls_first=False)
     if policy.budget.order == "most_expensive_first":
         return [by_cost, by_id]
     if policy.budget.order == "newest_first":
         return [exp.Ordered(this=exp.column("running_seconds"), desc=False, nulls_first=False), by_cost, by_id]
-    idle = exp.Case(
-        ifs=[exp.If(this=exp.column("activity").eq(exp.Literal.string("idle")), true=exp.Literal.number(0))],
-        default=exp.Literal.number(1),
+    busy = exp.Case(
+        ifs=[exp.If(this=exp.column("activity").eq(exp.Literal.string("busy")), true=exp.Literal.number(1))],
+        default=exp.Literal.number(0),
     )
-    return [exp.Ordered(this=idle, desc=False, nulls_first=False), by_cost, by_id]
+    return [exp.Ordered(this=busy, desc=False, nulls_first=False), by_cost, by_id]
 
 
 def breach(policy: BudgetPolicy, evidence: Evidence) -> str:
@@ -69,6 +88,8 @@ def ok(policy: BudgetPolicy, evidence: Evidence) -> str:
 def unknown(policy: BudgetPolicy, evidence: Evidence) -> str:
     if not state_known(evidence):
         return "Its state is not known, so neither is whether it spends."
+    if evidence["budget_used"] is not None and evidence["hourly_cost"] is not None:
+        return f"{evidence['budget_words']} Idle machines come first, and whether this one is idle is not known."
     return evidence["budget_words"] or f"The state of the spend budget {policy.budget.budget} is not known."
 
 

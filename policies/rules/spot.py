@@ -12,7 +12,8 @@ from policies.rules.running import counted, gpus_where, oldest_first, running
 def condition(policy: SpotPolicy, in_scope: exp.Expr) -> exp.Expr:
     on_demand = exp.column("capacity_type").eq(exp.Literal.string("on_demand"))
     here = exp.and_(in_scope, running())
-    all_gpus = counted(gpus_where(here))
+    # What may run counts to the whole, so that a machine out of sight never narrows what is allowed.
+    all_gpus = counted(gpus_where(exp.and_(in_scope, exp.func("coalesce", running(), exp.true()))))
     kept = counted(gpus_where(exp.and_(here.copy(), on_demand)), order=oldest_first())
     allowed = exp.Mul(this=exp.Literal.number(policy.spot.allowed_on_demand), expression=all_gpus)
     # A capacity type the cloud did not say is NULL: neither on demand nor spot, so it never breaches.

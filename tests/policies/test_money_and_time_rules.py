@@ -161,13 +161,13 @@ def test_budget_meets_the_idle_first_and_only_as_many_as_needed() -> None:
 
     found = judged(fleet, [SPENT] * 6, type="budget", budget={"budget": "monthly"})
 
-    assert found == ["ok", "breach", "breach", "ok", "ok", "ok"]
+    assert found == ["ok", "ok", "breach", "ok", "unknown", "ok"]
 
 
 def test_budget_never_takes_silence_for_idleness_when_it_orders() -> None:
     fleet = [silent_machine(resource_id="a", hourly_cost=50.0), machine(resource_id="b", hourly_cost=13.0)]
 
-    assert judged(fleet, [SPENT] * 2, type="budget", budget={"budget": "monthly"}) == ["ok", "breach"]
+    assert judged(fleet, [SPENT] * 2, type="budget", budget={"budget": "monthly"}) == ["unknown", "ok"]
 
 
 @pytest.mark.parametrize(

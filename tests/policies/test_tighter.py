@@ -158,6 +158,42 @@ def test_a_wider_scope(fleet: list[Row], type: str, where: str) -> None:
     assert_no_less(fleet, wide, {**wide, "scope": {"projects": ["vision"], "where": where}})
 
 
+# --- what falls silent ---
+
+MEETING_ACTIVITY: list[dict[str, Any]] = [
+    {"type": "idle", "idle": {"for": "30m"}},
+    *({"type": "budget", "budget": {"budget": "m", "order": order}}
+      for order in ("idle_first", "newest_first", "most_expensive_first")),
+    {"type": "expression", "expression": {"when": "activity = 'idle' and hourly_cost > 1"}},
+    {"type": "quota", "quota": {"max_gpus": 8}},
+    {"type": "spot", "spot": {"allowed_on_demand": "50%"}},
+]  # fmt: skip
+
+
+@given(FLEETS, st.sampled_from(MEETING_ACTIVITY), st.sets(st.integers(0, 11)))
+def test_whatever_falls_silent_nobody_moves_up(fleet: list[Row], body: dict[str, Any], silent: set[int]) -> None:
+    """Charter 1, also for those who are met in an order: the silence of one is not the turn of the next."""
+    unheard = {"activity": None, "idle_seconds": None, "gpu_utilization": None}
+    after = [{**row, **unheard} if index in silent else row for index, row in enumerate(fleet)]
+
+    before, later = both(fleet, body, body)[0], both(after, body, body)[0]
+    assert set(later.breaches) <= set(before.breaches) - silent_of(body, silent)
+
+
+def silent_of(body: Mapping[str, Any], silent: set[int]) -> set[int]:
+    """Whom their own silence spares."""
+    asks = body["type"] in ("idle", "expression") or body.get("budget", {}).get("order") == "idle_first"
+    return silent if asks else set()
+
+
+@given(FLEETS, st.sampled_from(MEETING_ACTIVITY), st.sets(st.integers(0, 11)))
+def test_whoever_goes_out_of_sight_nobody_moves_up(fleet: list[Row], body: dict[str, Any], unseen: set[int]) -> None:
+    after = [{**row, "state": "unknown"} if index in unseen else row for index, row in enumerate(fleet)]
+
+    before, later = both(fleet, body, body)[0], both(after, body, body)[0]
+    assert set(later.breaches) <= set(before.breaches) - unseen
+
+
 # --- where it cannot be said -----------------------------------------------------------------------------------------
 
 
