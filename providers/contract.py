@@ -65,7 +65,10 @@ class Actuator(Protocol):
     """Changes the world. Each call is one attempt on one resource; it returns once the cloud accepted it."""
 
     def remember(self, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
-        """What `restore` needs to undo `verb`, as plain JSON. Stored before the act."""
+        """What `restore` needs to undo `verb`, as plain JSON. Stored before the act.
+
+        May ask the cloud (the sizes and suspended processes of a group), and then raises as `act` does.
+        """
         ...
 
     def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:

@@ -24,6 +24,20 @@ class Kind(StrEnum):
     ENDPOINT = "endpoint"
     TRAINING_JOB = "training_job"
 
+    @property
+    def counted(self) -> bool:
+        """Whether its GPUs and its cost add to sums; those of a group are its members', and counted with them."""
+        return self is not Kind.NODE_GROUP
+
+
+class Initiator(StrEnum):
+    """Who brought a machine down, as far as its cloud tells."""
+
+    CLOUD = "cloud"
+    """A spot interruption, a scheduled retirement, a failure of the host."""
+    PERSON = "person"
+    """A call to the API (ours too) or a shutdown from inside."""
+
 
 class State(StrEnum):
     """The same words on every cloud. GCP's TERMINATED is `stopped`; EC2's is `terminated`."""
@@ -134,12 +148,18 @@ class ResourceRecord:
     """Memory of one device."""
     capacity_type: CapacityType = CapacityType.UNKNOWN
     state: State = State.UNKNOWN
+    """A group: `running` while it wants or has members, `stopping` while the last ones go, `stopped` at zero."""
+    stopped_by: Initiator | None = None
+    """Who brought it down, while it is down; None when it runs or the cloud does not say."""
     launched_at: datetime | None = None
     """Time of the last start (EC2 LaunchTime), None when the cloud does not say."""
     created_at: datetime | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     managed_by: str | None = None
     """`system:name` of the scaling group, scheduler or operator that owns it, e.g. `autoscaling:trainers`."""
+    members: tuple[str, ...] = ()
+    """Of a `node_group`: external ids of the instances it has now, in the same account and region. Its `gpu_count` is
+    theirs together, its `capacity_type` what it launches next."""
     protections: tuple[Protection, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     losses: tuple[Loss, ...] = ()
@@ -163,6 +183,8 @@ class PartReport:
     part: str
     complete: bool
     fault: Fault | None = None
+    account: str | None = None
+    """Whose part it is, in a source of several accounts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from providers.records import ResourceRecord, State, resource_id
+from providers.records import CapacityType, Initiator, ResourceRecord, State, resource_id
 from service.model import Known, SourceAnswer
 from service.money import whole_seconds
 
@@ -96,10 +96,16 @@ def _in_state(before: Known, after: Known, now: datetime) -> Known:
     if record.state in _RUNNING and (before.started_at is None or relaunched):
         # a launch time that did not move tells of an earlier start: this one happened just before we saw it
         start = _start(record, now) if relaunched else now
-        return replace(after, started_at=start, restarted_at=start, state_since=max(before.state_since, start))
+        restarted = before.restarted_at if _by_cloud(before.record) else start
+        return replace(after, started_at=start, restarted_at=restarted, state_since=max(before.state_since, start))
     if record.state != before.record.state:
         return replace(after, state_since=now, started_at=None if record.state in _HALTED else before.started_at)
     return after
+
+
+def _by_cloud(before: ResourceRecord) -> bool:
+    """An interrupted spot machine comes back by its cloud when there is capacity again; others by a person."""
+    return before.stopped_by is Initiator.CLOUD and before.capacity_type is CapacityType.SPOT
 
 
 def _counted(before: Known, after: Known, now: datetime) -> Known:
@@ -124,13 +130,14 @@ def _absent(
 ) -> tuple[dict[str, Known], list[Known]]:
     """What this answer should have held and did not: missing at first, ended at the second complete answer."""
     assert answer.answer is not None
-    parts = {part.part: part.complete for part in answer.answer.parts}
+    parts = {(part.account, part.part): part.complete for part in answer.answer.parts}
     changed: dict[str, Known] = {}
     gone = []
     for known in live:
         if known.source != answer.source or known.id in seen:
             continue
-        complete = parts.get(known.record.ref.region)
+        ref = known.record.ref
+        complete = parts.get((ref.account, ref.region), parts.get((None, ref.region)))
         if complete is None:
             if known.orphaned_at is None:  # its region is no longer asked for: narrowing ends nothing
                 changed[known.id] = replace(known, orphaned_at=now)

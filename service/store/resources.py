@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 from providers.records import (
     Blocker,
     CapacityType,
+    Initiator,
     Kind,
     Loss,
     LossName,
@@ -77,6 +78,8 @@ def known_of(row: Resource) -> Known:
             created_at=row.created_at,
             tags=row.tags,
             managed_by=row.managed_by,
+            members=tuple(row.members),
+            stopped_by=Initiator(row.stopped_by) if row.stopped_by else None,
             protections=tuple(_protection(entry) for entry in row.protections),
             blockers=tuple(Blocker(**{**entry, "verb": Verb(entry["verb"])}) for entry in row.blockers),
             losses=tuple(
@@ -126,6 +129,8 @@ def row_of(known: Known) -> Resource:
         created_at=record.created_at,
         tags=dict(record.tags),
         managed_by=record.managed_by,
+        members=list(record.members),
+        stopped_by=record.stopped_by.value if record.stopped_by else None,
         protections=[_plain(asdict(entry)) for entry in record.protections],
         protected_since=known.protected_since,
         blockers=[_plain(asdict(entry)) for entry in record.blockers],
@@ -230,7 +235,7 @@ def faults_in(line: Mapping[str, Any]) -> list[str]:
 
 def plain_part(part: Any) -> dict[str, Any]:
     return {
-        "part": part.part,
+        "part": part.part if part.account is None else f"{part.account}/{part.part}",
         "complete": part.complete,
         "fault": None if part.fault is None else asdict(part.fault),
     }

@@ -127,6 +127,10 @@ class Resource(SQLModel, table=True):
     created_at: datetime | None = _utc()
     tags: dict[str, str] = _json()
     managed_by: str | None = None
+    members: list[Any] = _json_list()
+    """A group's: external ids of the instances it has."""
+    stopped_by: str | None = None
+    """Who brought it down: cloud or person."""
     protections: list[Any] = _json_list()
     protected_since: datetime | None = _utc()
     blockers: list[Any] = _json_list()
