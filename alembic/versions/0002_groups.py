@@ -17,14 +17,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("resource") as batch_op:
-        batch_op.add_column(sa.Column("members", sa.JSON(), nullable=False, server_default="[]"))
-        batch_op.add_column(sa.Column("stopped_by", sa.String(), nullable=True))
-    with op.batch_alter_table("resource") as batch_op:
-        batch_op.alter_column("members", existing_type=sa.JSON(), existing_nullable=False, server_default=None)
+    op.add_column("resource", sa.Column("members", sa.JSON(), nullable=False, server_default="[]"))
+    op.add_column("resource", sa.Column("stopped_by", sa.String(), nullable=True))
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("resource") as batch_op:
-        batch_op.drop_column("stopped_by")
-        batch_op.drop_column("members")
+    op.drop_column("resource", "stopped_by")
+    op.drop_column("resource", "members")
