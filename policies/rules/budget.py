@@ -88,7 +88,8 @@ def ok(policy: BudgetPolicy, evidence: Evidence) -> str:
 def unknown(policy: BudgetPolicy, evidence: Evidence) -> str:
     if not state_known(evidence):
         return "Its state is not known, so neither is whether it spends."
-    if evidence["budget_used"] is not None and evidence["hourly_cost"] is not None:
+    told = all(evidence[name] is not None for name in ("budget_used", "budget_excess", "hourly_cost"))
+    if told and policy.budget.order == "idle_first":
         return f"{evidence['budget_words']} Idle machines come first, and whether this one is idle is not known."
     return evidence["budget_words"] or f"The state of the spend budget {policy.budget.budget} is not known."
 

@@ -173,7 +173,7 @@ def test_the_words_say_how_the_budget_stands() -> None:
     assert reason.startswith(
         "Spend budget monthly of vision: 20,500.00 of 20,000.00 USD (102 %) spent since 1 November"
     )
-    assert reason.endswith("It is among the first to stop (idle first).")
+    assert reason.endswith("It is among the first to stop (most expensive first).")
 
 
 def test_without_such_a_budget_it_is_not_known_and_says_so() -> None:
