@@ -14,6 +14,7 @@ from typing import Any
 from providers.records import (
     Blocker,
     CapacityType,
+    Initiator,
     Kind,
     Loss,
     LossName,
@@ -144,6 +145,19 @@ STATES = {
     "terminated": State.TERMINATED,
 }
 
+BROUGHT_DOWN_BY = {
+    "Client.InstanceInitiatedShutdown": Initiator.PERSON,
+    "Client.UserInitiatedHibernate": Initiator.PERSON,
+    "Client.UserInitiatedShutdown": Initiator.PERSON,
+    "Server.InsufficientInstanceCapacity": Initiator.CLOUD,
+    "Server.InternalError": Initiator.CLOUD,
+    "Server.ScheduledStop": Initiator.CLOUD,
+    "Server.SpotInstanceShutdown": Initiator.CLOUD,
+    "Server.SpotInstanceTermination": Initiator.CLOUD,
+}
+"""EC2's reasons of the last change of state. A word of tomorrow names nobody: to take a person's act for the cloud's
+would be to fight a person."""
+
 LIFECYCLES = {
     "spot": CapacityType.SPOT,
     "capacity-block": CapacityType.CAPACITY_BLOCK,
@@ -173,6 +187,7 @@ def record(instance: Answer, *, account: str, region: str, machine: MachineType)
         gpu_memory_mib=devices.memory_mib if devices else None,
         capacity_type=capacity,
         state=state,
+        stopped_by=_stopped_by(instance, state),
         launched_at=_utc(instance.get("LaunchTime")),
         created_at=_created_at(instance),
         tags=tags,
@@ -181,6 +196,13 @@ def record(instance: Answer, *, account: str, region: str, machine: MachineType)
         blockers=tuple(_blockers(instance, state, capacity)),
         losses=tuple(_losses(machine)),
     )
+
+
+def _stopped_by(instance: Answer, state: State) -> Initiator | None:
+    """A reason can outlive a restart, so it counts only while the machine is down."""
+    if state not in {State.STOPPING, State.STOPPED, State.TERMINATED}:
+        return None
+    return BROUGHT_DOWN_BY.get((instance.get("StateReason") or {}).get("Code", ""))
 
 
 def _utc(time: datetime | None) -> datetime | None:

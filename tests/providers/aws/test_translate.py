@@ -11,7 +11,7 @@ import pytest
 
 from providers.aws import translate
 from providers.aws.translate import Devices, MachineType
-from providers.records import CapacityType, LossName, ResourceRecord, State, Verb
+from providers.records import CapacityType, Initiator, LossName, ResourceRecord, State, Verb
 
 SHARED_TYPES = Path(__file__).parents[4] / "shared/data/cloud_api/aws_describe_instance_types_accelerated_moto.json"
 H100 = Devices(vendor="nvidia", model="H100", count=8, memory_mib=81920)
@@ -129,6 +129,34 @@ class TestMachineTypes:
     @pytest.mark.parametrize("answer", [{}, {"FpgaInfo": {"Fpgas": [{"Count": 8}]}}, {"GpuInfo": {"Gpus": []}}])
     def test_what_cannot_train_or_infer_is_not_ours(self, answer: dict[str, Any]) -> None:
         assert translate.machine_type(answer).devices is None
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "who"),
+    [
+        pytest.param("stopped", "Client.UserInitiatedShutdown", Initiator.PERSON, id="a call to the API"),
+        pytest.param("stopping", "Client.UserInitiatedShutdown", Initiator.PERSON, id="a call, still going down"),
+        pytest.param("stopped", "Client.InstanceInitiatedShutdown", Initiator.PERSON, id="a shutdown from inside"),
+        pytest.param("stopped", "Client.UserInitiatedHibernate", Initiator.PERSON, id="a person who hibernated it"),
+        pytest.param("stopped", "Server.SpotInstanceShutdown", Initiator.CLOUD, id="a spot interruption"),
+        pytest.param("terminated", "Server.SpotInstanceTermination", Initiator.CLOUD, id="one that took it away"),
+        pytest.param("shutting-down", "Server.SpotInstanceTermination", Initiator.CLOUD, id="one that is taking it"),
+        pytest.param("stopped", "Server.ScheduledStop", Initiator.CLOUD, id="a scheduled retirement"),
+        pytest.param("terminated", "Server.InternalError", Initiator.CLOUD, id="a failure of AWS's"),
+        pytest.param("terminated", "Server.InsufficientInstanceCapacity", Initiator.CLOUD, id="no capacity"),
+        pytest.param("terminated", "Client.VolumeLimitExceeded", None, id="neither"),
+        pytest.param("stopped", "Server.AWordOfTomorrow", None, id="a word of tomorrow"),
+        pytest.param("stopped", "", None, id="no word"),
+        pytest.param("running", "Server.SpotInstanceShutdown", None, id="a reason that outlived a restart"),
+        pytest.param("pending", "Client.UserInitiatedShutdown", None, id="a reason on its way out"),
+    ],
+)
+def test_who_brought_it_down(state: str, code: str, who: Initiator | None) -> None:
+    assert a_record(State={"Name": state}, StateReason={"Code": code, "Message": "because"}).stopped_by is who
+
+
+def test_nobody_brought_down_what_ec2_says_nothing_of() -> None:
+    assert a_record(State={"Name": "stopped"}).stopped_by is None
 
 
 @pytest.mark.parametrize(
