@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from policies.evaluate import Outcome, _bytes, _judge, _Table, compile_policy
 from policies.facts import BASE, TELEMETRY, Facts
+from policies.groups import fold
 from policies.policy import Policy, profile_of
 
 Row = dict[str, Any]
@@ -141,7 +142,10 @@ def main() -> None:
             def evaluate() -> list[list[int]]:
                 codes = _bytes(connection, expressions)  # noqa: B023
                 pairs = zip(written, codes, strict=True)
-                return [Outcome(policy=policy, compiled=None, codes=column).breaches for (policy, _), column in pairs]
+                return [
+                    Outcome(policy=policy, compiled=None, folded=fold(column, facts, policy)).breaches
+                    for (policy, _), column in pairs
+                ]
 
             expressions = timed("build", build)
             ours = timed("evaluate", evaluate)

@@ -18,28 +18,29 @@ import duckdb
 import nanoarrow as na
 from sqlglot import exp
 
+from policies.codes import (
+    BREACH,
+    FORESEEN,
+    OK,
+    OUT,
+    UNKNOWN,
+    VERDICTS,
+    WHEN_FALSE,
+    WHEN_UNKNOWN,
+    WHERE_UNKNOWN,
+)
 from policies.conditions import SILENT, Condition, ConditionError, compile_condition, quoted
 from policies.decision import Decision, Verdict
 from policies.facts import BY_NAME, OWN_BY_NAME, Facts, Type
+from policies.groups import Folded, fold
 from policies.policy import BasePolicy, profile_of
 from policies.rules import RULES
-from policies.rules.rule import Evidence, Rule
+from policies.rules.rule import Evidence, Rule, were
 from policies.rules.scope import Restriction, restrictions
 
 LIMIT_SECONDS = 300.0
 """A pass over a hundred thousand resources takes a tenth of a second; what runs for minutes has gone astray."""
 
-# What the pass writes for each row and policy, one byte. From OUT on it tells which restriction does not hold.
-OK, BREACH, UNKNOWN, WHERE_UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE, FORESEEN, OUT = range(8)
-VERDICTS: Mapping[int, Verdict] = {
-    OK: Verdict.OK,
-    BREACH: Verdict.BREACH,
-    UNKNOWN: Verdict.UNKNOWN,
-    WHERE_UNKNOWN: Verdict.UNKNOWN,
-    WHEN_UNKNOWN: Verdict.UNKNOWN,
-    WHEN_FALSE: Verdict.OK,
-    FORESEEN: Verdict.FORESEEN,
-}
 MOST_RESTRICTIONS = 200
 
 
@@ -112,11 +113,12 @@ def compile_policy(policy: BasePolicy) -> CompiledPolicy:
 
 
 def _in_scope(scope: Sequence[Restriction], where: Condition | None) -> exp.Expr:
-    """True for the rows a policy speaks of for certain; never NULL."""
-    conditions = [restriction.expression.copy() for restriction in scope]
+    """True for the rows a policy speaks of for certain; never NULL. A group is counted by its members."""
+    conditions: list[exp.Expr] = [exp.column("kind").neq(exp.Literal.string("node_group"))]
+    conditions += [restriction.expression.copy() for restriction in scope]
     if where is not None:
         conditions.append(where.expression.copy())
-    return exp.func("coalesce", exp.paren(exp.and_(*conditions)), exp.false()) if conditions else exp.true()
+    return exp.func("coalesce", exp.paren(exp.and_(*conditions)), exp.false())
 
 
 def _person_condition(place: str, text: str | None, policy: BasePolicy) -> Condition | None:
@@ -295,29 +297,42 @@ class Outcome:
     policy: BasePolicy
     compiled: CompiledPolicy | None
     """None where the policy itself is faulty."""
-    codes: bytes
+    folded: Folded
     fault: str | None = None
     """Why it could not be judged; then every row is unknown."""
+
+    @property
+    def codes(self) -> bytes:
+        """One byte for each row, members of groups too."""
+        return self.folded.codes
 
     @cached_property
     def breaches(self) -> list[int]:
         """Rows in breach, ascending."""
-        return [found.start() for found in re.finditer(bytes([BREACH]), self.codes)]
+        return self._met(b"%c" % BREACH)
 
     @cached_property
     def foreseen(self) -> list[int]:
         """Rows that will be in breach one grace from now, ascending."""
-        return [found.start() for found in re.finditer(bytes([FORESEEN]), self.codes)]
+        return self._met(b"%c" % FORESEEN)
 
     @cached_property
     def unknown(self) -> list[int]:
         """Rows of which it cannot be told whether they are in breach, or in scope."""
-        return [found.start() for found in re.finditer(b"[%c-%c]" % (UNKNOWN, WHEN_UNKNOWN), self.codes)]
+        return self._met(b"[%c-%c]" % (UNKNOWN, WHEN_UNKNOWN))
 
     @cached_property
     def in_scope(self) -> int:
-        """How many rows it speaks of for certain."""
-        return sum(self.codes.count(code) for code in (OK, BREACH, UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE, FORESEEN))
+        """How many rows it speaks of for certain, a group with its members as one."""
+        counted = (OK, BREACH, UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE, FORESEEN)
+        return sum(self.codes.count(code) for code in counted) - sum(
+            self.codes[row] in counted for row in self.folded.spoken_for
+        )
+
+    def _met(self, codes: bytes) -> list[int]:
+        """Rows with one of these codes, but for those that their group speaks for."""
+        found = (match.start() for match in re.finditer(codes, self.codes, re.DOTALL))
+        return [row for row in found if row not in self.folded.spoken_for]
 
     def verdict(self, row: int) -> Verdict:
         return VERDICTS.get(self.codes[row], Verdict.OUT_OF_SCOPE)
@@ -340,13 +355,33 @@ class Judgement:
         """One pair in full: the verdict, its reason and the numbers it rests on."""
         outcome = self.outcomes[policy]
         evidence = _evidence(self.facts, outcome, row)
+        reason = _reason(outcome, outcome.codes[row], evidence)
+        if row in outcome.folded.decided_by:
+            reason = self._of_group(outcome, row)
         return Decision(
             policy=policy,
             resource_id=self.facts.base["resource_id"][row],
             verdict=outcome.verdict(row),
-            reason=_reason(outcome, outcome.codes[row], evidence),
+            reason=reason,
             evidence=evidence,
         )
+
+    def _of_group(self, outcome: Outcome, row: int) -> str:
+        """`All 4 members are in breach, so the group is. trainer-1: …`"""
+        member = outcome.folded.decided_by[row]
+        if member is None:
+            unseen = sum(one is None for one in self.facts.members[row])
+            if not unseen:
+                return "None of its members runs."
+            return f"{unseen} of its {len(self.facts.members[row])} members {were(unseen)} not seen as a GPU machine."
+        name = self.facts.base["name"][member]
+        reason = self.decision(outcome.policy.name, member).reason
+        opening = {
+            Verdict.BREACH: "Every member that runs is in breach, and so is the group.",
+            Verdict.FORESEEN: "Every member that runs will be in breach, and so will the group.",
+            Verdict.UNKNOWN: "A group is met as a whole, and of one member it is not known.",
+        }.get(outcome.verdict(row), "A group is met as a whole, and one member spares it.")
+        return f"{opening} {name}: {reason}"
 
 
 def evaluate(facts: Facts, policies: Sequence[BasePolicy]) -> Judgement:
@@ -371,7 +406,7 @@ def evaluate(facts: Facts, policies: Sequence[BasePolicy]) -> Judgement:
             policy.name: Outcome(
                 policy=policy,
                 compiled=compiled.get(policy.name),
-                codes=codes.get(policy.name, nothing_known),
+                folded=fold(codes.get(policy.name, nothing_known), facts, policy),
                 fault=faults.get(policy.name),
             )
             for policy in policies

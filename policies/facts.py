@@ -68,6 +68,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("capacity_type", Type.TEXT, "on_demand, spot, reserved, capacity_block, flex_start or unknown"),
     _column("state", Type.TEXT, "pending, running, stopping, stopped, suspended, terminated or unknown"),
     _column("managed_by", Type.TEXT, "the scaling group, scheduler or operator that owns it; NULL when nobody does"),
+    _column("member_of", Type.TEXT, "Curfew's own id of the group it is a member of; NULL when of none it knows"),
     _column("project", Type.TEXT, "the project that pays; NULL when none matches"),
     _column("owner", Type.TEXT, "the person named by its owner tag; NULL when none is"),
     _column("protected", Type.BOOLEAN, "carries a protection of the cloud or a well-known tag"),
@@ -122,6 +123,8 @@ class Facts:
     tags: Sequence[Mapping[str, str]]
     own: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     """Policy name → the columns of `OWN` computed for it."""
+    members: Mapping[int, Sequence[int | None]] = field(default_factory=dict)
+    """Row of a group → rows of its members; None for a member that the facts do not know."""
 
     def __len__(self) -> int:
         return len(self.tags)

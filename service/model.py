@@ -44,6 +44,11 @@ class Known:
         return self.price.rate_micros if self.record.state is State.RUNNING else 0
 
     @property
+    def is_group(self) -> bool:
+        """Whether it consists of members, which are resources themselves and hold its GPUs and its cost."""
+        return not self.record.ref.kind.counted
+
+    @property
     def governed(self) -> bool:
         """Still there and still ours to judge."""
         return self.ended_at is None and self.orphaned_at is None

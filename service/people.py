@@ -128,7 +128,7 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         source=action.source,
         project=action.project,
         policy=action.policy,
-        verb="start",
+        verb=action.verb if action.verb == "move_to_spot" else "start",
         status=ActionStatus.INTENDED.value,
         reason=f"{by.actor} asked to undo it.",
         requested_by=by.actor,

@@ -37,7 +37,9 @@ def restrictions(scope: Scope) -> Iterator[Restriction]:
         ("kind", scope.kinds),
     ):
         if names:
-            listed = exp.In(this=exp.column(fact), expressions=[exp.Literal.string(name) for name in names])
+            listed: exp.Expr = exp.In(this=exp.column(fact), expressions=[exp.Literal.string(name) for name in names])
+            if fact == "kind" and "node_group" in names:  # a group is judged by its members, whatever their kind
+                listed = exp.paren(exp.or_(listed, exp.column("member_of").is_(exp.null()).not_()))
             yield Restriction(expression=listed, fact=fact, allowed=names)
     for fact, patterns in (("region", scope.regions), ("sku", scope.skus)):
         if patterns:

@@ -8,12 +8,13 @@ else unknown. A GPU that should be there but has no series is unknown. Nothing h
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import repeat
 from math import isnan
 from operator import sub
+from typing import Any
 
 from policies.policy import IdleProfile
 from providers.records import Series, Signal
@@ -42,6 +43,34 @@ class Activity:
 
 
 UNKNOWN = Activity(activity=None)
+
+
+def together(members: Sequence[Activity]) -> Activity:
+    """What a group did: busy when one member was, idle when every one was, since the last of them fell idle."""
+    activities = {member.activity for member in members}
+    if "busy" in activities:
+        activity: str | None = "busy"
+    else:
+        activity = "idle" if activities == {"idle"} else None
+    since = [member.idle_since for member in members if member.idle_since is not None]
+    return Activity(
+        activity=activity,
+        idle_since=max(since) if activity == "idle" and len(since) == len(members) else None,
+        busy_gpus=_all(sum, [member.busy_gpus for member in members]),
+        idle_gpus=_all(sum, [member.idle_gpus for member in members]),
+        unknown_gpus=_all(sum, [member.unknown_gpus for member in members]),
+        coverage=_all(min, [member.coverage for member in members]),
+        max_utilisation=_all(max, [member.max_utilisation for member in members]),
+        max_tensor_active=_all(max, [member.max_tensor_active for member in members]),
+        max_dram_active=_all(max, [member.max_dram_active for member in members]),
+        max_power_watts=_all(max, [member.max_power_watts for member in members]),
+        max_memory_used_mib=_all(max, [member.max_memory_used_mib for member in members]),
+    )
+
+
+def _all(make: Callable[[list[Any]], Any], values: Sequence[Any]) -> Any:
+    """One number of all members'; None while one member's is not known."""
+    return make(list(values)) if values and None not in values else None
 
 
 @dataclass(frozen=True, slots=True)

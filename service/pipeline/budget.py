@@ -209,7 +209,7 @@ def hourly_of(resources: Sequence[Known]) -> dict[str, dict[str, int]]:
     """Project → currency → what an hour costs just now."""
     found: dict[str, dict[str, int]] = {}
     for known in resources:
-        if known.project is not None and known.price is not None and known.rate_micros:
+        if known.project is not None and known.price is not None and known.rate_micros and not known.is_group:
             by_currency = found.setdefault(known.project, {})
             by_currency[known.price.currency] = by_currency.get(known.price.currency, 0) + known.rate_micros
     return found

@@ -6,7 +6,7 @@ ruling, whatever the time of day outside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -18,10 +18,10 @@ from service.money import SECONDS_PER_HOUR
 from service.pipeline.attribute import attributed
 from service.pipeline.budget import hourly_of, states
 from service.pipeline.currency import Rates
-from service.pipeline.evaluate import Judged, Look, judge
+from service.pipeline.evaluate import Judged, Look, groups_in, judge
 from service.pipeline.meter import LONGEST_GAP, meter
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
-from service.pipeline.price import PriceFile, price_of
+from service.pipeline.price import PriceFile, price_of, together
 from service.pipeline.reconcile import reconcile
 
 
@@ -67,15 +67,37 @@ class Ruling:
     plan: Plan
 
 
+def _price(known: Known, world: World) -> Price | None:
+    """What is said of it now, else what was said before."""
+    if known.is_group:
+        return known.price
+    discounts = world.discounts.get(known.source, ())
+    return price_of(known.record, world.prices, world.quotes, discounts) or known.price
+
+
+def _with_groups(resources: Iterable[Known]) -> tuple[Known, ...]:
+    """A group costs what its members cost, and what protects one of them protects it. At zero it keeps its price."""
+    resources = tuple(resources)
+    after = {group.id: _of_members(group, members) for group, members in groups_in(resources) if members}
+    return tuple(after.get(known.id, known) for known in resources)
+
+
+def _of_members(group: Known, members: Sequence[Known | None]) -> Known:
+    protections = tuple(
+        replace(protection, sentence=f"its member {member.record.name}: {protection.sentence}")
+        for member in members
+        if member is not None
+        for protection in member.record.protections
+    )
+    record = replace(group.record, protections=group.record.protections + protections)
+    return replace(group, record=record, price=together(members))
+
+
 def decide(world: World, now: datetime) -> Ruling:
     """Attribute, price, evaluate, meter (idle time has its own intervals), plan: in this order, on values only."""
     merged = reconcile(world.known, world.answers, world.sources, now)
-    resources = tuple(
-        replace(
-            after,
-            price=price_of(after.record, world.prices, world.quotes, world.discounts.get(after.source, ()))
-            or after.price,
-        )
+    resources = _with_groups(
+        replace(after, price=_price(after, world))
         for after in (attributed(known, world.projects, now) for known in merged.resources)
     )
     governed = [known for known in resources if known.governed]

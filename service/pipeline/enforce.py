@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from sqlmodel import Session, col, select
@@ -16,7 +17,7 @@ from sqlmodel import Session, col, select
 from policies.policy import BasePolicy, Mode
 from providers.contract import Provider
 from providers.errors import Conflict, NotFound, ProviderError
-from providers.records import ResourceRecord, State, Verb, resource_id
+from providers.records import CapacityType, ResourceRecord, State, Verb, resource_id
 from service.fleet import Fleet
 from service.model import ActionStatus, FindingState, Intent, Known, Status
 from service.pipeline import recheck
@@ -156,7 +157,10 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
     )
     if fresh.refusal is not None or fresh.record is None:
         return _refused(finding, fresh, hands)
-    pre_state = provider.actuator.remember(fresh.record, Verb(intent.verb)) | _seen(fresh.record)
+    try:
+        pre_state = provider.actuator.remember(fresh.record, Verb(intent.verb)) | _seen(fresh.record)
+    except ProviderError as error:
+        return _not_done(finding, f"what an undo needs could not be learnt: {error.sentence}", hands)
     try:
         with hands.database.transaction() as session:
             _still_wanted(session, replace(known, record=fresh.record), policy, documents, hands)
@@ -397,6 +401,8 @@ def _abandon(action: Action, known: Known | None, why: str, hands: Hands) -> Non
 
 def _took_effect(action: Action, record: ResourceRecord) -> bool:
     """Does the cloud already show what the action wanted?"""
+    if action.verb == Verb.MOVE_TO_SPOT:
+        return (record.capacity_type is CapacityType.SPOT) is (action.undoes is None)
     if action.undoes is not None:
         return record.state in (State.RUNNING, State.PENDING)
     if action.verb == Verb.TERMINATE:
@@ -404,12 +410,12 @@ def _took_effect(action: Action, record: ResourceRecord) -> bool:
     return record.state in (State.STOPPING, State.STOPPED, State.SUSPENDED, State.TERMINATED)
 
 
-def _seen(record: ResourceRecord) -> dict[str, str | None]:
+def _seen(record: ResourceRecord) -> dict[str, Any]:
     """What tells this run of a machine from its next one."""
     return {
         "seen_state": record.state.value,
         "seen_launched_at": record.launched_at.isoformat() if record.launched_at else None,
-    }
+    } | ({"seen_members": sorted(record.members)} if record.members else {})
 
 
 def _refused(finding: FindingState, fresh: recheck.Fresh, hands: Hands) -> str:

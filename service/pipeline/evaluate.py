@@ -5,7 +5,7 @@ A resource that was not described in this look has no state (NULL), so that noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -13,10 +13,10 @@ from policies.evaluate import Judgement, evaluate
 from policies.facts import BASE, TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
-from providers.records import State
+from providers.records import Kind, ResourceRef, State
 from service.documents import Project
 from service.model import LAST_LOOK, BudgetKey, Known, Telemetry
-from service.pipeline.activity import UNKNOWN, Activity, judge_activity
+from service.pipeline.activity import UNKNOWN, Activity, judge_activity, together
 from service.pipeline.budget import BudgetState
 from service.pipeline.own import Columns, own_facts
 
@@ -87,11 +87,28 @@ def longest_window(policies: Sequence[BasePolicy]) -> timedelta:
     return max(profile.for_ + profile.max_gap + profile.telemetry_delay for profile in profiles)
 
 
+def groups_in(resources: Iterable[Known]) -> list[tuple[Known, list[Known | None]]]:
+    """Each group with its members, None for those that are no resources of ours."""
+    resources = tuple(resources)
+    groups = [known for known in resources if known.is_group]
+    if not groups:
+        return []
+    by_place = {place_of(known.record.ref): known for known in resources if known.record.ref.kind is Kind.INSTANCE}
+    return [
+        (group, [by_place.get(place_of(group.record.ref, name)) for name in group.record.members]) for group in groups
+    ]
+
+
+def place_of(ref: ResourceRef, external_id: str | None = None) -> tuple[str, str, str, str]:
+    """What tells a machine from all others, whatever its kind; of a group's ref with a member's id, that member's."""
+    return ref.provider, ref.account, ref.region, external_id or ref.external_id
+
+
 def _activity(
     resources: Sequence[Known], telemetry: Telemetry, profile: IdleProfile, now: datetime
 ) -> dict[str, Activity]:
     prior = _prior(telemetry, profile, now)
-    return {
+    found = {
         known.id: judge_activity(
             telemetry.series.get(known.id, ()),
             gpu_count=known.record.gpu_count,
@@ -102,8 +119,12 @@ def _activity(
             prior_idle=prior.get((known.id, profile.key)),
         )
         for known in resources
-        if known.record.state is State.RUNNING
+        if known.record.state is State.RUNNING and not known.is_group
     }
+    for group, members in groups_in(resources):
+        if group.record.state is State.RUNNING:
+            found[group.id] = together([UNKNOWN if one is None else found.get(one.id, UNKNOWN) for one in members])
+    return found
 
 
 def _prior(telemetry: Telemetry, profile: IdleProfile, now: datetime) -> Mapping[tuple[str, str], datetime]:
@@ -122,7 +143,12 @@ def facts_of(
     own: Mapping[str, Columns] | None = None,
 ) -> Facts:
     """The facts table: one row per resource, in the order given."""
-    rows = [_row(known, known.id in seen, cost_to_date.get(known.id), now) for known in resources]
+    place = {known.id: row for row, known in enumerate(resources)}
+    groups = {group.id: members for group, members in groups_in(resources)}
+    group_of = {member.id: group for group, members in groups.items() for member in members if member is not None}
+    rows = [
+        _row(known, known.id in seen, group_of.get(known.id), cost_to_date.get(known.id), now) for known in resources
+    ]
     base = {column.name: [row[index] for row in rows] for index, column in enumerate(BASE)}
     by_profile = {}
     for key, by_id in activity.items():
@@ -135,10 +161,19 @@ def facts_of(
         columns["idle_seconds"] = [None if one.idle_since is None else _seconds(one.idle_since, now) for one in found]
         by_profile[key] = columns
     tags = [known.record.tags for known in resources]
-    return Facts(base=base, activity=by_profile, tags=tags, own=own or {})
+    return Facts(
+        base=base,
+        activity=by_profile,
+        tags=tags,
+        own=own or {},
+        members={
+            place[group]: [None if member is None else place[member.id] for member in members]
+            for group, members in groups.items()
+        },
+    )
 
 
-def _row(known: Known, seen: bool, cost_to_date: int | None, now: datetime) -> tuple[object, ...]:
+def _row(known: Known, seen: bool, group: str | None, cost_to_date: int | None, now: datetime) -> tuple[object, ...]:
     """The base facts of one resource, in the order of `policies.facts.BASE`."""
     record = known.record
     running = record.state is State.RUNNING and known.started_at is not None
@@ -161,6 +196,7 @@ def _row(known: Known, seen: bool, cost_to_date: int | None, now: datetime) -> t
         record.capacity_type.value,
         record.state.value if seen and record.state is not State.UNKNOWN else None,
         record.managed_by,
+        group,
         known.project,
         known.owner,
         bool(record.protections),

@@ -54,8 +54,8 @@ def _second(at: datetime) -> datetime:
 
 
 def _wanted(known: Known, did: Activity, now: datetime) -> Interval | None:
-    """The interval that should be open now; None for what is gone or has no price."""
-    if not known.governed or known.price is None:
+    """The interval that should be open now; None for what is gone, has no price, or is counted by its members."""
+    if not known.governed or known.price is None or known.is_group:
         return None
     return Interval(
         resource_id=known.id,

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from policies.codes import OUT
 from policies.decision import Decision, Verdict
-from policies.evaluate import OUT, Outcome
+from policies.evaluate import Outcome
 from policies.policy import BasePolicy, BudgetPolicy, Mode, QuotaPolicy, Remedy, SpotPolicy, lowest
 from policies.quantities import format_amount, format_duration
 from policies.resolve import Candidate, resolve
-from providers.records import Kind, State, Verb
+from providers.records import CapacityType, Kind, State, Verb
 from service.documents import Exemption, Project
 from service.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status
 from service.pipeline.evaluate import Judged
@@ -333,14 +334,20 @@ def too_much(
     disturbed = past | planned
     if not planned or len(disturbed) <= 1:
         return None
-    running = {key: gpus_of(known) for key, known in resources.items() if runs(known)}
-    total = sum(running.values()) + sum(gpus for key, gpus in past.items() if key not in running)
+    running = {key: gpus_of(known) for key, known in resources.items() if runs(known) and not known.is_group}
+    halted = {key: gpus for key, gpus in past.items() if key not in running and not _has_members(resources.get(key))}
+    total = sum(running.values()) + sum(halted.values())
     if total and sum(disturbed.values()) / total > breaker:
         return (
             f"{sum(disturbed.values()):g} of {total:g} GPUs would be stopped within an hour, more than the "
             f"{breaker:.0%} the breaker allows."
         )
     return None
+
+
+def _has_members(known: Known | None) -> bool:
+    """Then its GPUs are counted with them."""
+    return known is not None and bool(known.record.members)
 
 
 def runs(known: Known) -> bool:
@@ -647,11 +654,16 @@ class _Planner:
         elif known.orphaned_at is not None:
             why = "Its source no longer covers it."
         else:
-            row = self.judged.rows.get(known.id)
-            why = (
-                "It is no longer judged." if row is None else self.judged.judgement.decision(finding.policy, row).reason
-            )
+            why = self._why_no_longer(finding.policy, known)
         self._put(replace(finding, status=Status.CLEARED, status_reason=why, closed_at=self.now))
+
+    def _why_no_longer(self, policy: str, known: Known) -> str:
+        row = self.judged.rows.get(known.id)
+        if row is None:
+            return "It is no longer judged."
+        if row in self.judged.judgement.outcomes[policy].folded.spoken_for:
+            return "It is a member of a group, which is met as a whole."
+        return self.judged.judgement.decision(policy, row).reason
 
     def _settled(self, finding: FindingState, known: Known | None) -> None:
         """After the act: closed once the resource runs again or is gone."""
@@ -659,6 +671,12 @@ class _Planner:
             return
         if known is None or known.ended_at is not None:
             why = "The resource no longer exists."
+        elif finding.remedy == Remedy.MOVE_TO_SPOT:
+            if known.record.capacity_type is CapacityType.SPOT or self._state_seen(known) is None:
+                return  # its running members leave as they are replaced
+            why = "Somebody lets it launch on demand again; it is left alone until the breach ends once."
+            self._put(replace(finding, status=Status.DISMISSED, status_reason=why, closed_at=self.now))
+            return
         elif self._state_seen(known) == State.RUNNING:
             why = "It runs again."
         else:
@@ -752,7 +770,7 @@ class _Planner:
 
     def shrunk(self, lost: Sequence[Known]) -> str | None:
         """The breaker: a large part of the inventory suddenly missing looks like our mistake, not theirs."""
-        running = sum(runs(known) for known in self.resources.values())
+        running = sum(runs(known) and not known.is_group for known in self.resources.values())
         if len(lost) >= SHRINK_AT_LEAST and running and len(lost) / running > self.limits.breaker:
             return f"{len(lost)} of {running} running resources suddenly vanished from the inventory."
         return None
@@ -815,7 +833,7 @@ class _Planner:
         speaking = any(in_force.policy.mode is not Mode.OBSERVE for in_force in self.policies.values())
         loud = speaking and self.limits.ceiling is not Mode.OBSERVE
         for known in self.resources.values():
-            if known.record.state is not State.RUNNING or not known.governed:
+            if not runs(known) or known.is_group:
                 continue
             if self.judged.default_activity(known.id)[0] != "unknown":
                 continue

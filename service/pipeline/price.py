@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from policies.quantities import parse_amount
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 from service.documents import Currency, Discount, nearest
+from service.model import Known
 from service.pipeline.entries import read_entries
 
 
@@ -96,6 +97,16 @@ def price_of(
     price = quoted.get(record.ref)
     discount = next((discount for discount in discounts if _fits(discount, record)), None)
     return price if price is None or discount is None else _less(price, discount.percent)
+
+
+def together(members: Sequence[Known | None]) -> Price | None:
+    """What the members of a group cost now: None where one has no price, or not all are in one currency."""
+    known = [member for member in members if member is not None]
+    rates = [member.rate_micros for member in known]
+    currencies = {member.price.currency for member in known if member.price is not None}
+    if len(known) < len(members) or None in rates or len(currencies) != 1:
+        return None
+    return Price(rate_micros=sum(rate or 0 for rate in rates), currency=currencies.pop(), source="its members together")
 
 
 def _fits(discount: Discount, record: ResourceRecord) -> bool:

@@ -6,7 +6,7 @@ one afresh where a policy counts across them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,12 +14,12 @@ from policies.decision import Verdict
 from policies.policy import BasePolicy
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
-from providers.records import ResourceRecord, Series, State, resource_id
+from providers.records import Kind, ResourceRecord, Series, State, resource_id
 from service.documents import Project
 from service.fleet import Member
 from service.model import FindingState, Known, Telemetry
 from service.pipeline.attribute import attributed
-from service.pipeline.evaluate import Look, judge, longest_window
+from service.pipeline.evaluate import Look, judge, longest_window, place_of
 from service.pipeline.plan import COUNTING, Limits, why_not
 
 
@@ -51,6 +51,9 @@ def look_again(
         return described
     record = described.record
     after = attributed(replace(known, record=record), projects, now)
+    members, unseen = described_members(after, look, provider, projects, now)
+    if unseen is not None:
+        return _moved(record, unseen)
     if why := forbidden(known, record, policy, limits, now):
         return Fresh(record=record, refusal=why, forbidden=True)
     if after.project != finding.project:
@@ -59,26 +62,53 @@ def look_again(
         return _moved(record, f"it is {record.state.value} now")
     if record.launched_at != known.record.launched_at:
         return _moved(record, "it was restarted in the meantime")
+    for member in members:
+        if member.record.protections:
+            why = f"Its member {member.record.name} is protected: {member.record.protections[0].sentence}."
+            return Fresh(record=record, refusal=why, forbidden=True)
     if finding.stop_now_by is not None:
         return Fresh(record=record)
-    telemetry = sampled_now(after, policy, telemetry_members, now)
-    judged = judge(_looked(look, after, policy, telemetry, now), [policy])
+    afresh = (after, *members)
+    telemetry = sampled_now(members or afresh, policy, telemetry_members, now)
+    judged = judge(_looked(look, afresh, policy, telemetry, now), [policy])
     decision = judged.judgement.decision(policy.name, judged.rows[known.id])
     if decision.verdict is not Verdict.BREACH:
         return _moved(record, f"a second look says {decision.verdict.value.replace('_', ' ')}: {decision.reason}")
     return Fresh(record=record)
 
 
-def _looked(look: Look, after: Known, policy: BasePolicy, telemetry: Telemetry, now: datetime) -> Look:
+def described_members(
+    group: Known, look: Look, provider: Provider, projects: Mapping[str, Project], now: datetime
+) -> tuple[tuple[Known, ...], str | None]:
+    """The members of a group as they are now, each read back by itself; or why they cannot be told."""
+    if not group.is_group:
+        return (), None
+    known = {place_of(one.record.ref): one for one in look.resources if one.record.ref.kind is Kind.INSTANCE}
+    members = []
+    for name in group.record.members:
+        before = known.get(place_of(group.record.ref, name))
+        if before is None:
+            return (), f"its member {name} was not seen before"
+        fresh = describe(before, provider)
+        if fresh.record is None or fresh.refusal is not None:
+            return (), f"of its member {name}: {fresh.refusal}"
+        if fresh.record.launched_at != before.record.launched_at:
+            return (), f"its member {name} was restarted in the meantime"
+        members.append(attributed(replace(before, record=fresh.record), projects, now))
+    return tuple(members), None
+
+
+def _looked(look: Look, afresh: Sequence[Known], policy: BasePolicy, telemetry: Telemetry, now: datetime) -> Look:
     """The cycle's look with one resource as it is now. Whoever counts across resources needs all the others too."""
     alone = not isinstance(policy, COUNTING)
-    others = () if alone else tuple(known for known in look.resources if known.id != after.id)
+    ids = {known.id for known in afresh}
+    others = () if alone else tuple(known for known in look.resources if known.id not in ids)
     series = telemetry.series if alone else {**look.telemetry.series, **telemetry.series}
-    ambiguous = look.telemetry.ambiguous - {after.id} | telemetry.ambiguous
+    ambiguous = look.telemetry.ambiguous - ids | telemetry.ambiguous
     return replace(
         look,
-        resources=(*others, after),
-        seen=look.seen | {after.id},
+        resources=(*others, *afresh),
+        seen=look.seen | ids,
         telemetry=replace(look.telemetry, series=series, ambiguous=ambiguous),
         at=now,
     )
@@ -106,25 +136,31 @@ def describe(known: Known, provider: Provider) -> Fresh:
     return Fresh(record=record)
 
 
-def sampled_now(known: Known, policy: BasePolicy, members: Mapping[str, Member], now: datetime) -> Telemetry:
-    """Samples of one resource asked for right now, past every memory. What fails is simply not there: unknown."""
+def sampled_now(
+    resources: Sequence[Known], policy: BasePolicy, members: Mapping[str, Member], now: datetime
+) -> Telemetry:
+    """Samples of these, of one source, asked for right now, past every memory. What fails is simply not there:
+    unknown.
+    """
     start = now - longest_window([policy])
-    series: list[Series] = []
-    ambiguous = False
+    ids = {known.record.ref: known.id for known in resources}
+    series: dict[str, list[Series]] = {key: [] for key in ids.values()}
+    ambiguous: set[str] = set()
     for name, member in members.items():
         provider = member.provider
-        if provider is None or provider.telemetry is None or (provider.inventory is not None and name != known.source):
+        if provider is None or provider.telemetry is None:
+            continue
+        if provider.inventory is not None and name != resources[0].source:
             continue
         try:
-            answer = provider.telemetry.samples([known.record], start=start, end=now)
+            answer = provider.telemetry.samples([known.record for known in resources], start=start, end=now)
         except ProviderError:
             continue
-        ambiguous = ambiguous or known.record.ref in answer.ambiguous
-        series += (one for one in answer.series if one.ref == known.record.ref)
-    return Telemetry(
-        series={known.id: tuple(series)},
-        ambiguous=frozenset({known.id}) if ambiguous else frozenset(),
-    )
+        ambiguous |= {ids[ref] for ref in answer.ambiguous if ref in ids}
+        for one in answer.series:
+            if one.ref in ids:
+                series[ids[one.ref]].append(one)
+    return Telemetry(series={key: tuple(found) for key, found in series.items()}, ambiguous=frozenset(ambiguous))
 
 
 def _moved(record: ResourceRecord, why: str) -> Fresh:

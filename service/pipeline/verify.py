@@ -6,6 +6,7 @@ cost of its stop, whoever started it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -13,7 +14,7 @@ from sqlmodel import Session
 
 from policies.quantities import format_duration
 from providers.errors import NotFound, ProviderError
-from providers.records import State, Verb
+from providers.records import CapacityType, ResourceRecord, State, Verb
 from service.model import ActionStatus, Known, Status
 from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, reachable
 from service.pipeline.tell import told
@@ -61,15 +62,17 @@ def _runs_anew(action: Action, launched_at: datetime | None, started_at: datetim
     return started_at is not None and action.taken_at is not None and started_at > action.taken_at
 
 
-def _shows(action: Action, state: State, launched_at: datetime | None) -> bool:
+def _shows(action: Action, record: ResourceRecord) -> bool:
     """Does the cloud show what the action wanted, or that somebody has undone it since?"""
+    if action.verb == Verb.MOVE_TO_SPOT:
+        return (record.capacity_type is CapacityType.SPOT) is (action.undoes is None)
     if action.undoes is not None:
-        return state is State.RUNNING
-    if state is State.RUNNING:
-        return _runs_anew(action, launched_at, None)
+        return record.state is State.RUNNING
+    if record.state is State.RUNNING:
+        return _runs_anew(action, record.launched_at, None)
     if action.verb == Verb.TERMINATE:
-        return state is State.TERMINATED
-    return state in (State.STOPPED, State.SUSPENDED, State.TERMINATED)
+        return record.state is State.TERMINATED
+    return record.state in (State.STOPPED, State.SUSPENDED, State.TERMINATED)
 
 
 def _verify_one(action: Action, hands: Hands) -> str:
@@ -78,30 +81,29 @@ def _verify_one(action: Action, hands: Hands) -> str:
     provider = reachable(action.source, hands)
     if known is None or provider is None or provider.inventory is None:
         if known is not None and action.source not in hands.fleet.members:
-            return _settle(action, known, hands, state=None, launched_at=None)
+            return _settle(action, known, hands, record=None)
         return "waiting"
     try:
         record = provider.inventory.describe(known.record.ref)
-        state, launched_at = record.state, record.launched_at
     except NotFound:
-        state, launched_at = State.TERMINATED, None
+        record = replace(known.record, state=State.TERMINATED, launched_at=None)
     except ProviderError as error:
         log.warning("an act could not be read back", action=action.id, reason=error.sentence)
         return "waiting"
-    return _settle(action, known, hands, state=state, launched_at=launched_at)
+    return _settle(action, known, hands, record=record)
 
 
-def _settle(action: Action, known: Known, hands: Hands, *, state: State | None, launched_at: datetime | None) -> str:
-    """What the truth makes of an act. No state: its source is gone, and nobody can tell any more."""
-    now = hands.now()
+def _settle(action: Action, known: Known, hands: Hands, *, record: ResourceRecord | None) -> str:
+    """What the truth makes of an act. No record: its source is gone, and nobody can tell any more."""
+    now, state = hands.now(), record.state if record else None
     assert action.taken_at is not None
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
         row = session.get(Action, action.id, with_for_update=True)
         assert row is not None
-        if state is not None and _shows(row, state, launched_at):
-            runs = state is State.RUNNING and row.undoes is None
-            _verified(session, row, known, hands, resumed=(launched_at or now) if runs else None)
+        if record is not None and _shows(row, record):
+            resumed = state is State.RUNNING and row.undoes is None and row.verb != Verb.MOVE_TO_SPOT
+            _verified(session, row, known, hands, resumed=(record.launched_at or now) if resumed else None)
         elif now - action.taken_at > TAKES_AT_MOST and state not in _UNDER_WAY:
             seen = f"the cloud still shows it {state.value}" if state else "its source is gone, so nobody can tell"
             _failed(session, row, known, hands, f"after {format_duration(TAKES_AT_MOST)} {seen}")
@@ -153,7 +155,9 @@ def _undone(session: Session, original_id: str, row: Action, now: datetime) -> N
     session.add(original)
     finding = session.get(Finding, original.finding_id, with_for_update=True) if original.finding_id else None
     if finding is not None and finding.closed_at is None:
-        finding.status, finding.closed_at = Status.CLOSED.value, now
+        # nothing starts anew when launches go back on demand, so there is no cool-down to respect the person's word
+        quiet = Status.DISMISSED if original.verb == Verb.MOVE_TO_SPOT else Status.CLOSED
+        finding.status, finding.closed_at = quiet.value, now
         finding.status_reason = f"Undone by {row.requested_by}."
         session.add(finding)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
+from providers.records import Verb
 from service.model import ActionStatus, Intent, Status
 from service.store import lease
 from service.store.findings import active_holds
@@ -40,6 +41,8 @@ def claim(
         if hold.project is None or hold.project == finding.project:
             raise NotClaimed(f"everything is on hold: {hold.reason}")
     known = intent.resource
+    # moving to spot stops nothing; what it saves is the difference of prices, as members are replaced: none is claimed
+    price = None if intent.verb == Verb.MOVE_TO_SPOT else known.price
     action = Action(
         finding_id=finding.id,
         resource_id=known.id,
@@ -54,8 +57,8 @@ def claim(
         pre_state=pre_state,
         intended_at=now,
         abandon_at=now + abandon_after,
-        rate_micros=known.price.rate_micros if known.price else None,
-        currency=known.price.currency if known.price else None,
+        rate_micros=price.rate_micros if price else None,
+        currency=price.currency if price else None,
     )
     finding.status = Status.ACTING.value
     finding.status_reason = "An act is under way."
@@ -78,6 +81,7 @@ def standing_stops(session: Session) -> Sequence[Action]:
     return session.exec(
         select(Action).where(
             col(Action.undoes).is_(None),
+            col(Action.verb) != Verb.MOVE_TO_SPOT.value,
             col(Action.status) == ActionStatus.VERIFIED.value,
             col(Action.resumed_at).is_(None),
         )

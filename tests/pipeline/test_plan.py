@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from policies.evaluate import FORESEEN
+from policies.codes import FORESEEN
+from policies.groups import Folded
 from policies.policy import Mode
 from providers.records import Blocker, Kind, Loss, LossName, Price, Protection, Signal, State, Verb
 from service.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status, Telemetry
@@ -1082,7 +1083,7 @@ def test_what_is_foreseen(sentence: str) -> None:
     seen = world(ONE, standing=stands(*([before] if before else [])))
     judged = decide(seen, NOW).judged
     outcome = judged.judgement.outcomes["idle-gpus"]
-    ahead = replace(judged.judgement, outcomes={"idle-gpus": replace(outcome, codes=bytes([FORESEEN]))})
+    ahead = replace(judged.judgement, outcomes={"idle-gpus": replace(outcome, folded=Folded(codes=bytes([FORESEEN])))})
     came = plan(
         resources={ONE.id: ONE},
         judged=replace(judged, judgement=ahead),

@@ -45,6 +45,7 @@ def machine(**changes: Any) -> dict[str, Any]:
         "capacity_type": "on_demand",
         "state": "running",
         "managed_by": None,
+        "member_of": None,
         "project": "vision",
         "owner": "ana",
         "protected": False,

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
+from policies.codes import OUT, WHERE_UNKNOWN
 from policies.conditions import MAX_BYTES, MAX_NESTING, ConditionError, compile_condition
-from policies.evaluate import OUT, WHERE_UNKNOWN, evaluate
+from policies.evaluate import evaluate
 from policies.facts import BASE, COLUMNS, TELEMETRY, Type
 from tests.policies.builders import facts_of, machine, ownership_policy
 

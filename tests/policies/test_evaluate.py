@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from sqlglot import exp
 
 from policies import evaluate as judging
+from policies.codes import WHERE_UNKNOWN
 from policies.conditions import ConditionError
 from policies.decision import Verdict
 from policies.evaluate import Judgement, JudgingError, compile_policy, evaluate
@@ -521,7 +522,7 @@ def test_every_pair_has_a_decision_with_a_reason_and_the_facts_it_rests_on(fleet
             assert "nan" not in decision.reason
             assert set(RULES[type(policy)].evidence) <= set(decision.evidence)
         rest = [row for row in range(len(fleet)) if outcome.verdict(row) is not Verdict.OUT_OF_SCOPE]
-        where_unknown = outcome.codes.count(judging.WHERE_UNKNOWN)
+        where_unknown = outcome.codes.count(WHERE_UNKNOWN)
         assert outcome.in_scope == len(rest) - where_unknown
 
 
