@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from providers import registry
 from providers.contract import Actuator, BuildContext, Provider
 from providers.errors import Misconfigured, ProviderError, Refused
 from providers.records import Fault, Kind, ResourceRecord, ResourceRef, Verb
+from service.asking import Asked
 from service.documents import Source
 from service.secrets import MissingSecret, Secrets
 
@@ -45,6 +47,10 @@ class Member:
     source: Source
     provider: Provider | None
     fault: Fault | None = None
+    asked: dict[str, Asked[Any]] = field(default_factory=dict, compare=False, repr=False)
+    """What it was asked and whose answer nobody took yet. A changed document makes another member, asked nothing."""
+    ending: Future[None] = field(default_factory=Future, compare=False, repr=False)
+    """Done once nobody should wait for an answer any more."""
 
 
 class Fleet:
@@ -56,12 +62,18 @@ class Fleet:
         self._now = now
         self._members: dict[str, Member] = {}
         self._lock = threading.Lock()
+        self._ending: Future[None] = Future()
 
     def update(self, sources: Mapping[str, Source]) -> Mapping[str, Member]:
         """Build what is new or changed, retry what failed, drop what is gone."""
         with self._lock:
             self._members = {name: self._member(source) for name, source in sources.items()}
             return self._members
+
+    def end(self) -> None:
+        """The service stops: whoever waits for an answer goes on without it."""
+        if not self._ending.done():
+            self._ending.set_result(None)
 
     @property
     def members(self) -> Mapping[str, Member]:
@@ -91,7 +103,7 @@ class Fleet:
             return Member(source=source, provider=None, fault=error.as_fault())
         except (MissingSecret, ValueError) as error:
             return Member(source=source, provider=None, fault=Misconfigured(self._secrets.mask(str(error))).as_fault())
-        return Member(source=source, provider=self._capped(built, source))
+        return Member(source=source, provider=self._capped(built, source), ending=self._ending)
 
     def _capped(self, provider: Provider, source: Source) -> Provider:
         ceiling = lowest(self._ceiling, source.ceiling)

@@ -40,9 +40,10 @@ class Jobs:
             self.request("schedule")
 
     def stop(self) -> None:
-        """End the schedule and let a running cycle finish."""
+        """End the schedule and let a running cycle finish, without what has not been answered by now."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+        self._rt.fleet.end()
         self._worker.shutdown(wait=True)
 
     def request(self, by: str) -> str:

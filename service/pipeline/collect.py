@@ -1,26 +1,49 @@
-"""Asks every source what it has, what that costs and what its GPUs did. One that fails sinks no other.
+"""Asks every source what it has, what that costs and what its GPUs did. One that fails or hangs sinks no other.
 
 Runs with no transaction open. What could not be asked is reported as such; it is never an empty answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar, cast
 
 import structlog
 
-from providers.errors import ProviderError
-from providers.records import Fault, PartReport, Price, ResourceRecord, ResourceRef, Series, State, resource_id
+from providers.errors import ProviderError, Unreachable
+from providers.records import (
+    Fault,
+    InventoryAnswer,
+    PartReport,
+    Price,
+    ResourceRecord,
+    ResourceRef,
+    Series,
+    State,
+    resource_id,
+)
+from service.asking import Asked, ask, wait_for
 from service.fleet import Member
 from service.model import SourceAnswer, Telemetry
 from service.pipeline.samples import SampleMemory
 
 log = structlog.get_logger()
-AT_ONCE = 16
-"""Sources asked at the same time."""
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Real seconds a source has for its listing, and once more for its prices and samples: a look at most takes twice that,
+which is well within the lease of a cycle. Who needs longer is waited for no more until it has answered."""
+LATE_LISTING_COUNTS = 600.0
+"""Real seconds. A listing that arrives after its look counts in the next one, so that an account slower than our
+patience is seen all the same; one that was asked for longer ago tells of a world that is past."""
+
+LISTING, PRICES, TELEMETRY = "listing", "prices", "telemetry"
+Prices = Mapping[ResourceRef, Price]
+Sampled = tuple[SampleMemory, tuple[PartReport, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +51,15 @@ class Collected:
     """Everything the sources said in one look."""
 
     answers: tuple[SourceAnswer, ...]
-    quotes: Mapping[ResourceRef, Price]
+    quotes: Prices
     series: Mapping[str, tuple[Series, ...]]
     """Resource id → series."""
     ambiguous: frozenset[str]
     telemetry_faults: Mapping[str, tuple[PartReport, ...]]
-    """Source → what of its telemetry failed."""
+    """Source → what of its telemetry and its prices failed."""
 
     def telemetry(self, prior_idle: Mapping[tuple[str, str], datetime]) -> Telemetry:
-        faults = tuple(part for parts in self.telemetry_faults.values() for part in parts)
+        faults = tuple(part for parts in self.telemetry_faults.values() for part in parts if part.part != PRICES)
         return Telemetry(series=self.series, ambiguous=self.ambiguous, faults=faults, prior_idle=prior_idle)
 
 
@@ -48,72 +71,79 @@ def collect(
     window: timedelta,
     now: datetime,
 ) -> Collected:
-    """One look at every source, side by side."""
+    """One look at every source, side by side: first what there is, then what that costs and does."""
     members = list(members)
-    with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="collect") as pool:
-        answers = list(pool.map(lambda member: _inventory(member, identities.get(member.source.name)), members))
-        usable = {a.source: a.answer.records for a in answers if a.answer is not None and not a.identity_changed}
-        everything = [record for records in usable.values() for record in records]
-        quotes: dict[ResourceRef, Price] = {}
-        for prices in pool.map(lambda member: _prices(member, usable.get(member.source.name, ())), members):
-            quotes |= prices
-        for member in members:
-            memories.setdefault(member.source.name, SampleMemory())
-        faults = dict(
-            pool.map(
-                lambda member: _telemetry(
-                    member,
-                    memories[member.source.name],
-                    _sampled(member, usable, everything),
-                    window,
-                    now,
-                ),
-                members,
-            )
-        )
+    for member in members:
+        _ask_listing(member, now)
+    _wait(members)
+    answers = tuple(_listed(member, identities.get(member.source.name)) for member in members)
+    usable = {a.source: a.answer.records for a in answers if a.answer is not None and not a.identity_changed}
+    everything = [record for records in usable.values() for record in records]
+
+    for member in members:
+        _ask_prices(member, usable.get(member.source.name, ()), now)
+        _ask_telemetry(member, memories, _sampled(member, usable, everything), window, now)
+    _wait(members)
+    quotes: dict[ResourceRef, Price] = {}
+    faults: dict[str, tuple[PartReport, ...]] = {}
+    for member in members:
+        prices, unpriced = _quoted(member)
+        quotes |= prices
+        faults[member.source.name] = _unsampled(member, memories) + unpriced
+
     ids = {record.ref: resource_id(record.ref, record.incarnation) for record in everything}
     series: dict[str, tuple[Series, ...]] = {}
     ambiguous: set[str] = set()
-    for member in members:
-        memory = memories[member.source.name]
+    for memory in (memories[member.source.name] for member in members if member.source.name in memories):
         for ref, found in memory.by_resource().items():
             if ref in ids:
                 series[ids[ref]] = series.get(ids[ref], ()) + found
         ambiguous |= {ids[ref] for ref in memory.ambiguous if ref in ids}
     return Collected(
-        answers=tuple(answers),
-        quotes=quotes,
-        series=series,
-        ambiguous=frozenset(ambiguous),
-        telemetry_faults=faults,
+        answers=answers, quotes=quotes, series=series, ambiguous=frozenset(ambiguous), telemetry_faults=faults
     )
 
 
-def _inventory(member: Member, identity: str | None) -> SourceAnswer:
+# what there is
+
+
+def _ask_listing(member: Member, now: datetime) -> None:
+    if member.provider is None or member.provider.inventory is None:
+        return
+    late = member.asked.get(LISTING)
+    if late is None or (late.answer.done() and late.age > LATE_LISTING_COUNTS):
+        _ask(member, LISTING, member.provider.inventory.list, now)
+
+
+def _listed(member: Member, identity: str | None) -> SourceAnswer:
     name = member.source.name
     if member.provider is None:
         return SourceAnswer(source=name, fault=member.fault, identity=identity)
     if member.provider.inventory is None:
         return SourceAnswer(source=name, identity=identity)
-    try:
-        return SourceAnswer(source=name, answer=member.provider.inventory.list(), identity=identity)
-    except ProviderError as error:
-        return SourceAnswer(source=name, fault=error.as_fault(), identity=identity)
-    except Exception:
-        log.exception("inventory failed in a way its provider does not know", source=name)
-        return SourceAnswer(source=name, fault=_unexpected("listing"), identity=identity)
+    found: InventoryAnswer | Fault = _answer(member, LISTING)
+    if isinstance(found, Fault):
+        return SourceAnswer(source=name, fault=found, identity=identity)
+    return SourceAnswer(source=name, answer=found, identity=identity)
 
 
-def _prices(member: Member, records: Iterable[ResourceRecord]) -> Mapping[ResourceRef, Price]:
-    if member.provider is None or member.provider.prices is None:
-        return {}
-    try:
-        return member.provider.prices.quote(tuple(records))
-    except ProviderError as error:
-        log.warning("prices failed", source=member.source.name, reason=error.sentence)
-    except Exception:
-        log.exception("prices failed in a way their provider does not know", source=member.source.name)
-    return {}  # resources keep the price they had
+# what that costs
+
+
+def _ask_prices(member: Member, records: Sequence[ResourceRecord], now: datetime) -> None:
+    if records and member.provider is not None and member.provider.prices is not None and not _hangs(member, PRICES):
+        _ask(member, PRICES, partial(member.provider.prices.quote, tuple(records)), now)
+
+
+def _quoted(member: Member) -> tuple[Prices, tuple[PartReport, ...]]:
+    """Resources whose prices nobody told keep those they had."""
+    if PRICES not in member.asked:
+        return {}, ()
+    found: Prices | Fault = _answer(member, PRICES)
+    return ({}, (_failed(PRICES, found),)) if isinstance(found, Fault) else (found, ())
+
+
+# what its GPUs did
 
 
 def _sampled(
@@ -125,26 +155,90 @@ def _sampled(
     return [record for record in records if record.state is State.RUNNING]
 
 
-def _telemetry(
-    member: Member, memory: SampleMemory, records: list[ResourceRecord], window: timedelta, now: datetime
-) -> tuple[str, tuple[PartReport, ...]]:
+def _ask_telemetry(
+    member: Member,
+    memories: dict[str, SampleMemory],
+    records: list[ResourceRecord],
+    window: timedelta,
+    now: datetime,
+) -> None:
+    """Lends the memory of its samples to the thread that asks: nobody else reads or writes it until it is back."""
+    if member.provider is None or member.provider.telemetry is None or _hangs(member, TELEMETRY):
+        return
+    if TELEMETRY in member.asked:  # it came too late for the look that asked for it
+        _unsampled(member, memories)
+    if not records:
+        return
+    memory = memories.pop(member.source.name, None) or SampleMemory()
+    refresh = partial(
+        memory.refresh,
+        member.provider.telemetry,
+        records,
+        window=window,
+        interval=member.source.telemetry_interval,
+        now=now,
+    )
+
+    def sampled() -> Sampled:
+        failed = _tried(refresh, TELEMETRY, member.source.name)
+        return memory, (memory.faults if failed is None else (_failed(TELEMETRY, failed),))
+
+    _ask(member, TELEMETRY, sampled, now)
+
+
+def _unsampled(member: Member, memories: dict[str, SampleMemory]) -> tuple[PartReport, ...]:
+    """What of its samples is missing. What came is in its memory again."""
+    if TELEMETRY not in member.asked:
+        return ()
+    found: Sampled | Fault = _answer(member, TELEMETRY)
+    if isinstance(found, Fault):
+        return (_failed(TELEMETRY, found),)
+    memories[member.source.name], faults = found
+    return faults
+
+
+# asking
+
+
+def _ask(member: Member, what: str, question: Callable[[], object], now: datetime) -> None:
     name = member.source.name
-    if member.provider is None or member.provider.telemetry is None or not records:
-        return name, ()
+    member.asked[what] = ask(partial(_tried, question, what, name), at=now, name=f"{what} {name}")
+
+
+def _hangs(member: Member, what: str) -> bool:
+    """Whether it still owes an answer: then it is not asked a second time."""
+    return what in member.asked and not member.asked[what].answer.done()
+
+
+def _wait(members: Sequence[Member]) -> None:
+    asked = [question for member in members for question in member.asked.values()]
+    ending: Future[None] = members[0].ending if members else Future()
+    wait_for(asked, patience=PATIENCE, unless=ending)
+
+
+def _answer(member: Member, what: str) -> T | Fault:
+    """Its answer, once; or that there is none yet."""
+    asked = cast(Asked[T | Fault], member.asked[what])
+    if asked.answer.done():
+        del member.asked[what]
+        return asked.answer.result()
+    waited = f"within {PATIENCE:.0f} s" if asked.age >= PATIENCE else "before the service was stopped"
+    since = asked.at.isoformat(timespec="minutes")
+    return Unreachable(f"it has been asked since {since} and did not answer {waited}").as_fault()
+
+
+def _tried(question: Callable[[], T], what: str, source: str) -> T | Fault:
     try:
-        memory.refresh(
-            member.provider.telemetry,
-            records,
-            window=window,
-            interval=member.source.telemetry_interval,
-            now=now,
-        )
+        return question()
     except ProviderError as error:
-        return name, (PartReport(part="telemetry", complete=False, fault=error.as_fault()),)
+        return error.as_fault()
     except Exception:
-        log.exception("telemetry failed in a way its provider does not know", source=name)
-        return name, (PartReport(part="telemetry", complete=False, fault=_unexpected("telemetry")),)
-    return name, memory.faults
+        log.exception("asking failed in a way the provider does not know", about=what, source=source)
+        return _unexpected(what)
+
+
+def _failed(what: str, fault: Fault) -> PartReport:
+    return PartReport(part=what, complete=False, fault=fault)
 
 
 def _unexpected(what: str) -> Fault:
