@@ -177,6 +177,13 @@ class MeterInterval(SQLModel, table=True):
             sqlite_where=text("ended_at IS NULL"),
             postgresql_where=text("ended_at IS NULL"),
         ),
+        Index(
+            "meter_interval_unsummed",
+            "project",
+            "ended_at",
+            sqlite_where=text("summed = 0"),
+            postgresql_where=text("NOT summed"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -194,6 +201,46 @@ class MeterInterval(SQLModel, table=True):
     started_at: datetime = _utc(nullable=False)
     ended_at: datetime | None = _utc()
     base: int = Field(sa_type=BigInteger)
+    summed: bool = False
+    """Its cost is in `MeterSum`; only what has ended ever is."""
+
+
+class MeterSum(SQLModel, table=True):
+    """What ended intervals cost in one day of their project, or (from 1970 to 1970) in all days together."""
+
+    __tablename__ = "meter_sum"
+    __table_args__ = (
+        Index(
+            "meter_sum_key",
+            "project",
+            "started_at",
+            "ended_at",
+            "provider",
+            "gpu_model",
+            "capacity_type",
+            "activity",
+            "assumed",
+            "currency",
+            unique=True,
+        ),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    project: str
+    """Empty: nobody's."""
+    started_at: datetime = _utc(nullable=False)
+    ended_at: datetime = _utc(nullable=False)
+    """The day on the project's clocks, as they were when it was summed."""
+    provider: str
+    gpu_model: str
+    capacity_type: str
+    activity: str
+    assumed: bool
+    currency: str
+    micros: int = Field(default=0, sa_type=BigInteger)
+    """Of all intervals that were ever summed."""
+    rolled_up_micros: int = Field(default=0, sa_type=BigInteger)
+    """Of those among them that are gone: this is all that is left of them."""
 
 
 class Finding(SQLModel, table=True):
@@ -210,6 +257,13 @@ class Finding(SQLModel, table=True):
             postgresql_where=text("closed_at IS NULL"),
         ),
         Index("finding_opened", "opened_at", "id"),
+        Index("finding_status", "status", "quiet_until"),
+        Index(
+            "finding_untallied",
+            "policy",
+            sqlite_where=text("tallied = 0"),
+            postgresql_where=text("NOT tallied"),
+        ),
     )
 
     id: str = Field(default_factory=new_id, primary_key=True)
@@ -237,6 +291,8 @@ class Finding(SQLModel, table=True):
     closed_at: datetime | None = _utc()
     rate_micros: int | None = Field(default=None, sa_type=BigInteger)
     currency: str | None = None
+    tallied: bool = False
+    """It has ended, and what it could have saved is in `Tally`."""
 
 
 class Action(SQLModel, table=True):
@@ -245,6 +301,13 @@ class Action(SQLModel, table=True):
     __tablename__ = "action"
     __table_args__ = (
         Index("action_intended", "intended_at", "id"),
+        Index("action_status", "status", "resumed_at", "policy", "verb"),
+        Index(
+            "action_untallied",
+            "verified_at",
+            sqlite_where=text("tallied = 0"),
+            postgresql_where=text("NOT tallied"),
+        ),
         Index(
             "action_undo_under_way",
             "undoes",
@@ -283,6 +346,8 @@ class Action(SQLModel, table=True):
     rate_micros: int | None = Field(default=None, sa_type=BigInteger)
     """What an hour of running would have cost."""
     currency: str | None = None
+    tallied: bool = False
+    """What it avoided is final, and in `Tally`."""
 
 
 class Hold(SQLModel, table=True):
@@ -306,7 +371,11 @@ class Outbox(SQLModel, table=True):
     """Messages to deliver at least once. The Message-ID is stable, so a duplicate is seen as one."""
 
     __tablename__ = "outbox"
-    __table_args__ = (Index("outbox_pending", "status", "next_try_at"),)
+    __table_args__ = (
+        Index("outbox_pending", "status", "next_try_at"),
+        Index("outbox_counted", "channel_kind", "status"),
+        Index("outbox_created", "created_at"),
+    )
 
     id: str = Field(default_factory=new_id, primary_key=True)
     message_id: str = Field(unique=True)
@@ -332,7 +401,8 @@ class Outbox(SQLModel, table=True):
 
 
 class Audit(SQLModel, table=True):
-    """Who did what, when and why. Append-only: the database itself refuses updates and deletes."""
+    """Who did what, when and why. Append-only: the database itself refuses updates, and deletes of what is younger than
+    `AuditHorizon` says."""
 
     __tablename__ = "audit"
 
@@ -346,6 +416,27 @@ class Audit(SQLModel, table=True):
     project: str | None = Field(default=None, index=True)
     reason: str = ""
     details: dict[str, Any] = _json()
+
+
+class AuditHorizon(SQLModel, table=True):
+    """Lines of the audit log from before may be removed. Set by retention alone, which writes into the log that it did."""
+
+    __tablename__ = "audit_horizon"
+
+    id: int = Field(default=1, primary_key=True)
+    until: datetime = _utc(nullable=False)
+
+
+class Tally(SQLModel, table=True):
+    """Sums over rows that will not change any more: counters on `/metrics` need not count them again."""
+
+    __tablename__ = "tally"
+
+    family: str = Field(primary_key=True)
+    """`avoided`, `potential` (of rows that are tallied), `actions`, `notifications` (of rows that are gone)."""
+    labels: str = Field(primary_key=True)
+    """A JSON list, as text."""
+    value: int = Field(default=0, sa_type=BigInteger)
 
 
 class Cycle(SQLModel, table=True):
