@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict
 from providers.contract import BuildContext, Capabilities, Provider
 from providers.simulated import company
 from providers.simulated.actuator import VERBS, SimulatedActuator
-from providers.simulated.cloud import Machine, SimulatedCloud
+from providers.simulated.cloud import Group, Machine, SimulatedCloud
 from providers.simulated.inventory import SimulatedInventory
 from providers.simulated.prices import SimulatedPrices
 from providers.simulated.telemetry import SimulatedTelemetry
 
-__all__ = ["Config", "Machine", "SimulatedCloud", "build", "clouds", "forget", "provider_of"]
+__all__ = ["Config", "Group", "Machine", "SimulatedCloud", "build", "clouds", "forget", "provider_of"]
 
 clouds: dict[str, SimulatedCloud] = {}
 """By source name, for the life of the process: building a source twice reaches the same cloud."""

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.errors import Conflict, NotFound, Protected, Unsupported
-from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb
-from providers.simulated.cloud import Machine, SimulatedCloud
+from providers.records import CapacityType, Kind, ResourceRecord, ResourceRef, State, Verb
+from providers.simulated.cloud import Group, SimulatedCloud
 
 VERBS: Mapping[Kind, frozenset[Verb]] = {
     Kind.INSTANCE: frozenset({Verb.STOP, Verb.TERMINATE}),
+    Kind.NODE_GROUP: frozenset({Verb.SCALE_TO_ZERO, Verb.MOVE_TO_SPOT}),
     Kind.WORKLOAD: frozenset({Verb.SCALE_TO_ZERO, Verb.SUSPEND}),
 }
 
@@ -29,12 +30,23 @@ class SimulatedActuator:
         self._cloud = cloud
 
     def remember(self, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
-        return {"verb": verb.value, "state": record.state.value}
+        remembered = {"verb": verb.value, "state": record.state.value}
+        if record.ref.kind is not Kind.NODE_GROUP:
+            return remembered
+        group = self._cloud.groups[record.ref.external_id]
+        return remembered | {
+            "minimum": group.minimum,
+            "desired": group.desired,
+            "maximum": group.maximum,
+            "launches": group.launches.value,
+        }
 
     def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
-        def change(machine: Machine) -> bool:
+        def change(machine: Any) -> bool:
             if verb not in VERBS.get(ref.kind, ()):
                 raise Unsupported(f"a simulated {ref.kind} knows no {verb}")
+            if isinstance(machine, Group):
+                return self._regroup(machine, verb)
             if machine.locked:
                 raise Protected(f"{machine.name} refuses to {verb}: disableApiStop is set")
             for blocker in machine.blockers:
@@ -45,7 +57,9 @@ class SimulatedActuator:
         self._cloud.attempt("act", ref, verb, request_id, change)
 
     def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
-        def change(machine: Machine) -> bool:
+        def change(machine: Any) -> bool:
+            if isinstance(machine, Group):
+                return self._put_back(machine, remembered)
             state = machine.state_at(self._cloud.now())
             if state is State.TERMINATED:
                 raise NotFound(f"{machine.name} is terminated; nothing brings it back")
@@ -56,3 +70,19 @@ class SimulatedActuator:
             return self._cloud.start(ref.external_id)
 
         self._cloud.attempt("restore", ref, Verb.START, request_id, change)
+
+    def _regroup(self, group: Group, verb: Verb) -> bool:
+        if group.locked:
+            raise Protected(f"{group.name} refuses to {verb}: disableApiStop is set")
+        if verb is Verb.SCALE_TO_ZERO:
+            return self._cloud.resize(group.name, 0, minimum=0, maximum=group.maximum)
+        before, group.launches = group.launches, CapacityType.SPOT
+        return before is not group.launches
+
+    def _put_back(self, group: Group, remembered: Mapping[str, Any]) -> bool:
+        if remembered["verb"] == Verb.MOVE_TO_SPOT:
+            before, group.launches = group.launches, CapacityType(remembered["launches"])
+            return before is not group.launches
+        return self._cloud.resize(
+            group.name, remembered["desired"], minimum=remembered["minimum"], maximum=remembered["maximum"]
+        )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import RLock
-from typing import Literal
+from typing import Any, Literal
 
 from providers.errors import NotFound, ProviderError
 from providers.records import Blocker, CapacityType, Kind, Loss, Protection, ResourceRef, Signal, State, Verb
@@ -66,6 +66,31 @@ class Machine:
     def become(self, changes: Sequence[tuple[datetime, State]]) -> None:
         """New changes replace what was still to come after the first of them."""
         self.history = [change for change in self.history if change[0] <= changes[0][0]] + list(changes)
+
+
+@dataclass(kw_only=True)
+class Group:
+    """A scaling group: keeps as many machines of one sort as it is told to. Tests may change any of it at any time."""
+
+    name: str
+    sku: Sku
+    region: str = ""
+    """The cloud's first region when left empty."""
+    minimum: int = 0
+    desired: int = 0
+    maximum: int = 10
+    launches: CapacityType = CapacityType.ON_DEMAND
+    """What its next machines run on."""
+    tags: dict[str, str] = field(default_factory=dict)
+    activity: Activity = field(default_factory=Silent)
+    """What its next machines do."""
+    locked: bool = False
+    stubborn: bool = False
+
+    @property
+    def signature(self) -> str:
+        """What its machines' `managed_by` says."""
+        return f"autoscaling:{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +157,8 @@ class SimulatedCloud:
         """How late samples arrive."""
         self.machines: dict[str, Machine] = {}
         """By external id."""
+        self.groups: dict[str, Group] = {}
+        """By name."""
         self.acts: list[Act] = []
         self.lock = RLock()
         self._accepted: set[str] = set()
@@ -150,21 +177,41 @@ class SimulatedCloud:
             self.machines[machine.external_id] = machine
             return self.ref(machine)
 
-    def ref(self, machine: Machine) -> ResourceRef:
+    def add_group(self, group: Group) -> ResourceRef:
+        """Put a scaling group into the cloud, and launch what of its machines is not there yet."""
+        with self.lock:
+            group.region = group.region or self.regions[0]
+            self.groups[group.name] = group
+            self._fill(group, self.now(), at_once=True)
+            return self.ref(group)
+
+    def members(self, group: Group) -> list[Machine]:
+        """The machines it has now, those that are going too."""
+        now = self.now()
+        return [
+            machine
+            for machine in self.machines.values()
+            if machine.managed_by == group.signature
+            and machine.region == group.region
+            and machine.state_at(now) is not State.TERMINATED
+        ]
+
+    def ref(self, thing: Machine | Group) -> ResourceRef:
         return ResourceRef(
             provider=self.provider,
             account=self.account,
-            region=machine.region,
-            kind=machine.kind,
-            external_id=machine.external_id,
+            region=thing.region,
+            kind=Kind.NODE_GROUP if isinstance(thing, Group) else thing.kind,
+            external_id=thing.name if isinstance(thing, Group) else thing.external_id,
         )
 
-    def find(self, ref: ResourceRef) -> Machine:
-        """The machine a ref speaks of, or NotFound."""
-        machine = self.machines.get(ref.external_id)
-        if machine is None or self.ref(machine) != ref:
+    def find(self, ref: ResourceRef) -> Machine | Group:
+        """The machine or group a ref speaks of, or NotFound."""
+        things: Mapping[str, Machine | Group] = self.groups if ref.kind is Kind.NODE_GROUP else self.machines
+        thing = things.get(ref.external_id)
+        if thing is None or self.ref(thing) != ref:
             raise NotFound(f"{self.provider} {self.account} has no {ref.kind} {ref.external_id!r} in {ref.region}")
-        return machine
+        return thing
 
     def present(self) -> datetime:
         """The time now, after all that should have happened by then has."""
@@ -204,6 +251,36 @@ class SimulatedCloud:
             machine.become([(at, State.PENDING), (at + self.transition, State.RUNNING)])
             machine.launched_at = at
             return True
+
+    def resize(self, name: str, desired: int, *, minimum: int | None = None, maximum: int | None = None) -> bool:
+        """Tell a group how many machines to keep (a person did, or an act); False when it knew."""
+        with self.lock:
+            group = self.groups[name]
+            before = (group.minimum, group.desired, group.maximum)
+            group.desired = desired
+            group.minimum = min(group.minimum, desired) if minimum is None else minimum
+            group.maximum = max(group.maximum, desired) if maximum is None else maximum
+            for machine in self.members(group)[desired:]:
+                self.stop(machine.external_id, into=State.TERMINATED)
+            self._fill(group, self.now(), at_once=False)
+            return before != (group.minimum, group.desired, group.maximum)
+
+    def _fill(self, group: Group, at: datetime, *, at_once: bool) -> None:
+        starting = [(at, State.PENDING), (at + self.transition, State.RUNNING)]
+        for _ in range(group.desired - len(self.members(group))):
+            self.add(
+                Machine(
+                    name=f"{group.name}-{len(self.machines)}",
+                    launched_at=at,
+                    sku=group.sku,
+                    region=group.region,
+                    tags=dict(group.tags),
+                    capacity_type=group.launches,
+                    managed_by=group.signature,
+                    activity=group.activity,
+                    history=[(at, State.RUNNING)] if at_once else starting,
+                )
+            )
 
     def vanish(self, external_id: str) -> None:
         """Remove a machine; its id is unknown from now on."""
@@ -273,18 +350,16 @@ class SimulatedCloud:
                     error = failure.error
                     raise type(error)(error.sentence, permission=error.permission, retry_after=error.retry_after)
 
-    def attempt(
-        self, call: Call, ref: ResourceRef, verb: Verb, request_id: str, change: Callable[[Machine], bool]
-    ) -> None:
+    def attempt(self, call: Call, ref: ResourceRef, verb: Verb, request_id: str, change: Callable[[Any], bool]) -> None:
         """One try to change the world, written down in `acts` whatever becomes of it; each request id changes once."""
         with self.lock:
             at = self.present()
             changed, error = False, None
             try:
                 self.meet(call, ref.region, ref.external_id)
-                machine = self.find(ref)
+                thing = self.find(ref)
                 if request_id not in self._accepted:
-                    changed = not machine.stubborn and change(machine)
+                    changed = not thing.stubborn and change(thing)
                     self._accepted.add(request_id)
                 self.meet(call, ref.region, ref.external_id, after=True)
             except ProviderError as answered:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from providers.records import Blocker, CapacityType, Kind, State, Verb
 from providers.simulated.activity import Activity, Busy, Hours, Idle, Serving, Silent, Spare, Thin, Until
 from providers.simulated.catalogue import SKUS
-from providers.simulated.cloud import Machine, SimulatedCloud
+from providers.simulated.cloud import Group, Machine, SimulatedCloud
 
 START = datetime(2026, 11, 14, 6, 0, tzinfo=UTC)
 """When the demo begins: a Saturday. In Ho Chi Minh City it is 13:00, in Berlin 7:00, in New York 1:00 at night."""
@@ -74,6 +74,8 @@ def _aws(now: Callable[[], datetime]) -> SimulatedCloud:
     cloud = SimulatedCloud(now, provider="aws", account="111122223333", regions=("us-east-1", "eu-west-1"))
     for machine in _aws_machines():
         cloud.add(machine)
+    tags = _tags("foundation", "platform")
+    cloud.add_group(Group(name="trainers", sku=SKUS["g5.12xlarge"], desired=4, minimum=2, maximum=8, tags=tags))
     return cloud
 
 
@@ -180,7 +182,7 @@ def _aws_machines() -> Iterator[Machine]:
         region="eu-west-1",
         tags={"curfew-protect": "2026-11-17T18:00:00+01:00"},
     )
-    # Members of a scaling group: seen, never acted on by themselves.
+    # Members of a scaling group: met through it, as a whole, and only who accepts their loss loses them.
     for number in range(4):
         yield _machine(
             f"trainers-{number}",

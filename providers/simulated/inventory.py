@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from providers.errors import ProviderError
 from providers.records import (
+    Blocker,
+    CapacityType,
     InventoryAnswer,
     Loss,
     LossName,
@@ -16,7 +19,7 @@ from providers.records import (
     State,
     Verb,
 )
-from providers.simulated.cloud import Machine, SimulatedCloud
+from providers.simulated.cloud import Group, Machine, SimulatedCloud
 
 PROTECT_TAG = "curfew-protect"
 TERMINATED_IS_LISTED_FOR = timedelta(hours=1)
@@ -46,13 +49,42 @@ class SimulatedInventory:
                     for machine in cloud.machines.values()
                     if machine.region == region and machine.sku.gpus and not _forgotten(machine, now)
                 ]
+                records += [
+                    self._group(group, now, fully=False) for group in cloud.groups.values() if group.region == region
+                ]
             return InventoryAnswer(identity=cloud.account, records=tuple(records), parts=tuple(parts))
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         with self._cloud.lock:
             now = self._cloud.present()
             self._cloud.meet("describe", ref.region, ref.external_id)
-            return self._record(self._cloud.find(ref), now, fully=True)
+            thing = self._cloud.find(ref)
+            if isinstance(thing, Group):
+                return self._group(thing, now, fully=True)
+            return self._record(thing, now, fully=True)
+
+    def _group(self, group: Group, now: datetime, *, fully: bool) -> ResourceRecord:
+        members = self._cloud.members(group)
+        sku = group.sku
+        return ResourceRecord(
+            ref=self._cloud.ref(group),
+            incarnation=group.name,
+            name=group.name,
+            zone=None,
+            sku=sku.name,
+            gpu_vendor=sku.vendor,
+            gpu_model=sku.model,
+            gpu_count=sum(machine.sku.gpus for machine in members),
+            gpu_memory_mib=sku.memory_mib,
+            capacity_type=group.launches,
+            state=_group_state(group, [machine.state_at(now) for machine in members]),
+            tags=dict(group.tags),
+            members=tuple(machine.external_id for machine in members),
+            protections=_locked(group.tags, locked=fully and group.locked),
+            blockers=_already_spot(group),
+            losses=_members_lost(members),
+            fully_described=fully,
+        )
 
     def _record(self, machine: Machine, now: datetime, *, fully: bool) -> ResourceRecord:
         sku = machine.sku
@@ -84,14 +116,38 @@ def _forgotten(machine: Machine, now: datetime) -> bool:
     return state is State.TERMINATED and since + TERMINATED_IS_LISTED_FOR <= now
 
 
+def _group_state(group: Group, members: Sequence[State]) -> State:
+    if group.desired == 0:
+        return State.STOPPING if members else State.STOPPED
+    return State.RUNNING if State.RUNNING in members else State.PENDING
+
+
+def _already_spot(group: Group) -> tuple[Blocker, ...]:
+    if group.launches is not CapacityType.SPOT:
+        return ()
+    sentence = "it launches spot machines already; others leave as they are replaced"
+    return (Blocker(verb=Verb.MOVE_TO_SPOT, code="AlreadySpot", sentence=sentence),)
+
+
+def _members_lost(members: Sequence[Machine]) -> tuple[Loss, ...]:
+    if not members:
+        return ()
+    sentence = f"its {len(members)} machines are terminated, with their disks; new ones come when it is put back"
+    return (Loss(verb=Verb.SCALE_TO_ZERO, name=LossName.GROUP_MEMBERS, sentence=sentence),)
+
+
 def _protections(machine: Machine, *, locks: bool) -> tuple[Protection, ...]:
-    found = list(machine.protections)
-    if PROTECT_TAG in machine.tags:
-        value = machine.tags[PROTECT_TAG]
+    return machine.protections + _locked(machine.tags, locked=locks and machine.locked)
+
+
+def _locked(tags: Mapping[str, str], *, locked: bool) -> tuple[Protection, ...]:
+    found: list[Protection] = []
+    if PROTECT_TAG in tags:
+        value = tags[PROTECT_TAG]
         found.append(
             Protection(source=PROTECT_TAG, sentence=f"its tag {PROTECT_TAG} is {value!r}", until=_end_of(value))
         )
-    if locks and machine.locked:
+    if locked:
         found.append(Protection(source="disableApiStop", sentence="its cloud refuses to stop it (disableApiStop)"))
     return tuple(found)
 

@@ -1,0 +1,166 @@
+"""A group is met as a whole: only when every member that runs is in breach, and never one member by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from policies.decision import Verdict
+from policies.evaluate import Judgement, evaluate
+from policies.policy import Policy
+from tests.policies.builders import busy_machine, facts_of, machine, silent_machine
+
+POLICY: TypeAdapter[Policy] = TypeAdapter(Policy)
+GROUP = machine(resource_id="g", name="trainers", kind="node_group", gpu_count=16, hourly_cost=110.08)
+IDLE = {"type": "idle", "idle": {"for": "45m"}}
+
+
+def member(build: Any = machine, number: int = 1, **changes: Any) -> dict[str, Any]:
+    return dict(build(resource_id=f"m{number}", name=f"trainers-{number}", member_of="g", **changes))
+
+
+def judged(
+    members: list[dict[str, Any] | None], body: dict[str, Any] = IDLE, *, group: dict[str, Any] = GROUP
+) -> Judgement:
+    """The group in row 0, its members behind it; None: a member that nobody lists as a GPU machine."""
+    rows = [group, *(row for row in members if row is not None)]
+    place = iter(range(1, len(rows)))
+    policy = POLICY.validate_python({"name": "rule", **body})
+    facts = replace(facts_of(rows, [policy]), members={0: [None if row is None else next(place) for row in members]})
+    judgement = evaluate(facts, [policy])
+    assert judgement.faults == {}
+    return judgement
+
+
+VERDICTS: dict[str, tuple[list[dict[str, Any] | None], Verdict, str]] = {
+    "every member is idle": (
+        [member(number=1), member(number=2)],
+        Verdict.BREACH,
+        "Every member that runs is in breach, and so is the group. trainers-1: ",
+    ),
+    "one member works": (
+        [member(number=1), member(busy_machine, 2)],
+        Verdict.OK,
+        "A group is met as a whole, and one member spares it. trainers-2: ",
+    ),
+    "one member is silent": (
+        [member(number=1), member(silent_machine, 2)],
+        Verdict.UNKNOWN,
+        "A group is met as a whole, and of one member it is not known. trainers-2: ",
+    ),
+    "one is silent and one works": ([member(silent_machine, 1), member(busy_machine, 2)], Verdict.OK, "trainers-2: "),
+    "one member was not described in this look": (
+        [member(number=1), member(number=2, state=None)],
+        Verdict.UNKNOWN,
+        "trainers-2: ",
+    ),
+    "one member has just been launched": (
+        [member(number=1), member(number=2, state="pending")],
+        Verdict.OK,
+        "trainers-2: It is pending",
+    ),
+    "one member is no GPU machine that anybody lists": (
+        [member(number=1), None],
+        Verdict.UNKNOWN,
+        "1 of its 2 members was not seen as a GPU machine.",
+    ),
+    "one member is on standby, stopped": ([member(number=1), member(number=2, state="stopped")], Verdict.BREACH, ""),
+    "it is at zero": ([], Verdict.OK, "None of its members runs."),
+    "all its members are going": ([member(number=1, state="stopping")], Verdict.OK, "None of its members runs."),
+}
+
+
+@pytest.mark.parametrize("sentence", VERDICTS)
+def test_a_group_is_met_when_every_member_is_in_breach(sentence: str) -> None:
+    members, verdict, words = VERDICTS[sentence]
+
+    judgement = judged(members)
+
+    decision = judgement.decision("rule", 0)
+    assert (decision.verdict, words in decision.reason) == (verdict, True), decision.reason
+    assert set(judgement.outcomes["rule"].breaches) <= {0}
+
+
+SCOPES: dict[str, tuple[dict[str, Any], list[int], int]] = {
+    "of every kind: the group speaks for its members": ({}, [0], 1),
+    "of groups only: members are judged for the group's sake": ({"kinds": ["node_group"]}, [0], 1),
+    "of machines only: members stand for themselves, and are never acted on": ({"kinds": ["instance"]}, [1, 2], 2),
+    "of another project than the group's": ({"projects": ["speech"]}, [], 0),
+    "of groups in another project": ({"projects": ["speech"], "kinds": ["node_group"]}, [], 0),
+}
+
+
+@pytest.mark.parametrize("sentence", SCOPES)
+def test_whom_a_scope_meets(sentence: str) -> None:
+    scope, breaches, in_scope = SCOPES[sentence]
+
+    outcome = judged([member(number=1), member(number=2)], {**IDLE, "scope": scope}).outcomes["rule"]
+
+    assert (outcome.breaches, outcome.in_scope) == (breaches, in_scope)
+
+
+def test_a_group_of_another_project_leaves_its_members_to_themselves() -> None:
+    group = {**GROUP, "project": "speech"}
+
+    outcome = judged([member(number=1)], {**IDLE, "scope": {"projects": ["vision"]}}, group=group).outcomes["rule"]
+
+    assert outcome.breaches == [1]
+
+
+def test_a_group_that_a_policy_for_groups_does_not_mean_exposes_none_of_its_members() -> None:
+    scope = {"kinds": ["node_group"], "projects": ["vision"]}
+
+    outcome = judged([member(number=1)], {**IDLE, "scope": scope}, group={**GROUP, "project": "speech"}).outcomes[
+        "rule"
+    ]
+
+    assert (outcome.breaches, outcome.in_scope) == ([], 0)
+
+
+def test_who_counts_counts_members_and_not_the_group_once_more() -> None:
+    """16 GPUs run in the group: a quota of 16 is kept, one of 15 is not."""
+    members = [member(number=1), member(number=2)]
+
+    kept, over = (judged(members, {"type": "quota", "quota": {"max_gpus": most}}) for most in (16, 8))
+
+    assert kept.outcomes["rule"].breaches == []
+    assert over.decision("rule", 0).verdict is Verdict.OK  # the older member is within
+    assert judged(members, {"type": "quota", "quota": {"max_gpus": 0}}).outcomes["rule"].breaches == [0]
+
+
+MEMBERS = st.lists(
+    st.builds(
+        machine,
+        activity=st.sampled_from([None, "busy", "idle", "idle"]),
+        idle_seconds=st.just(6000),
+        state=st.sampled_from([None, "running", "running", "running", "pending", "stopped"]),
+    ),
+    max_size=6,
+)
+
+
+@given(MEMBERS)
+def test_a_group_in_breach_has_only_members_in_breach(members: list[dict[str, Any]]) -> None:
+    """Charter 5: a group only when every member breaches, whatever the rest say."""
+    judgement = judged([{**row, "resource_id": f"m{number}", "member_of": "g"} for number, row in enumerate(members)])
+
+    if judgement.outcomes["rule"].breaches:
+        verdicts = {
+            judgement.outcomes["rule"].verdict(row + 1) for row, one in enumerate(members) if one["state"] != "stopped"
+        }
+        assert verdicts == {Verdict.BREACH}
+
+
+@given(MEMBERS, st.sets(st.integers(0, 5)))
+def test_a_member_that_falls_silent_never_brings_its_group_into_breach(
+    members: list[dict[str, Any]], silent: set[int]
+) -> None:
+    rows = [{**row, "resource_id": f"m{number}", "member_of": "g"} for number, row in enumerate(members)]
+    hushed = [{**row, "activity": None, "idle_seconds": None} if at in silent else row for at, row in enumerate(rows)]
+
+    assert set(judged(hushed).outcomes["rule"].breaches) <= set(judged(rows).outcomes["rule"].breaches)
