@@ -152,7 +152,7 @@ def _sampled(
     """Running resources a source can say something of: its own, or everybody's when it has no inventory."""
     own = member.provider is not None and member.provider.inventory is not None
     records = usable.get(member.source.name, ()) if own else everything
-    return [record for record in records if record.state is State.RUNNING]
+    return [record for record in records if record.state is State.RUNNING and record.ref.kind.counted]
 
 
 def _ask_telemetry(

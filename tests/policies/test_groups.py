@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ def member(build: Any = machine, number: int = 1, **changes: Any) -> dict[str, A
 
 
 def judged(
-    members: list[dict[str, Any] | None], body: dict[str, Any] = IDLE, *, group: dict[str, Any] = GROUP
+    members: Sequence[dict[str, Any] | None], body: dict[str, Any] = IDLE, *, group: dict[str, Any] = GROUP
 ) -> Judgement:
     """The group in row 0, its members behind it; None: a member that nobody lists as a GPU machine."""
     rows = [group, *(row for row in members if row is not None)]
