@@ -131,8 +131,9 @@ def _listed(member: Member, identity: str | None) -> SourceAnswer:
 
 
 def _ask_prices(member: Member, records: Sequence[ResourceRecord], now: datetime) -> None:
+    records = tuple(record for record in records if record.ref.kind.counted)
     if records and member.provider is not None and member.provider.prices is not None and not _hangs(member, PRICES):
-        _ask(member, PRICES, partial(member.provider.prices.quote, tuple(records)), now)
+        _ask(member, PRICES, partial(member.provider.prices.quote, records), now)
 
 
 def _quoted(member: Member) -> tuple[Prices, tuple[PartReport, ...]]:
