@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from policies.evaluate import Outcome, _bytes, _judge, _Table, compile_policy
 from policies.facts import BASE, TELEMETRY, Facts
 from policies.groups import fold
-from policies.policy import Policy, profile_of
+from policies.policy import BasePolicy, Policy, profile_of
 
 Row = dict[str, Any]
 CLOUD_CUSTODIAN_SECONDS = 14.6
@@ -94,6 +94,7 @@ def fleet(count: int) -> list[Row]:
             "age_seconds": chance.randrange(10_000_000),
             "hourly_cost": None if chance.random() < 0.02 else chance.random() * 90,
             "activity": chance.choice(("busy", "busy", "busy", "idle", None)),
+            "unknown_gpus": 0,
             "max_power_watts": None if chance.random() < 0.1 else chance.random() * 700,
             "tags": {"team": chance.choice(("ml", "cv", "infra"))} if chance.random() < 0.7 else {},
         }
@@ -101,12 +102,13 @@ def fleet(count: int) -> list[Row]:
     ]
 
 
-def columns(rows: list[Row], profiles: set[str]) -> Facts:
+def columns(rows: list[Row], policies: list[BasePolicy]) -> Facts:
     telemetry = {column.name: [row[column.name] for row in rows] for column in TELEMETRY}
     return Facts(
         base={column.name: [row[column.name] for row in rows] for column in BASE},
-        activity=dict.fromkeys(profiles, telemetry),
+        activity=dict.fromkeys({profile_of(policy).key for policy in policies}, telemetry),
         tags=[row["tags"] for row in rows],
+        own={policy.name: {"claimed_by": [None] * len(rows)} for policy in policies},
     )
 
 
@@ -119,7 +121,7 @@ def main() -> None:
 
     written = policies(options.policies)
     rows = fleet(options.resources)
-    facts = columns(rows, {profile_of(policy).key for policy, _ in written})
+    facts = columns(rows, [policy for policy, _ in written])
     spent: dict[str, list[float]] = {"compile": [], "build": [], "evaluate": [], "Python loop": []}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:

@@ -101,8 +101,11 @@ OWN: tuple[Column, ...] = (
         "budget_excess", Type.NUMBER, "hourly cost that must go for the period to end within the budget", "per hour"
     ),
     _column("budget_words", Type.TEXT, "the spend budget's state, for people"),
+    _column("claimed_by", Type.TEXT, "the projects that claim it at once; NULL when no more than one does"),
 )
-"""Facts computed for one policy alone, from its own schedule or spend budget. No condition of a person reads them."""
+"""Facts computed for one policy alone, from its own schedule, spend budget or the projects' claims. No condition of a
+person reads them.
+"""
 
 BY_NAME: Mapping[str, Column] = {column.name: column for column in COLUMNS}
 OWN_BY_NAME: Mapping[str, Column] = {column.name: column for column in OWN}

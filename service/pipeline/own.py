@@ -1,4 +1,5 @@
-"""Computes the facts that belong to one policy alone: what its schedule says, and where its spend budget stands.
+"""Computes the facts that belong to one policy alone: what its schedule says, where its spend budget stands, and which
+resources several projects claim.
 
 Pure. The columns are `policies.facts.OWN`; a budget policy's state comes from `service.pipeline.budget`.
 """
@@ -12,10 +13,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from policies.calendar import calendar
-from policies.policy import BasePolicy, BudgetPolicy, SchedulePolicy
+from policies.policy import BasePolicy, BudgetPolicy, OwnershipPolicy, SchedulePolicy
 from policies.quantities import MICROS
 from service.documents import Project
 from service.model import BudgetKey, Known
+from service.pipeline.attribute import attribute
 from service.pipeline.budget import BudgetState, hourly_of
 
 Columns = Mapping[str, list[Any]]
@@ -39,7 +41,17 @@ def own_facts(
             found[policy.name] = _schedule(policy, resources, projects, now)
         elif isinstance(policy, BudgetPolicy):
             found[policy.name] = own_columns(policy, resources, budgets)
+        elif isinstance(policy, OwnershipPolicy):
+            found[policy.name] = {"claimed_by": [_claimants(known, projects) for known in resources]}
     return found
+
+
+def _claimants(known: Known, projects: Mapping[str, Project]) -> str | None:
+    """The projects that claim what belongs to none of them, because there are several."""
+    if known.project is not None:
+        return None
+    claims = attribute(known.record, known.source, projects).claimed_by
+    return " and ".join(claims) if len(claims) > 1 else None
 
 
 def _schedule(

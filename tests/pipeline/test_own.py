@@ -13,6 +13,7 @@ from policies.policy import BasePolicy
 from providers.records import Price, State
 from service.documents import POLICY, Project
 from service.model import BudgetKey, Known, Spent, Telemetry
+from service.pipeline.attribute import attributed
 from service.pipeline.budget import BudgetState, hourly_of, states
 from service.pipeline.currency import Rate, Rates
 from service.pipeline.evaluate import Judged, Look, judge
@@ -101,6 +102,33 @@ def test_every_resource_follows_its_own_project_and_nobodys_follows_utc() -> Non
     at = datetime(2026, 11, 16, 13, 30, tzinfo=UTC)
     found = own_facts([schedule()], machines, projects, {}, at)["office-hours"]
     assert found["off_now"] == [True, False, False]
+
+
+# --- ownership --------------------------------------------------------------------------------------------------------
+
+
+CLAIMS = {"tags": {"project": "vision"}}, {"sources": ["research"]}
+
+
+@pytest.mark.parametrize(("claimants", "verdict"), [(0, "breach"), (1, "ok"), (2, "unknown")])
+def test_what_several_projects_claim_is_not_for_that_without_one(claimants: int, verdict: str) -> None:
+    projects = {
+        name: Project.model_validate({"name": name, "match": [claim]})
+        for name, claim in list(zip(("nlp", "vision"), CLAIMS, strict=True))[:claimants]
+    }
+    policy = POLICY.validate_python({"name": "nobodys", "type": "ownership"})
+    machine = attributed(known(project=None), projects, NOW)
+    look = Look(
+        resources=[machine],
+        seen=frozenset({machine.id}),
+        telemetry=Telemetry(),
+        cost_to_date={},
+        at=NOW,
+        projects=projects,
+    )
+    decision = judge(look, [policy]).judgement.decision("nobodys", 0)
+    assert decision.verdict.value == verdict, decision.reason
+    assert decision.evidence["claimed_by"] == ("nlp and vision" if claimants == 2 else None)
 
 
 # --- budget -----------------------------------------------------------------------------------------------------------

@@ -83,9 +83,15 @@ def silent_machine(**changes: Any) -> dict[str, Any]:
 
 def facts_of(rows: Sequence[Mapping[str, Any]], policies: Iterable[BasePolicy] = ()) -> Facts:
     """Rows as columns; every policy's profile sees the same telemetry."""
+    policies = list(policies)
     telemetry = {column.name: [row[column.name] for row in rows] for column in TELEMETRY}
     return Facts(
         base={column.name: [row[column.name] for row in rows] for column in BASE},
         activity={profile_of(policy).key: telemetry for policy in policies},
         tags=[row["tags"] for row in rows],
+        own={
+            policy.name: {"claimed_by": [row.get("claimed_by") for row in rows]}
+            for policy in policies
+            if isinstance(policy, OwnershipPolicy)
+        },
     )

@@ -532,7 +532,8 @@ def test_rows_keep_their_place_over_more_than_one_block_of_the_engine() -> None:
     base = {name: column * rows for name, column in facts.base.items()}
     base["project"] = [None if index % 1009 == 0 else "vision" for index in range(rows)]
     policy = ownership_policy(scope={"projects": []})
-    judgement = evaluate(Facts(base=base, activity={}, tags=[{}] * rows), [policy])
+    own = {policy.name: {"claimed_by": [None] * rows}}
+    judgement = evaluate(Facts(base=base, activity={}, tags=[{}] * rows, own=own), [policy])
     assert judgement.outcomes[policy.name].breaches == list(range(0, rows, 1009))
 
 

@@ -170,6 +170,25 @@ REASONS: dict[str, tuple[BasePolicy, dict[str, Any], Verdict, str]] = {
         Verdict.OK,
         "It has no owner yet, but appeared only 2m5s ago; 1h is allowed.",
     ),
+    "claimed by two projects": (
+        ownership_policy(),
+        machine(project=None, claimed_by="nlp and vision", age_seconds=90_000),
+        Verdict.UNKNOWN,
+        "The projects nlp and vision claim it at once, so whose it is is not known.",
+    ),
+    "claimed by two projects, and nobody's by name": (
+        BOTH,
+        machine(project=None, claimed_by="nlp and vision", owner=None, age_seconds=90_000),
+        Verdict.BREACH,
+        "It has no project of its own (nlp and vision claim it at once) and no owner 1d1h after it appeared; "
+        "1h is allowed.",
+    ),
+    "claimed by two projects only just now": (
+        BOTH,
+        machine(project=None, claimed_by="nlp and vision", age_seconds=60),
+        Verdict.OK,
+        "It has no project of its own (nlp and vision claim it at once) yet, but appeared only 1m ago; 1h is allowed.",
+    ),
     "both are there": (BOTH, machine(), Verdict.OK, "It has the project vision and the owner ana."),
     "terminated": (BOTH, machine(owner=None, state="terminated"), Verdict.OK, "It is terminated."),
     "no owner, of unknown age": (
