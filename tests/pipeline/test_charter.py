@@ -12,8 +12,9 @@ from typing import Any
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from policies.codes import BREACH
 from policies.policy import BasePolicy, Mode
-from providers.records import CapacityType, Price, Protection, Series, Signal, State
+from providers.records import CapacityType, Kind, Price, Protection, Series, Signal, State
 from service.documents import POLICY
 from service.model import ActiveHold, FindingState, Known, PastAct, Status
 from service.pipeline.decide import World, decide
@@ -147,17 +148,36 @@ def findings_of(draw: st.DrawFn, machine: Known, policy: str) -> FindingState | 
     return found
 
 
+def in_a_group(found: list[Known], size: int) -> list[Known]:
+    """The first so many are members of a scaling group, which is a resource too."""
+    if not size:
+        return found
+    members = [
+        replace(one, source=SOURCE, record=replace(one.record, managed_by="autoscaling:trainers"))
+        for one in found[:size]
+    ]
+    seen = record(
+        "trainers",
+        kind=Kind.NODE_GROUP,
+        members=tuple(one.record.ref.external_id for one in members),
+        gpu_count=sum(one.record.gpu_count for one in members),
+        launched_at=None,
+    )
+    return [*members, *found[size:], known(record=seen)]
+
+
 @st.composite
 def worlds(draw: st.DrawFn, /, **more: Any) -> World:
     """A dozen machines under up to four policies, in the middle of it all: each of them is a case of its own."""
     found = [draw(machines(number)) for number in range(draw(st.sampled_from([1, 4, 12])))]
+    found = in_a_group(found, draw(st.sampled_from([0, 0, 1, 3])))
     names = draw(st.lists(st.sampled_from(sorted(POLICIES)), unique=True, min_size=1))
     standing = [draw(findings_of(machine, name)) for machine in found for name in names]
     chosen = {name: POLICIES[name] for name in names} | more.pop("policies", {})
     return world(
         *found,
         policies=list(chosen.values()),
-        series={machine.id: draw(telemetry_of(machine)) for machine in found},
+        series={machine.id: draw(telemetry_of(machine)) for machine in found if not machine.is_group},
         answers=[
             answer(*(machine.record for machine in found if machine.source == source), source=source)
             for source in SOURCES
@@ -220,6 +240,23 @@ def test_knowing_less_never_causes_an_act(seen: World, random: Random) -> None:
     before = due(seen)
     for less in with_less(seen, random):
         assert due(less) <= before
+
+
+# --- 5: the owner, never the member -----------------------------------------------------------------------------------
+
+
+@MANY
+@given(worlds())
+def test_a_member_is_never_acted_on_and_its_group_only_when_every_member_breaches(seen: World) -> None:
+    ruling = decide(seen, NOW)
+    for intent in ruling.plan.intents:
+        assert intent.resource.record.managed_by is None
+        for name in intent.resource.record.members:
+            (member,) = (one for one in ruling.resources if one.record.ref.external_id == name)
+            outcome = ruling.judged.judgement.outcomes[intent.finding.policy]
+            down = member.record.state in (State.STOPPED, State.SUSPENDED)
+            assert down or outcome.codes[ruling.judged.rows[member.id]] == BREACH
+            assert not member.record.protections
 
 
 # --- 8: small blast radius --------------------------------------------------------------------------------------------
@@ -306,7 +343,8 @@ def test_a_tighter_count_acts_on_no_others_and_less_money_disturbs_no_more_of_it
 def test_the_breaker_lets_no_more_than_its_share_through(seen: World, past: tuple[PastAct, ...]) -> None:
     seen = replace(seen, standing=replace(seen.standing, acts=past))
     planned = {i.resource.id: i.resource.record.gpu_count for i in decide(seen, NOW).plan.intents}
-    running = sum(one.record.gpu_count for one in seen.known.values() if one.record.state is State.RUNNING)
+    machines = [one for one in seen.known.values() if not one.is_group]
+    running = sum(one.record.gpu_count for one in machines if one.record.state is State.RUNNING)
     disturbed, total = sum(planned.values()) + 8 * len(past), running + 8 * len(past)
     assert not planned or len(planned) + len(past) == 1 or disturbed / total <= seen.limits.breaker
 
