@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import ColumnElement, true
 from sqlmodel import col, select
 
 from policies.decision import Verdict
@@ -32,10 +33,16 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
         documents = load(session)
         seen = names_seen(session, "policy", to)
         findings = session.exec(
-            select(Finding).where(Finding.resource_id == row.id).order_by(col(Finding.opened_at).desc()).limit(50)
+            select(Finding)
+            .where(Finding.resource_id == row.id, _of_theirs(Finding.project, to))
+            .order_by(col(Finding.opened_at).desc())
+            .limit(50)
         ).all()
         actions = session.exec(
-            select(Action).where(Action.resource_id == row.id).order_by(col(Action.intended_at).desc()).limit(50)
+            select(Action)
+            .where(Action.resource_id == row.id, _of_theirs(Action.project, to))
+            .order_by(col(Action.intended_at).desc())
+            .limit(50)
         ).all()
         holds = active_holds(session, now)
         undelivered = outbox.last_errors(session, [finding.id for finding in findings])
@@ -83,6 +90,11 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
         ],
         "actions": [_action(action) for action in actions],
     }
+
+
+def _of_theirs(project: Any, to: Confinement) -> ColumnElement[bool]:
+    """What was found and done while the resource was another project's is that project's to see."""
+    return true() if to is None else col(project).in_(to)
 
 
 def _verdict(view: View | None, known: Known, policy: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ActionAnswer(Shape):
     finding: str | None
     resource: str
     resource_name: str | None
-    """As people know it."""
+    """As people know it; null when it has moved to a project that is not yours to see."""
     source: str
     project: str | None
     policy: str | None
@@ -70,13 +70,13 @@ def list_actions(
     }
     with runtime.database.reading() as session:
         page = views.actions(session, filters=filters, sees=principal.projects, cursor=cursor, limit=limit)
-        return Listing(items=shown(session, page.items), next=page.next)
+        return Listing(items=shown(session, page.items, principal), next=page.next)
 
 
 @router.get("/{action_id}", responses=responses(404), summary="One action")
 def get_action(runtime: TheRuntime, principal: Caller, action_id: str) -> ActionAnswer:
     with runtime.database.reading() as session:
-        return shown(session, [_visible(session, principal, action_id)])[0]
+        return shown(session, [_visible(session, principal, action_id)], principal)[0]
 
 
 @router.post(
@@ -99,7 +99,7 @@ def undo(write: TheWrite, action_id: str) -> JSONResponse:
         by = Person(actor=write.principal.actor)
         undoing = people.undo(session, action, by=by, now=write.runtime.clock.now())
         session.flush()
-        return Done(body=shown(session, [undoing])[0], status=202)
+        return Done(body=shown(session, [undoing], write.principal)[0], status=202)
 
     answer = write.once(work)
     write.runtime.request_cycle(by=write.principal.actor)
@@ -114,8 +114,8 @@ def _visible(session: Session, principal: Principal, action_id: str, *, lock: bo
     return row
 
 
-def shown(session: Session, rows: Sequence[Action]) -> list[ActionAnswer]:
-    names = views.resource_names(session, {row.resource_id for row in rows})
+def shown(session: Session, rows: Sequence[Action], to: Principal) -> list[ActionAnswer]:
+    names = views.resource_names(session, {row.resource_id for row in rows}, to.projects)
     return [_answer(row, names.get(row.resource_id)) for row in rows]
 
 

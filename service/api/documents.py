@@ -337,8 +337,11 @@ def _etag(row: Document) -> str:
 
 
 def _seen(session: Session, row: Document, principal: Principal) -> DocumentAnswer:
-    """A document; a source also says how it does, to those who may see all of it."""
+    """A document. It names no projects that its reader may not see; a source says how it does to those who see all."""
     found = _shown(row)
+    for part in (found, found.get("scope", {})):
+        if "projects" in part:
+            part["projects"] = [name for name in part["projects"] if principal.sees(name)]
     if row.kind == "source" and principal.projects is None:
         how = overview.source_row(row.name, found["provider"], session.get(SourceState, row.name))
         found["metadata"]["health"] = {

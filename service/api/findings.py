@@ -32,7 +32,7 @@ class FindingAnswer(Shape):
     policy_version: int
     resource: str
     resource_name: str | None
-    """As people know it."""
+    """As people know it; null when it has moved to a project that is not yours to see."""
     project: str | None
     status: Status
     status_reason: str
@@ -90,13 +90,13 @@ def list_findings(
     }
     with runtime.database.reading() as session:
         page = views.findings(session, filters=filters, sees=principal.projects, cursor=cursor, limit=limit)
-        return Listing(items=shown(session, page.items), next=page.next)
+        return Listing(items=shown(session, page.items, principal), next=page.next)
 
 
 @router.get("/{finding_id}", responses=responses(404), summary="One finding")
 def get_finding(runtime: TheRuntime, principal: Caller, finding_id: str) -> FindingAnswer:
     with runtime.database.reading() as session:
-        return shown(session, [_visible(session, principal, finding_id)])[0]
+        return shown(session, [_visible(session, principal, finding_id)], principal)[0]
 
 
 @router.post(
@@ -175,7 +175,7 @@ def _say(
         work(session, finding, Person(actor=write.principal.actor), write.runtime.clock.now())
         session.flush()
         session.refresh(finding)
-        return Done(body=shown(session, [finding])[0], status=status)
+        return Done(body=shown(session, [finding], write.principal)[0], status=status)
 
     return write.once(in_transaction)
 
@@ -188,8 +188,8 @@ def _visible(session: Session, principal: Principal, finding_id: str, *, lock: b
     return row
 
 
-def shown(session: Session, rows: Sequence[Finding]) -> list[FindingAnswer]:
-    names = views.resource_names(session, {row.resource_id for row in rows})
+def shown(session: Session, rows: Sequence[Finding], to: Principal) -> list[FindingAnswer]:
+    names = views.resource_names(session, {row.resource_id for row in rows}, to.projects)
     return [_answer(row, names.get(row.resource_id)) for row in rows]
 
 

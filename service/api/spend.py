@@ -223,7 +223,7 @@ def _totals(by_activity: dict[tuple[Group, str], Cost]) -> list[Total]:
     ]
 
 
-def _group(by: Sequence[By], group: Group, currency: str, cost: Cost, names: dict[str, str]) -> SpendGroup:
+def _group(by: Sequence[By], group: Group, currency: str, cost: Cost, names: dict[str, str | None]) -> SpendGroup:
     told: dict[str, str | None] = {one.value: label or None for one, label in zip(by, group, strict=True)}
     if told.get("resource"):
         told["resource_name"] = names.get(told["resource"] or "")

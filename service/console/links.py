@@ -15,7 +15,7 @@ from sqlmodel import Session
 
 from service import people
 from service.api.auth import runtime_of
-from service.console.rendering import LOOK, PageRoute, Stop, finding_view, page, zone_of
+from service.console.rendering import LOOK, PageRoute, Stop, finding_view, page, resource_of, zone_of
 from service.notify import wording
 from service.notify.links import BadLink, Claim, LinkVerb
 from service.runtime import Runtime
@@ -118,7 +118,7 @@ def _subject(session: Session, claim: Claim, *, lock: bool = False) -> tuple[Fin
     finding = session.get(Finding, claim.finding_id, with_for_update=lock or None)
     if finding is None:
         raise Stop(404, "Not found", "What this link is about no longer exists.")
-    return finding, session.get(Resource, finding.resource_id)
+    return finding, resource_of(session, finding)
 
 
 def out_of_date(claim: Claim, finding: Finding) -> str | None:

@@ -88,7 +88,8 @@ def findings_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Re
 def finding_page(request: Request, runtime: TheRuntime, visitor: Looking, finding_id: str) -> Response:
     with runtime.database.reading() as session:
         finding = _seen(session.get(Finding, finding_id), visitor, "finding")
-        return page(request, "finding.html", visitor, **finding_view(session, finding, runtime), keeps=KEEPS)
+        view = finding_view(session, finding, runtime, visitor.principal.sees)
+        return page(request, "finding.html", visitor, **view, keeps=KEEPS)
 
 
 @router.api_route("/resources", methods=LOOK)

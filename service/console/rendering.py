@@ -117,9 +117,22 @@ def zone_of(session: Session, project: str | None) -> tzinfo:
     return wording.zone_of(overview.timezones(session).get(project or ""))
 
 
-def finding_view(session: Session, finding: Finding, runtime: Runtime) -> dict[str, Any]:
-    """Everything about one finding, for `finding.html`."""
+def resource_of(session: Session, finding: Finding, sees: overview.Sees | None = None) -> Resource | None:
+    """What the finding is about, as far as this reader sees it; whoever has a link sees what is of the finding's
+    project. None when it has moved elsewhere, or was forgotten.
+    """
     resource = session.get(Resource, finding.resource_id)
+    if resource is None:
+        return None
+    seen = resource.project == finding.project if sees is None else sees(resource.project)
+    return resource if seen else None
+
+
+def finding_view(
+    session: Session, finding: Finding, runtime: Runtime, sees: overview.Sees | None = None
+) -> dict[str, Any]:
+    """Everything about one finding, for `finding.html`."""
+    resource = resource_of(session, finding, sees)
     doing = overview.shown_activity(resource.state, activity_of(runtime)(resource.id)) if resource else "unknown"
     return {
         "finding": finding,

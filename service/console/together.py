@@ -102,9 +102,10 @@ def _lines(
         if finding is None:
             continue
         zone = wording.zone_of(zones.get(finding.project or ""))
+        resource = resources.get(finding.resource_id)
         line = Line(
             finding=finding,
-            resource=resources.get(finding.resource_id),
+            resource=resource if resource and resource.project == finding.project else None,
             zone=zone,
             links=_links(runtime, several, claim, finding, now, zone),
             keepable=session.get(LinkUse, claim.nonce) is None and _keepable(claim, finding, now),

@@ -98,7 +98,7 @@ def _spenders(rows: list[Metered], state: BudgetState, rates: Rates, now: dateti
         weight = rates.convert(cost.micros, currency, state.currency, today)
         ranked.append((weight.micros if weight else 0, resource, money(cost.micros, currency)))
     ranked.sort(key=lambda entry: (-entry[0], entry[1]))
-    return [{"name": names[resource], "cost": cost} for _, resource, cost in ranked[:TOP_SPENDERS]]
+    return [{"name": names[resource] or resource, "cost": cost} for _, resource, cost in ranked[:TOP_SPENDERS]]
 
 
 def _history(rows: list[Metered], state: BudgetState, rates: Rates, now: datetime) -> list[list[Any]]:

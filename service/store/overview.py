@@ -66,7 +66,7 @@ class FindingRow:
 
     finding: Finding
     resource: Resource | None
-    """None when it was forgotten."""
+    """None when it was forgotten, or has moved to where this reader does not see it."""
     others: Sequence[Finding] = ()
 
 
@@ -194,7 +194,7 @@ def active_findings(session: Session, sees: Sees) -> list[FindingRow]:
     for finding, resource in rows:
         if sees(finding.project):
             by_resource[finding.resource_id].append(finding)
-            resources[finding.resource_id] = resource
+            resources[finding.resource_id] = resource if resource and sees(resource.project) else None
     found = []
     for resource_id, findings in by_resource.items():
         first, *others = sorted(findings, key=_urgency)
@@ -225,7 +225,12 @@ def recent_actions(session: Session, sees: Sees, *, limit: int = 10) -> list[Act
         .order_by(col(Action.intended_at).desc(), col(Action.id).desc())
         .limit(limit * 5)
     ).all()
-    return _with_undos(session, [(action, resource) for action, resource in rows if sees(action.project)][:limit])
+    shown = [
+        (action, resource if resource and sees(resource.project) else None)
+        for action, resource in rows
+        if sees(action.project)
+    ]
+    return _with_undos(session, shown[:limit])
 
 
 def actions_of(session: Session, finding_id: str) -> list[ActionRow]:

@@ -177,10 +177,10 @@ def costs_to_date(session: Session, rows: Sequence[Resource], *, now: datetime) 
     return totals
 
 
-def resource_names(session: Session, ids: Collection[str]) -> dict[str, str]:
-    """Id → the name people know it by."""
-    rows = session.exec(select(Resource.id, Resource.name).where(col(Resource.id).in_(ids)))
-    return {id: name for id, name in rows}
+def resource_names(session: Session, ids: Collection[str], sees: Confinement) -> dict[str, str]:
+    """Id → the name people know it by. What has moved to a project the reader does not see is not in it."""
+    rows = session.exec(select(Resource.id, Resource.name, Resource.project).where(col(Resource.id).in_(ids)))
+    return {id: name for id, name, project in rows if sees is None or project in sees}
 
 
 def last_seen(session: Session, rows: Sequence[Resource]) -> dict[str, datetime]:
