@@ -23,10 +23,8 @@ from tests.providers.aws import pricing
 from tests.providers.aws.conftest import Build
 from tests.providers.aws.front import NO_ANSWER, Call, Front, Reply
 
-SHARED = Path(__file__).parents[4] / "shared/data"
-PUBLISHED = SHARED / "prices/aws_all_ondemand_us-east-1_2026-07-20.csv"
-RECORDED = SHARED / "cloud_api/aws_cli_json_instance_selector"
-needs_shared_data = pytest.mark.skipif(not RECORDED.exists(), reason="needs the shared data beside the project")
+RECORDED = Path(__file__).parents[2] / "recorded" / "aws"
+PUBLISHED = RECORDED / "aws_all_ondemand_us-east-1_2026-07-20.csv"
 
 NOW = datetime(2026, 11, 16, 9, 0, tzinfo=UTC)
 BUILTIN = "builtin 2026-07-20: us-east-1 on-demand list price, USD, Linux"
@@ -642,7 +640,6 @@ def test_a_request_that_does_not_fit_is_refused_over_http(front: Front) -> None:
 # Real answers, and the table against the published list.
 
 
-@needs_shared_data
 def test_a_recorded_product_is_read() -> None:
     text = (RECORDED / "GetProducts/m5_large.json").read_text()
 
@@ -651,7 +648,6 @@ def test_a_recorded_product_is_read() -> None:
     ]
 
 
-@needs_shared_data
 def test_a_recorded_product_comes_through_the_sdk(market: Market) -> None:
     product = json.loads((RECORDED / "GetProducts/m5_large.json").read_text())
     product["product"]["attributes"]["regionCode"] = "us-east-1"  # not yet told in 2021
@@ -662,7 +658,6 @@ def test_a_recorded_product_comes_through_the_sdk(market: Market) -> None:
     )
 
 
-@needs_shared_data
 def test_a_recorded_month_of_spot_prices_is_read(front: Front, aws: Build) -> None:
     recorded = json.loads((RECORDED / "DescribeSpotPriceHistory/m5_large.json").read_text())["SpotPriceHistory"]
     history = [item | {"Timestamp": datetime.fromisoformat(item["Timestamp"])} for item in recorded]
@@ -680,7 +675,6 @@ def test_a_recorded_month_of_spot_prices_is_read(front: Front, aws: Build) -> No
         assert market.rate(a_spot_record(zone, sku="m5.large")) == newest[2] > 30_000
 
 
-@needs_shared_data
 def test_recorded_answers_fit_the_model() -> None:
     """So that the stand-in's own strictness is not stricter than AWS."""
     history = json.loads((RECORDED / "DescribeSpotPriceHistory/m5_large.json").read_text())
@@ -694,7 +688,6 @@ def test_recorded_answers_fit_the_model() -> None:
     pricing.written("pricing", "GetProducts", {"FormatVersion": "aws_v1", "PriceList": [product]})
 
 
-@needs_shared_data
 def test_the_table_agrees_with_the_published_list() -> None:
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         published = {row["instance_type"]: Decimal(row["on_demand_usd_per_hour"]) for row in csv.DictReader(file)}

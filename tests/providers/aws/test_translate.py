@@ -13,7 +13,7 @@ from providers.aws import translate
 from providers.aws.translate import Devices, MachineType
 from providers.records import CapacityType, Initiator, LossName, ResourceRecord, State, Verb
 
-SHARED_TYPES = Path(__file__).parents[4] / "shared/data/cloud_api/aws_describe_instance_types_accelerated_moto.json"
+RECORDED_TYPES = Path(__file__).parents[2] / "recorded" / "aws" / "aws_describe_instance_types_accelerated_moto.json"
 H100 = Devices(vendor="nvidia", model="H100", count=8, memory_mib=81920)
 ATTACHED = datetime(2026, 11, 1, 8, tzinfo=UTC)
 
@@ -77,9 +77,8 @@ def stop_blockers(record: ResourceRecord) -> list[str]:
 
 
 class TestMachineTypes:
-    @pytest.mark.skipif(not SHARED_TYPES.exists(), reason="needs the shared data beside the project")
     def test_every_type_ec2_lists_is_understood(self) -> None:
-        listed = json.loads(SHARED_TYPES.read_text("utf-8"))
+        listed = json.loads(RECORDED_TYPES.read_text("utf-8"))
         assert len(listed) > 80
         for sku, answer in listed.items():
             devices = translate.machine_type(answer).devices
@@ -88,9 +87,8 @@ class TestMachineTypes:
                 assert devices.count >= 1, sku
                 assert 0 < devices.share <= 1, sku
 
-    @pytest.mark.skipif(not SHARED_TYPES.exists(), reason="needs the shared data beside the project")
     def test_the_builtin_table_says_what_ec2_says(self) -> None:
-        listed = json.loads(SHARED_TYPES.read_text("utf-8"))
+        listed = json.loads(RECORDED_TYPES.read_text("utf-8"))
         said = {sku: translate.machine_type(answer) for sku, answer in listed.items()}
         accelerated = {sku: machine for sku, machine in said.items() if machine.devices}
         builtin = {sku: row.machine for sku, row in translate.builtin_types().items() if sku in accelerated}
