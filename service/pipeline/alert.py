@@ -1,5 +1,5 @@
-"""Turns spend budgets that have reached a threshold into messages to whoever answers for the money, once per threshold
-and period.
+"""Turns spend budgets that have reached a threshold into messages to whoever answers for the money, once per threshold,
+period and amount.
 
 They go out at every ceiling, `observe` too: they tell of money that is spent and disturb nothing.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from policies.quantities import format_share
+from policies.quantities import format_amount, format_share
 from service.days import day_of
 from service.model import BudgetKey, Message
 from service.pipeline.budget import BudgetState, Phase
@@ -35,13 +35,13 @@ def budget_alerts(
         share = state.reached
         if share is None or state.phase is not Phase.RUNNING:
             continue
-        key = _key(state, share)
-        if outbox.is_queued(session, key):
+        as_much_or_more = [one for one in state.budget.alert_at if one >= share]  # what is used may be less than it was
+        if any(outbox.is_queued(session, _key(state, one)) for one in as_much_or_more):
             continue
         found.append(
             Message(
                 kind="budget",
-                key=key,
+                key=_key(state, share),
                 project=state.project,
                 policy_channels=(),
                 payload=_payload(session, state, share, rates, now),
@@ -51,8 +51,10 @@ def budget_alerts(
 
 
 def _key(state: BudgetState, share: float) -> str:
+    """Once for each threshold, period and amount: half of more money is another half."""
     start = "total" if state.window.end is None else day_of(state.window.start, state.window.zone).isoformat()
-    return f"budget:{state.project}:{state.budget.name}:{start}:{format_share(share)}"
+    amount = f"{format_amount(state.amount_micros)} {state.currency}"
+    return f"budget:{state.project}:{state.budget.name}:{start}:{amount}:{format_share(share)}"
 
 
 def _payload(session: Session, state: BudgetState, share: float, rates: Rates, now: datetime) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ import pytest
 from providers.records import ResourceRef
 from providers.simulated.activity import Busy
 from service.clock import SetClock
+from service.pipeline.alert import budget_alerts
 from tests.spine.company import Company, minutes, small_company
 
 ENFORCE = {
@@ -218,6 +220,37 @@ def test_budget_owners_are_told_once_at_each_threshold_at_every_ceiling(sqlite_u
         here.clock.at = datetime(2026, 12, 1, tzinfo=UTC)
         here.cycle()
         assert len(here.postman.taken) == 3  # a new month; the whole gap is assumed to have been run
+
+
+def test_whoever_is_given_more_money_hears_of_its_thresholds_too(here: Company) -> None:
+    funded(here, 55.04, alert_at=["50%", "100%"])
+    busy(here)
+    here.cycle()
+    here.cycles(minutes(60))
+    funded(here, 4 * 55.04, alert_at=["50%", "100%"])
+    here.cycles(minutes(60))
+    here.restart()
+    here.cycles(minutes(120))
+    assert [rendered.subject for _, rendered in here.postman.taken] == [
+        "50 % of spend budget monthly of vision is spent: $27.52 of $55.04",
+        "Spend budget monthly of vision is spent: $55.04 of $55.04 (100 %)",
+        "50 % of spend budget monthly of vision is spent: $110.08 of $220.16",
+        "Spend budget monthly of vision is spent: $220.16 of $220.16 (100 %)",
+    ]
+
+
+def test_a_threshold_below_one_that_was_told_of_is_no_news(here: Company) -> None:
+    """What is used may be less than it was thought to be: a rate was corrected, a machine had ended before."""
+    funded(here, 100, alert_at=["25%", "50%"])
+    busy(here)
+    here.cycle()
+    here.cycle(after=minutes(60))
+    assert [rendered.subject[:4] for _, rendered in here.postman.taken] == ["55 %"]
+    assert here.rt.view is not None
+    fallen = replace(here.rt.view.look.budgets["vision", "monthly"], used_micros=30_000_000)
+    assert fallen.reached == 0.25
+    with here.rt.database.reading() as session:
+        assert budget_alerts(session, {("vision", "monthly"): fallen}, here.rt.rates, here.clock.now()) == []
 
 
 def test_of_thresholds_passed_at_once_the_highest_is_told(here: Company) -> None:
