@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from hmac import compare_digest
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy.exc import DBAPIError
 
 from service.api.problems import Problem
 from service.runtime import Runtime
 from service.store import tokens
+from service.store.database import DatabaseGone, trouble_of
 from service.store.tables import Token
+
+log = structlog.get_logger()
 
 
 class Role(StrEnum):
@@ -61,7 +67,7 @@ class Principal:
     projects: frozenset[str] | None = None
     """Confined to these; None: not confined."""
     identity: str = field(default="", repr=False)
-    """Of the token itself: another one of the same name is somebody else."""
+    """Of the very text that was presented: another one of the same name is somebody else."""
 
     @property
     def actor(self) -> str:
@@ -86,28 +92,52 @@ def authenticate(runtime: Runtime, raw_token: str) -> Principal | None:
     """Who holds this token; None when it is empty, unknown, expired or revoked."""
     if not raw_token:
         return None
-    admin = runtime.settings.admin_token
-    if admin is not None and compare_digest(tokens.digest(raw_token), tokens.digest(admin.get_secret_value())):
-        return holder_of(runtime, ADMIN)
+    presented = tokens.digest(raw_token)
+    admin = _admin(runtime)
+    if admin is not None and compare_digest(presented, admin.identity):
+        return admin
+    now = runtime.clock.now()
     with runtime.database.reading() as session:
-        token = tokens.find(session, raw_token, now=runtime.clock.now())
-    return None if token is None else _principal(token)
+        token = tokens.find(session, presented, now=now)
+    if token is None:
+        return None
+    if token.last_used_on != now.date():
+        _note_use(runtime, token.name, now.date())
+    return _principal(token, presented)
 
 
-def holder_of(runtime: Runtime, name: str) -> Principal | None:
-    """Whoever holds the token of this name; None when there is none, or it has expired."""
-    admin = runtime.settings.admin_token
+def holders_of(runtime: Runtime, name: str) -> list[Principal]:
+    """Whoever holds the token of this name, once for each text that opens it; none when it is not there or expired."""
+    admin = _admin(runtime)
     if name == ADMIN and admin is not None:
-        return Principal(name=ADMIN, role=Role.ADMIN, identity=tokens.digest(admin.get_secret_value()))
+        return [admin]
+    now = runtime.clock.now()
     with runtime.database.reading() as session:
-        token = tokens.named(session, name, now=runtime.clock.now())
-    return None if token is None else _principal(token)
+        token = tokens.named(session, name, now=now)
+        return [] if token is None else [_principal(token, text) for text in tokens.texts(session, token, now=now)]
 
 
-def _principal(token: Token) -> Principal:
+def _admin(runtime: Runtime) -> Principal | None:
+    """Whoever holds the token of the settings."""
+    admin = runtime.settings.admin_token
+    if admin is None:
+        return None
+    return Principal(name=ADMIN, role=Role.ADMIN, identity=tokens.digest(admin.get_secret_value()))
+
+
+def _note_use(runtime: Runtime, name: str, today: date) -> None:
+    """A request is not refused because this could not be written."""
+    try:
+        with runtime.database.transaction() as session:
+            tokens.note_use(session, name, today)
+    except (DBAPIError, DatabaseGone) as error:
+        log.warning("it could not be noted that a token was used", token=name, reason=trouble_of(error))
+
+
+def _principal(token: Token, text: str) -> Principal:
     role = Role(token.role)
     projects = frozenset(token.projects) if token.projects or role is Role.OWNER else None
-    return Principal(name=token.name, role=role, projects=projects, identity=token.sha256)
+    return Principal(name=token.name, role=role, projects=projects, identity=text)
 
 
 class FailedLogins:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse, Response
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from sqlmodel import Session
 
+from policies.quantities import parse_duration
 from service.api.auth import Caller, Role, TheRuntime, require
-from service.api.problems import not_found, responses
+from service.api.problems import Problem, not_found, responses
 from service.api.shapes import Cursor, Limit, Listing, Shape, Until
 from service.api.writes import Done, TheWrite
 from service.documents import NAME_PATTERN, Name
@@ -20,6 +22,8 @@ from service.store.tables import Token
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 
+DEFAULT_OVERLAP, LONGEST_OVERLAP = timedelta(hours=24), timedelta(days=30)
+"""How long a text works on after its token was rotated: a day to bring the new one everywhere."""
 TokenName = Annotated[str, Path(pattern=NAME_PATTERN)]
 
 
@@ -34,10 +38,17 @@ class TokenAnswer(Shape):
     created_by: str
     expires_at: datetime | None
     expired: bool
+    expires_soon: bool
+    """Within the next 14 days: rotate it before then."""
+    rotated_at: datetime | None
+    old_text_until: datetime | None
+    """Until when a text from before a rotation still works; null when none does."""
+    last_used_on: date | None
+    """The day, in UTC."""
 
 
 class NewToken(TokenAnswer):
-    """The answer to a PUT."""
+    """The answer that makes a text."""
 
     token: str | None = None
     """The text itself, when it is new. It is shown this once."""
@@ -51,7 +62,7 @@ class TokenRequest(Until):
     role: Role
     projects: list[Name] = Field(default=[], max_length=100)
     rotate: bool = False
-    """Make a new text for a token that exists; the old one stops working at once."""
+    """Make a new text for a token that exists; the old one stops working at once. `…/rotate` lets it work on."""
 
     @model_validator(mode="after")
     def _confined_where_it_means_something(self) -> TokenRequest:
@@ -62,6 +73,29 @@ class TokenRequest(Until):
         return self
 
 
+def _overlap(value: Any) -> timedelta:
+    try:
+        length = parse_duration(value)
+    except OverflowError:
+        length = timedelta.max
+    if not timedelta(0) <= length <= LONGEST_OVERLAP:
+        raise ValueError(f"must be between 0s and {LONGEST_OVERLAP.days} days")
+    return length
+
+
+class RotateRequest(Until):
+    """How long the old text works on; and for how long the token is valid, which otherwise stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap: Annotated[
+        timedelta,
+        BeforeValidator(_overlap),
+        Field(json_schema_extra={"type": "string", "format": "", "examples": ["24h", "0s"]}),
+    ] = DEFAULT_OVERLAP
+    """Written like `24h`, which it is by default; `0s` ends the old text at once."""
+
+
 @router.get("", responses=responses(), summary="List tokens")
 def list_tokens(
     runtime: TheRuntime, principal: Caller, cursor: Cursor = None, limit: Limit = 100
@@ -69,15 +103,14 @@ def list_tokens(
     require(principal, "tokens")
     with runtime.database.reading() as session:
         page = views.tokens(session, cursor=cursor, limit=limit)
-    now = runtime.clock.now()
-    return Listing(items=[TokenAnswer.model_validate(_shown(row, now)) for row in page.items], next=page.next)
+        return Listing(items=_shown(session, page.items, runtime.clock.now()), next=page.next)
 
 
 @router.get("/{name}", responses=responses(404), summary="One token")
 def get_token(runtime: TheRuntime, principal: Caller, name: TokenName) -> TokenAnswer:
     require(principal, "tokens")
     with runtime.database.reading() as session:
-        return TokenAnswer.model_validate(_shown(_existing(session, name), runtime.clock.now()))
+        return _shown(session, [_existing(session, name)], runtime.clock.now())[0]
 
 
 @router.put(
@@ -102,8 +135,26 @@ def put_token(runtime: TheRuntime, principal: Caller, name: TokenName, body: Tok
             by=principal.actor,
             now=now,
         )
-        answer = NewToken.model_validate(_shown(row, now) | {"token": raw})
+        answer = _new(session, row, raw, now)
     return JSONResponse(answer.model_dump(mode="json"), 201 if created else 200)
+
+
+@router.post("/{name}/rotate", responses=responses(404, 409, 413), summary="Give a token a new text")
+def rotate_token(
+    runtime: TheRuntime, principal: Caller, name: TokenName, body: RotateRequest = RotateRequest()
+) -> NewToken:
+    """The new text is in this answer only; the old one works on for the overlap. An answer that was lost is no harm:
+    rotate again, the text in use keeps its overlap.
+    """
+    require(principal, "tokens")
+    now = runtime.clock.now()
+    with runtime.database.transaction() as session:
+        row = _existing(session, name, lock=True)
+        end = body.end(now) or row.expires_at
+        if end is not None and end <= now:
+            raise Problem(409, "Expired", f"token {name!r} has expired; say `for` how long it shall be valid again")
+        raw = tokens.rotate(session, row, overlap=body.overlap, expires_at=end, by=principal.actor, now=now)
+        return _new(session, row, raw, now)
 
 
 @router.delete("/{name}", status_code=204, responses=responses(404, 409), summary="Revoke a token")
@@ -118,13 +169,27 @@ def delete_token(write: TheWrite, name: TokenName) -> Response:
     return Response(status_code=204)
 
 
-def _existing(session: Session, name: str) -> Token:
-    row = session.get(Token, name)
+def _existing(session: Session, name: str, *, lock: bool = False) -> Token:
+    row = session.get(Token, name, with_for_update=lock or None)
     if row is None:
         raise not_found("token", name)
     return row
 
 
-def _shown(row: Token, now: datetime) -> dict[str, object]:
-    expired = row.expires_at is not None and row.expires_at <= now
-    return {name: getattr(row, name) for name in TokenAnswer.model_fields if name != "expired"} | {"expired": expired}
+def _shown(session: Session, rows: Sequence[Token], now: datetime) -> list[TokenAnswer]:
+    former = tokens.former_until(session, [row.name for row in rows], now=now)
+    return [TokenAnswer.model_validate(_fields(row, former.get(row.name), now)) for row in rows]
+
+
+def _new(session: Session, row: Token, raw: str | None, now: datetime) -> NewToken:
+    former = tokens.former_until(session, [row.name], now=now)
+    return NewToken.model_validate(_fields(row, former.get(row.name), now) | {"token": raw})
+
+
+def _fields(row: Token, former_until: datetime | None, now: datetime) -> dict[str, object]:
+    end = row.expires_at
+    return {name: getattr(row, name) for name in TokenAnswer.model_fields if name in Token.model_fields} | {
+        "expired": end is not None and end <= now,
+        "expires_soon": end is not None and now < end <= now + tokens.EXPIRES_SOON,
+        "old_text_until": former_until,
+    }

@@ -1,7 +1,8 @@
 """Turns a login with a token into a signed cookie, and the cookie back into who is asking. The token is never kept.
 
-The cookie holds the token's name, a mark that only the signing key makes of its digest, and when it was made. Revoking
-or renewing the token ends its sessions at once, and so does logging out, wherever the cookie may have gone.
+The cookie holds the token's name, a mark that only the signing key makes of its digest, and when it was made. A
+session ends with the text it was opened with: when that is revoked, or the overlap of its rotation is over; and when
+somebody logs out, wherever the cookie may have gone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fastapi import Request, Response
 from itsdangerous import BadData, URLSafeSerializer
 from sqlmodel import col, delete
 
-from service.api.auth import Principal, Role, authenticate, holder_of
+from service.api.auth import Principal, Role, authenticate, holders_of
 from service.clock import RealClock
 from service.runtime import Runtime
 from service.store.tables import EndedSession
@@ -104,10 +105,10 @@ def _principal(runtime: Runtime, cookie: str) -> Principal | None:
     with runtime.database.reading() as session:
         if session.get(EndedSession, id) is not None:
             return None
-    principal = holder_of(runtime, name)
-    if principal is None or not hmac.compare_digest(mark, _mark(runtime, principal)):
-        return None
-    return principal
+    for principal in holders_of(runtime, name):
+        if hmac.compare_digest(mark, _mark(runtime, principal)):
+            return principal
+    return None
 
 
 def _mark(runtime: Runtime, principal: Principal) -> str:

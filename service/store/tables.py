@@ -7,7 +7,7 @@ resource costs no write. Money is integer micro-units, time is UTC, lists and ma
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, TypeDecorator, text
@@ -81,6 +81,19 @@ class Token(SQLModel, table=True):
     created_at: datetime = _utc(nullable=False)
     expires_at: datetime | None = _utc()
     created_by: str
+    rotated_at: datetime | None = _utc()
+    last_used_on: date | None = None
+    """In UTC. To the day, so that using it costs one write a day."""
+
+
+class FormerTokenText(SQLModel, table=True):
+    """A token's text from before a rotation, while it still works."""
+
+    __tablename__ = "former_token_text"
+
+    sha256: str = Field(primary_key=True)
+    name: str = Field(index=True)
+    until: datetime = _utc(nullable=False)
 
 
 class SourceState(SQLModel, table=True):
@@ -419,7 +432,7 @@ class Audit(SQLModel, table=True):
 
 
 class AuditHorizon(SQLModel, table=True):
-    """Lines of the audit log from before may be removed. Set by retention alone, which writes into the log that it did."""
+    """Lines of the audit log from before may be removed. Set by retention alone, which says so in the log itself."""
 
     __tablename__ = "audit_horizon"
 

@@ -123,6 +123,8 @@ DELETE /api/v1/exemptions/both-demo                  401     403      403       
 POST   /api/v1/apply                                 401     403      403       403      403      403       200
 POST   /api/v1/apply?dry_run=true                    401     403      403       403      403      403       200
 PUT    /api/v1/tokens/new                            401     403      403       403      403      403       201
+POST   /api/v1/tokens/spare/rotate                   401     403      403       403      403      403       200
+POST   /api/v1/tokens/none/rotate                    401     403      403       403      403      403       404
 DELETE /api/v1/tokens/spare                          401     403      403       403      403      403       204
 DELETE /api/v1/tokens/none                           401     403      403       403      403      403       404
 
