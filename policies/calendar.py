@@ -25,7 +25,8 @@ class Calendar:
     zone: ZoneInfo
 
     def is_on(self, at: datetime) -> bool:
-        return bool(self.hours.is_open(at.astimezone(self.zone)))
+        """Where the text itself says `unknown`, it is: unknown stops nothing."""
+        return not self.hours.is_closed(at.astimezone(self.zone))
 
     def next_change(self, at: datetime) -> datetime | None:
         """When it switches next, in UTC; None for never."""
@@ -50,6 +51,19 @@ def calendar(on: str, *, holidays: str | None, zone: str) -> Calendar:
     except UnknownCountryError:
         raise ValueError(f"no holidays are known for {holidays!r}; use an ISO 3166 country code like VN") from None
     return Calendar(hours=hours, zone=place)
+
+
+def check_hours(on: str, *, holidays: str | None) -> None:
+    """Raises ValueError where hours can be read, and would yet not do what they say."""
+    words = set(re.findall(r"[A-Za-z]+", re.sub(r'"[^"]*"', "", on)))
+    if "unknown" in words:
+        raise ValueError("`unknown` says neither on nor off; write the hours it may run, or off")
+    if "SH" in words:
+        raise ValueError("SH: when schools have holidays is not known; write the days, like 2027 Jul 01-Aug 15 off")
+    if "PH" in words and holidays is None:
+        raise ValueError("PH: whose public holidays? name the country beside it, like holidays: VN")
+    if sun := words & {"dawn", "sunrise", "sunset", "dusk"}:
+        raise ValueError(f"{min(sun)}: a time zone does not say where the sun stands; write the hour")
 
 
 def _two_digits(found: re.Match[str]) -> str:

@@ -13,10 +13,10 @@ from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     PlainSerializer,
     TypeAdapter,
     model_serializer,
@@ -125,13 +125,20 @@ AmountMicros = Annotated[int, BeforeValidator(parse_amount), PlainSerializer(for
 """Micro-units of the document's currency."""
 
 
+def _currency_code(value: str) -> str:
+    if re.fullmatch("[A-Z]{3}", value):
+        return value
+    hint = f"; did you mean {value.upper()!r}?" if re.fullmatch("[A-Za-z]{3}", value) else ""
+    raise ValueError(f"{value!r} is no currency code of three capital letters, like USD{hint}")
+
+
 class Money(BaseModel):
     """An amount with its currency, written `{amount: 200, currency: USD}`, or a plain number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     amount: AmountMicros
-    currency: str | None = Field(None, pattern="^[A-Z]{3}$")
+    currency: Annotated[str, AfterValidator(_currency_code)] | None = None
     """None for a plain number: whatever currency it is compared with."""
 
     @model_validator(mode="before")

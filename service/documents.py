@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
+from babel.core import get_global
 from babel.numbers import list_currencies
 from pydantic import (
     AfterValidator,
@@ -71,21 +72,31 @@ def _zone(value: str) -> str:
     return value
 
 
-def _currency(value: str) -> str:
+def valid_currency(value: str) -> str:
     if value not in list_currencies():
-        raise ValueError(f"{value!r} is no ISO 4217 currency code{nearest(value, list_currencies())}")
+        raise ValueError(f"{value!r} is no ISO 4217 currency code{nearest(value, _paid_with())}")
     return value
 
 
+@functools.cache
+def _paid_with() -> frozenset[str]:
+    """Currencies of today: who mistypes one does not mean marks or Yugoslav dinars."""
+    of_territories = get_global("territory_currencies").values()
+    return frozenset(code for found in of_territories for code, _, end, tender in found if end is None and tender)
+
+
 def _address(value: str) -> str:
-    if len(value) > 254 or not re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", value):
+    fits = len(value) <= 254 and value.isprintable() and re.fullmatch(r"[^@\s<>,;\"]+@[^@\s<>,;\"]+", value)
+    if not fits:
         raise ValueError(f"{value!r} is no mail address; write it like lead@example.org")
     return value
 
 
-def _channel(value: str) -> str:
+def valid_channel(value: str) -> str:
     if MASK in value:
         raise ValueError(f"{MASK} stands for a secret that is not shown; write it again, best as ${{NAME}}")
+    if not value.isprintable():
+        raise ValueError("a channel holds no line breaks and no hidden characters")
     if "${" not in value and "://" not in value:
         _address(value)
     return value
@@ -95,10 +106,10 @@ Name = Annotated[str, AfterValidator(valid_name)]
 """Lower case letters, digits and inner hyphens, at most 63: fits every cloud's labels."""
 Address = Annotated[str, AfterValidator(_address)]
 """A mail address; private domains such as `lead@corp.local` are fine."""
-Channel = Annotated[str, AfterValidator(_channel)]
+Channel = Annotated[str, AfterValidator(valid_channel)]
 """A mail address or an Apprise URL, with `${SECRET}`s."""
 TimeZone = Annotated[str, AfterValidator(_zone)]
-Currency = Annotated[str, AfterValidator(_currency)]
+Currency = Annotated[str, AfterValidator(valid_currency)]
 
 
 class _Document(BaseModel):
@@ -377,12 +388,16 @@ REMEDIES: Mapping[str, frozenset[Remedy]] = {
 """Kind → what a policy may ask of it. `stop` on a group means `scale_to_zero`."""
 
 
+CLOUDS = ("aws", "azure", "gcp", "kubernetes")
+"""Where resources are, whatever provider sees them."""
+
+
 # --- what is never shown ---------------------------------------------------------------------------------------------
 
 MASK = "***"
 PLACEHOLDER = re.compile(r"(\$\{[A-Za-z_][A-Za-z0-9_]*\})")
 MAIL_SCHEMES = frozenset({"mailto", "mailtos"})
-WEB_SCHEMES = frozenset({"http", "https", "json", "jsons", "form", "forms", "xml", "xmls"})
+WEB_SCHEMES = frozenset({"http", "https", "json", "jsons", "form", "forms", "xml", "xmls", "webhook", "webhooks"})
 """Schemes whose URL begins with a place; in the others (slack, discord, …) the host may be a secret, too."""
 PLACE = re.compile(r"(?:([^/?#]*)@)?((?:[\w.-]|\$\{\w+\})+|\[[\da-fA-F:.]+\])(:\d+)?([/?#].*)?", re.DOTALL)
 """Login, host, port and what follows."""

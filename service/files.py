@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_args
@@ -21,11 +22,12 @@ from pydantic_core import ErrorDetails
 from yaml.events import CollectionEndEvent, CollectionStartEvent, NodeEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from policies.policy import BasePolicy, Policy
+from policies.calendar import check_hours
+from policies.policy import BasePolicy, Policy, SchedulePolicy
 from providers import registry
 from service.documents import (
+    CLOUDS,
     KINDS,
-    MASK,
     MODELS,
     REMEDIES,
     AnyDocument,
@@ -35,6 +37,8 @@ from service.documents import (
     Source,
     literal_secrets,
     nearest_of,
+    valid_channel,
+    valid_currency,
     valid_name,
 )
 
@@ -456,15 +460,35 @@ def _beyond_the_model(parsed: Parsed) -> Iterator[Mistake]:
         for path in literal_secrets(document.config):
             yield raw.mistake(path, "a secret is not written into a document; name it as ${NAME}")
     if isinstance(document, BasePolicy):
-        try:
-            valid_name(document.name)
-        except ValueError as error:
-            yield raw.mistake(("name",), str(error))
+        yield from _wrong(raw, ("name",), valid_name, document.name)
         for index, channel in enumerate(document.notify):
-            if MASK in channel:
-                yield raw.mistake(("notify", index), f"{MASK} stands for a secret that is not shown; write it again")
+            yield from _wrong(raw, ("notify", index), valid_channel, channel)
+        yield from _reaches_nothing(document, raw)
         yield from _wrong_conditions(document, raw)
         yield from _impossible_action(document, raw)
+
+
+def _reaches_nothing(policy: BasePolicy, raw: RawDocument) -> Iterator[Mistake]:
+    """What can be read and never comes true: providers and currencies that nobody has, hours without a meaning."""
+    providers = {*CLOUDS, *registry.known()}
+    for index, provider in enumerate(policy.scope.providers):
+        if provider not in providers:
+            path = ("scope", "providers", index)
+            yield raw.mistake(path, f"there is no provider {provider!r}", nearest_of(provider, providers))
+    cap = policy.disruption_budget.max_hourly_cost
+    if cap is not None and cap.currency is not None:
+        yield from _wrong(raw, ("disruption_budget", "max_hourly_cost", "currency"), valid_currency, cap.currency)
+    if isinstance(policy, SchedulePolicy):
+        check = partial(check_hours, holidays=policy.schedule.holidays)
+        yield from _wrong(raw, ("schedule", "on"), check, policy.schedule.on)
+
+
+def _wrong(raw: RawDocument, path: FieldPath, check: Callable[[str], object], value: str) -> Iterator[Mistake]:
+    """What a check says of a value."""
+    try:
+        check(value)
+    except ValueError as error:
+        yield raw.mistake(path, *_split_hint(str(error)))
 
 
 def _wrong_conditions(policy: BasePolicy, raw: RawDocument) -> Iterator[Mistake]:
@@ -583,8 +607,9 @@ def _sentence(
             if colon and prefix in _field_names(model, path):
                 return (*path, prefix), rest, nearest
             return path, reason, nearest
-        case "string_type" if isinstance(given, bool | int | float):
-            return path, f"must be a text; put it in quotes: {json.dumps(str(given))}", None
+        case "string_type":
+            in_quotes = f'; put it in quotes: "{json.dumps(given)}"' if isinstance(given, bool | int | float) else ""
+            return path, f"must be a text{in_quotes}", None
         case "tuple_type" | "list_type":
             return path, "must be a list: [one, two], or lines that begin with a hyphen", None
         case "dict_type" | "model_type" | "model_attributes_type" | "dict_attributes_type":

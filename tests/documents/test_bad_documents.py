@@ -294,6 +294,88 @@ WRONG = {
         field="disruption_budget.max",
         says="1.5 is no share",
     ),
+    "a provider that nobody has": Wrong(
+        text=POLICY + "scope: {providers: [gcp, awz]}\n",
+        line=4,
+        column=26,
+        field="scope.providers[1]",
+        says="there is no provider 'awz'",
+        nearest="aws",
+    ),
+    "a policy's channel that is neither address nor URL": Wrong(
+        text=POLICY + "notify: [slack]\n", line=4, column=10, field="notify[0]", says="is no mail address"
+    ),
+    "a policy's channel of a kind that does not exist": Wrong(
+        text=POLICY + "notify: ['slak://${S}']\n",
+        line=4,
+        column=10,
+        field="notify[0]",
+        says="slak:// is no channel that is allowed",
+    ),
+    "a channel in two lines": Wrong(
+        text=PROJECT + 'notify: ["slack://a/b/c\\nx"]\n', line=3, column=10, field="notify[0]", says="no line breaks"
+    ),
+    "an address with a hidden character": Wrong(
+        text=PROJECT + 'owners: ["a\\u202e@b.org"]\n', line=3, column=10, field="owners[0]", says="is no mail address"
+    ),
+    "a currency in small letters": Wrong(
+        text=POLICY + "disruption_budget:\n  max_hourly_cost: {amount: 200, currency: usd}\n",
+        line=5,
+        column=34,
+        field="disruption_budget.max_hourly_cost.currency",
+        says="'usd' is no currency code of three capital letters",
+        nearest="USD",
+    ),
+    "a currency nobody pays with": Wrong(
+        text=POLICY + "disruption_budget:\n  max_hourly_cost: {amount: 200, currency: VMD}\n",
+        line=5,
+        column=34,
+        field="disruption_budget.max_hourly_cost.currency",
+        says="'VMD' is no ISO 4217 currency code",
+        nearest="VND",
+    ),
+    "a truth where a tag's text belongs": Wrong(
+        text=PROJECT + "match:\n  - tags: {gpu: true}\n",
+        line=4,
+        column=12,
+        field="match[0].tags.gpu",
+        says='put it in quotes: "true"',
+    ),
+    "nothing where a tag's text belongs": Wrong(
+        text=PROJECT + "match:\n  - tags: {gpu: }\n",
+        line=4,
+        column=12,
+        field="match[0].tags.gpu",
+        says="must be a text",
+    ),
+    "hours that are unknown": Wrong(
+        text=policy("schedule", 'on: "Mo-Fr 08:00-20:00; Sa unknown"'),
+        line=5,
+        column=3,
+        field="schedule.on",
+        says="`unknown` says neither on nor off",
+    ),
+    "public holidays of no country": Wrong(
+        text=policy("schedule", 'on: "Mo-Fr 08:00-20:00; PH off"'),
+        line=5,
+        column=3,
+        field="schedule.on",
+        says="whose public holidays?",
+    ),
+    "the holidays of schools": Wrong(
+        text=policy("schedule", 'on: "Mo-Fr 08:00-20:00; SH off"', "holidays: DE"),
+        line=5,
+        column=3,
+        field="schedule.on",
+        says="when schools have holidays is not known",
+    ),
+    "hours of the sun": Wrong(
+        text=policy("schedule", 'on: "Mo-Fr sunrise-20:00"'),
+        line=5,
+        column=3,
+        field="schedule.on",
+        says="does not say where the sun stands",
+    ),
     "hours as people write them": Wrong(
         text=policy("schedule", 'on: "Weekdays 8-20"'),
         line=5,

@@ -19,6 +19,8 @@ SHOWN = {
     "https://hooks.slack.com/services/${HOOK}": "https://hooks.slack.com/***${HOOK}",
     "jsons://hooks.example:8443/x?key=topsecret": "jsons://hooks.example:8443/***",
     "jsons://hooks.example?key=topsecret": "jsons://hooks.example?***",
+    "webhooks://hooks.example/curfew?secret=topsecret": "webhooks://hooks.example/***",
+    "webhook://hooks.example?secret=${HOOK}": "webhook://hooks.example?***${HOOK}",
     "json://topsecret@h.example": "json://***@h.example",
     "json://topsecret:topsecret@h.example/": "json://***:***@h.example/",
     "json://${USER}:${PASSWORD}@h.example/x": "json://${USER}:${PASSWORD}@h.example/***",

@@ -56,7 +56,8 @@ def test_the_examples_can_be_applied_together(sqlite_url: str) -> None:
 
 
 def test_every_type_has_a_section_with_an_example_of_it() -> None:
-    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", PAGE, re.S | re.M))
+    [types] = re.findall(r"^## Types\n(.*?)(?=^## )", PAGE, re.S | re.M)
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^###|\Z)", types, re.S | re.M))
     assert set(sections) == set(MODELS)
     for name, text in sections.items():
         assert f"type: {name}\n" in text

@@ -93,6 +93,10 @@ def test_holidays_are_off() -> None:
     assert not hours_of("Asia/Ho_Chi_Minh", national_day, schedule())[0]
 
 
+def test_hours_that_call_themselves_unknown_stop_nothing() -> None:
+    assert hours_of("UTC", NOW, schedule("Mo-Su 00:00-24:00 unknown"))[:2] == (False, False)
+
+
 def test_every_resource_follows_its_own_project_and_nobodys_follows_utc() -> None:
     projects = {
         name: Project.model_validate({"name": name, "timezone": zone})
