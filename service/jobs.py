@@ -1,21 +1,33 @@
-"""Runs cycles: on a schedule, on request, never two at once in one process. What is due lives in our tables, so a lost
-or doubled run harms nothing.
+"""Runs cycles: on a schedule, on request, never two at once in one process; and between them sums up what has ended and
+lets go of what is old. What is due lives in our tables, so a lost or doubled run harms nothing.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from service.cycle import run_cycle
+from service.holder import is_gone
 from service.runtime import Runtime
+from service.settings import Settings
+from service.store import lease, retention
 from service.store.database import trouble_of
+from service.store.retention import Keep
 from service.store.tables import new_id
 
 log = structlog.get_logger()
+LET_GO_EVERY = timedelta(hours=1)
+"""By the clock that governs; what has ended is summed up after every cycle."""
+AT_MOST_SECONDS = 10.0
+"""Of real time for either: the next cycle waits for it, and what is left over is done after that one."""
 
 
 class Jobs:
@@ -25,6 +37,8 @@ class Jobs:
         self._rt = rt
         self._lock = threading.Lock()
         self._running: str | None = None
+        self._let_go_at: datetime | None = None
+        self._stopping = threading.Event()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cycle")
         self._scheduler = BackgroundScheduler(timezone="UTC")
         rt.ask_for_cycle = self.request
@@ -44,6 +58,7 @@ class Jobs:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         self._rt.fleet.end()
+        self._stopping.set()
         self._worker.shutdown(wait=True)
 
     def request(self, by: str) -> str:
@@ -66,3 +81,58 @@ class Jobs:
         finally:
             with self._lock:
                 self._running = None
+        try:
+            self._tidy()
+        except lease.LeaseLost:
+            pass  # whoever governs now does it
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is not None:
+                log.error("what has ended could not be summed up or let go of", reason=trouble)
+            else:
+                log.exception("what has ended could not be summed up or let go of")
+
+    def _tidy(self) -> None:
+        """Under the lease, like a cycle: nobody else does the same at the same time."""
+        rt, now = self._rt, self._rt.clock.now()
+        with rt.database.transaction() as session:
+            held = lease.take(session, rt.holder, is_gone=is_gone)
+        if held is None:
+            return
+        try:
+            retention.count(rt.database, held, now, enough=self._enough())
+            if self._let_go_at is None or not timedelta(0) <= now - self._let_go_at < LET_GO_EVERY:
+                self._let_go(held, now)
+        finally:
+            with rt.database.transaction() as session:
+                lease.release(session, held)
+
+    def _let_go(self, held: lease.Held, now: datetime) -> None:
+        """What there is no time for is gone on with after the next cycle."""
+        enough = self._enough()
+        gone = retention.let_go(self._rt.database, held, _keep(self._rt.settings), now, enough=enough)
+        more = enough()
+        if gone:
+            log.info("let go of what is old", more=more, **_in_words(gone))
+        self._let_go_at = None if more else now
+
+    def _enough(self) -> Callable[[], bool]:
+        until = time.monotonic() + AT_MOST_SECONDS
+        return lambda: self._stopping.is_set() or time.monotonic() >= until
+
+
+def _keep(settings: Settings) -> Keep:
+    def days(count: int) -> timedelta | None:
+        return timedelta(days=count) if count else None
+
+    return Keep(
+        findings=days(settings.retention_findings_days),
+        meter=days(settings.retention_meter_days),
+        resources=days(settings.retention_resources_days),
+        audit=days(settings.retention_audit_days),
+        cycles=settings.retention_cycles,
+    )
+
+
+def _in_words(gone: Counter[str]) -> dict[str, int]:
+    return {name.replace(" ", "_"): number for name, number in gone.items()}

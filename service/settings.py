@@ -28,6 +28,9 @@ CommaList = Annotated[
 SHORTEST_TOKEN = 16
 SHORTEST_KEY = 32
 """In characters: what is shorter can be guessed."""
+SHORTEST_RETENTION = 40
+"""In days: what is younger is still worked with."""
+LONGEST_RETENTION = 36_500
 
 
 class Settings(BaseSettings):
@@ -71,6 +74,17 @@ class Settings(BaseSettings):
     """A price file (YAML); its prices win over list prices."""
     rates: Path | None = None
     """A file of dated exchange rates (YAML). Without it a budget in another currency than its prices is unknown."""
+    retention_findings_days: int = Field(400, ge=0, le=LONGEST_RETENTION)
+    """Days that findings are kept once they have ended, with their actions, messages and used links; 0: for ever. 13
+    months let this month be compared with the same one a year ago."""
+    retention_meter_days: int = Field(400, ge=0, le=LONGEST_RETENTION)
+    """Days that what was metered is known by machine and second; older, by project and day, without loss of money."""
+    retention_resources_days: int = Field(400, ge=0, le=LONGEST_RETENTION)
+    """Days that resources are shown after they ended or were orphaned, and until nothing tells of them; 0: for ever."""
+    retention_audit_days: int = Field(0, ge=0, le=LONGEST_RETENTION)
+    """Days that lines of the audit log are kept; 0: for ever, because how long is for a company's rules to say."""
+    retention_cycles: int = Field(1000, ge=1)
+    """Reports of cycles that are kept; what they did lives on in findings, actions and the audit log."""
     demo_speed: float = Field(0, ge=0)
     """Above 0: the accelerated demo clock, this many times as fast as real time. Only simulated sources are allowed."""
     demo_start: str = "2026-11-14T06:00:00Z"
@@ -95,6 +109,14 @@ class Settings(BaseSettings):
                 f"CURFEW_SECRET_KEY must have at least {SHORTEST_KEY} characters, like `openssl rand -hex 32` makes"
             )
         return self
+
+    @field_validator("retention_findings_days", "retention_meter_days", "retention_resources_days")
+    @classmethod
+    def _old_enough(cls, days: int) -> int:
+        """Links in messages live for days, spend budgets look back for weeks."""
+        if 0 < days < SHORTEST_RETENTION:
+            raise ValueError(f"must be 0 (for ever) or at least {SHORTEST_RETENTION} days")
+        return days
 
     @field_validator("public_url")
     @classmethod

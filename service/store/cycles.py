@@ -9,9 +9,6 @@ from sqlmodel import Session, col, select
 
 from service.store.tables import Cycle
 
-KEPT = 1000
-"""Older reports are dropped; what they did lives on in findings, actions and the audit log."""
-
 
 def start(session: Session, *, cycle_id: str, requested_by: str, now: datetime) -> None:
     session.merge(Cycle(id=cycle_id, started_at=now, requested_by=requested_by))
@@ -25,9 +22,6 @@ def finish(
         return
     row.finished_at, row.steps, row.sources, row.error = now, steps, sources, error
     session.add(row)
-    old = session.exec(select(Cycle).order_by(col(Cycle.started_at).desc()).offset(KEPT)).all()
-    for one in old:
-        session.delete(one)
 
 
 def last(session: Session) -> Cycle | None:

@@ -6,17 +6,22 @@ its write lock at BEGIN, so that a compare-and-set means the same on both databa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import BigInteger, ColumnElement, Engine, create_engine, event, literal, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlmodel import Session
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlmodel import Session, SQLModel
 
 from alembic import command
 
@@ -137,6 +142,44 @@ def trouble_of(error: BaseException) -> str | None:
 def say_once_committed(session: Session, event: str, **about: Any) -> None:
     """A line for the service's log: of what is rolled back, nothing is said."""
     session.info.setdefault(_SAID, []).append((event, about))
+
+
+# --- what both databases can do, said for each -----------------------------------------------------------------------
+
+
+class epoch(FunctionElement[int]):  # noqa: N801 - it stands for a function of the database
+    """A moment as whole Unix seconds."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(epoch, "sqlite")
+def _sqlite_epoch(element: epoch, compiler: SQLCompiler, **more: Any) -> str:
+    return f"unixepoch({compiler.process(element.clauses, **more)})"
+
+
+@compiles(epoch, "postgresql")
+def _postgresql_epoch(element: epoch, compiler: SQLCompiler, **more: Any) -> str:
+    return f"CAST(floor(extract(epoch FROM {compiler.process(element.clauses, **more)})) AS BIGINT)"
+
+
+def whole(at: datetime) -> ColumnElement[int]:
+    """A known moment as `epoch` counts."""
+    return literal(int(at.timestamp()), BigInteger())
+
+
+def add_up(
+    session: Session, table: type[SQLModel], to: str, sums: Mapping[tuple[Any, ...], int], key: list[str]
+) -> None:
+    """Add each to the column `to` of the row with that key, which is made where it is not there yet."""
+    if not sums:
+        return
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table)
+    added = {to: getattr(table, to) + statement.excluded[to]}
+    rows = [{**dict(zip(key, values, strict=True)), to: amount} for values, amount in sums.items()]
+    session.connection().execute(statement.on_conflict_do_update(index_elements=key, set_=added), rows)
 
 
 def migrations_config(url: str) -> Config:

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import func
+from sqlalchemy import ColumnElement, exists
+from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
 from service.model import Interval, MeterChange
-from service.store.tables import MeterInterval
+from service.store.tables import MeterInterval, Resource
 
 
 def latest(session: Session) -> dict[str, Interval]:
-    """Each resource's last interval, open or closed."""
-    newest = select(func.max(MeterInterval.id)).group_by(col(MeterInterval.resource_id))
-    rows = session.exec(select(MeterInterval).where(col(MeterInterval.id).in_(newest))).all()
-    return {row.resource_id: interval_of(row) for row in rows}
+    """The last interval, open or closed, of each resource that is still there."""
+    is_open = col(MeterInterval.ended_at).is_(None)
+    running = exists().where(col(MeterInterval.resource_id) == col(Resource.id), is_open)
+    return _read(session, is_open) | _last(session, col(Resource.ended_at).is_(None), ~running)
+
+
+def latest_of(session: Session, resource_ids: Iterable[str]) -> dict[str, Interval]:
+    """The last interval of each of these, there or not."""
+    return _last(session, col(Resource.id).in_(list(resource_ids)))
+
+
+def _last(session: Session, *which: ColumnElement[bool]) -> dict[str, Interval]:
+    newest = (
+        columns(col(MeterInterval.id))
+        .where(col(MeterInterval.resource_id) == col(Resource.id))
+        .order_by(col(MeterInterval.started_at).desc(), col(MeterInterval.id).desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return _read(session, col(MeterInterval.id).in_(columns(newest).where(*which)))
+
+
+def _read(session: Session, which: ColumnElement[bool]) -> dict[str, Interval]:
+    rows = session.connection().execute(columns(*_COLUMNS).where(which))
+    return {row.resource_id: Interval(**dict(zip(_FIELDS, row, strict=True))) for row in rows}
 
 
 def apply(session: Session, changes: Iterable[MeterChange]) -> None:
@@ -35,35 +57,9 @@ def apply(session: Session, changes: Iterable[MeterChange]) -> None:
     session.add_all(_row_of(interval) for change in changes for interval in change.opened)
 
 
-def interval_of(row: MeterInterval) -> Interval:
-    return Interval(
-        resource_id=row.resource_id,
-        project=row.project,
-        state=row.state,
-        capacity_type=row.capacity_type,
-        activity=row.activity,
-        assumed=row.assumed,
-        rate_micros=row.rate_micros,
-        currency=row.currency,
-        price_source=row.price_source,
-        started_at=row.started_at,
-        base=row.base,
-        ended_at=row.ended_at,
-    )
+_FIELDS = tuple(Interval.__dataclass_fields__)
+_COLUMNS = tuple(col(getattr(MeterInterval, name)) for name in _FIELDS)
 
 
 def _row_of(interval: Interval) -> MeterInterval:
-    return MeterInterval(
-        resource_id=interval.resource_id,
-        project=interval.project,
-        state=interval.state,
-        capacity_type=interval.capacity_type,
-        activity=interval.activity,
-        assumed=interval.assumed,
-        rate_micros=interval.rate_micros,
-        currency=interval.currency,
-        price_source=interval.price_source,
-        started_at=interval.started_at,
-        ended_at=interval.ended_at,
-        base=interval.base,
-    )
+    return MeterInterval(**{name: getattr(interval, name) for name in _FIELDS})

@@ -207,7 +207,7 @@ def _urgency(finding: Finding) -> tuple[int, int, str]:
     return status, -(finding.rate_micros or 0), finding.id
 
 
-def _by_currency(found: Mapping[tuple[str, str, str], int], sees: Sees) -> Money:
+def _by_currency(found: Mapping[tuple[str, ...], int], sees: Sees) -> Money:
     """The sums of (policy, project, currency) that this reader may see, by currency."""
     total: Money = defaultdict(int)
     for (_policy, project, currency), micros in found.items():

@@ -1,32 +1,30 @@
 """What was spent, summed from the meter's intervals: any window's exact cost, by who and for what. Nothing is written.
 
 However a window, its days or its kinds of cost are split, the parts add up to the whole, because each interval's cost
-is the difference of one cumulative integer.
+is the difference of one cumulative integer. What every cycle asks is read from the sums of ended intervals
+(`service.store.sums`) and from the intervals that are in no sum yet: it comes to the same.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import CTE, BigInteger, ColumnElement, case, func, literal, or_
+from sqlalchemy import CTE, ColumnElement, Select, and_, case, func, or_
 from sqlalchemy import select as columns
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, col, select
 
-from service.days import days_in
+from service.days import day_of, days_in
 from service.model import BudgetKey, Spent, Window
 from service.money import SECONDS_PER_HOUR, window_cost
-from service.store.tables import MeterInterval, Resource
+from service.store.database import epoch, whole
+from service.store.sums import BEGINNING, counted
+from service.store.tables import MeterInterval, MeterSum, Resource
 
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-"""Before anything was metered."""
 LAST_DAY, LAST_WEEK = timedelta(hours=24), timedelta(days=7)
 
 
@@ -43,11 +41,13 @@ class By(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metered:
-    """One interval that cost something, with what it may be broken down by."""
+    """One interval that cost something, or what is left of several of one day, with what it may be broken down by."""
 
     project: str | None
     resource: str
-    name: str
+    """Empty: of that day nobody knows any more which ones they were."""
+    name: str | None
+    """None when it is another project's by now."""
     provider: str
     gpu_model: str
     capacity_type: str
@@ -58,9 +58,13 @@ class Metered:
     rate_micros: int
     started_at: datetime
     ended_at: datetime
+    rolled_up: int | None = None
+    """Of a day that is all that is left: what it cost. It counts where the day begins."""
 
     def cost(self, start: datetime, end: datetime) -> int:
         """Micro-units of its part in [start, end)."""
+        if self.rolled_up is not None:
+            return self.rolled_up if start <= self.started_at < end else 0
         return window_cost(self.base, self.rate_micros, self.started_at, self.ended_at, start, end)
 
 
@@ -76,22 +80,57 @@ class Cost:
         return Cost(micros=self.micros + other.micros, assumed_micros=self.assumed_micros + other.assumed_micros)
 
 
+Kind = tuple[str | None, str, str, str, str, str]
+"""project, provider, gpu model, capacity type, currency, activity"""
 Group = tuple[str, ...]
 """What was asked to be told apart, in the order asked for."""
 
 
 def metered(
-    session: Session, *, now: datetime, projects: Collection[str] | None, start: datetime = BEGINNING
+    session: Session, *, now: datetime, projects: Collection[str], start: datetime = BEGINNING
 ) -> Iterator[Metered]:
-    """Every interval since `start` that cost something; `projects` None: of everybody.
+    """Every interval of these projects since `start` that cost something, and the days that are left of older ones.
 
     Of a resource that is missing it is not known whether it still costs anything; it counts until it went missing.
     """
+    for project in projects:
+        yield from _of_intervals(session, now, project, start)
+        yield from _rolled_up(session, project, start)
+
+
+def _rolled_up(session: Session, project: str, start: datetime) -> Iterator[Metered]:
+    since = max(start, BEGINNING)
+    days = select(MeterSum).where(
+        MeterSum.project == project, col(MeterSum.rolled_up_micros) > 0, col(MeterSum.ended_at) > since
+    )
+    for day in session.exec(days):
+        yield Metered(
+            project=project,
+            resource="",
+            name=None,
+            provider=day.provider,
+            gpu_model=day.gpu_model,
+            capacity_type=day.capacity_type,
+            activity=day.activity,
+            assumed=day.assumed,
+            currency=day.currency,
+            base=0,
+            rate_micros=0,
+            started_at=day.started_at,
+            ended_at=day.ended_at,
+            rolled_up=day.rolled_up_micros,
+        )
+
+
+def _of_intervals(
+    session: Session, now: datetime, project: str, start: datetime, *, unsummed: bool = False
+) -> Iterator[Metered]:
     statement = (
         select(  # type: ignore[call-overload]  # SQLModel's overloads end at four columns
             MeterInterval.project,
             MeterInterval.resource_id,
             Resource.name,
+            col(Resource.project).label("project_now"),
             Resource.provider,
             Resource.gpu_model,
             MeterInterval.capacity_type,
@@ -105,18 +144,13 @@ def metered(
             Resource.missing_since,
         )
         .join(Resource, col(Resource.id) == col(MeterInterval.resource_id))
-        .where(
-            col(MeterInterval.rate_micros) > 0,
-            or_(col(MeterInterval.ended_at).is_(None), col(MeterInterval.ended_at) > start),
-        )
+        .where(_asked_for(project, start, unsummed=unsummed))
     )
-    if projects is not None:
-        statement = statement.where(col(MeterInterval.project).in_(projects))
     for row in session.exec(statement):
         yield Metered(
             project=row.project,
             resource=row.resource_id,
-            name=row.name,
+            name=row.name if row.project_now == row.project else None,
             provider=row.provider,
             gpu_model=row.gpu_model or "",
             capacity_type=row.capacity_type,
@@ -128,6 +162,18 @@ def metered(
             started_at=row.started_at,
             ended_at=row.ended_at or row.missing_since or now,
         )
+
+
+def _asked_for(project: str | None, start: datetime, *, unsummed: bool) -> ColumnElement[bool]:
+    """Intervals that cost something since `start`; of one project, or of all when it is None."""
+    wanted = [counted(), col(MeterInterval.rate_micros) > 0]
+    if start > BEGINNING:
+        wanted.append(or_(col(MeterInterval.ended_at).is_(None), col(MeterInterval.ended_at) > start))
+    if project is not None:
+        wanted.append(col(MeterInterval.project) == project)
+    if unsummed:
+        wanted.append(~col(MeterInterval.summed))
+    return and_(*wanted)
 
 
 def sums(
@@ -156,26 +202,11 @@ def _label(row: Metered, by: By, day: date | None) -> str:
 # --- the same, summed by the database: what every cycle asks ----------------------------------------------------------
 
 
-class _epoch(FunctionElement[int]):  # noqa: N801 - it stands for a function of the database
-    """A moment as whole Unix seconds, on both databases."""
-
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(_epoch, "sqlite")
-def _sqlite_epoch(element: _epoch, compiler: SQLCompiler, **more: Any) -> str:
-    return f"unixepoch({compiler.process(element.clauses, **more)})"
-
-
-@compiles(_epoch, "postgresql")
-def _postgresql_epoch(element: _epoch, compiler: SQLCompiler, **more: Any) -> str:
-    return f"CAST(floor(extract(epoch FROM {compiler.process(element.clauses, **more)})) AS BIGINT)"
-
-
-def _intervals(now: datetime, *, project: str | None = None, start: datetime = BEGINNING) -> CTE:
+def _intervals(
+    now: datetime, *, project: str | None = None, start: datetime = BEGINNING, unsummed: bool = False
+) -> CTE:
     """Like `metered`, inside the database."""
-    ended = func.coalesce(_epoch(MeterInterval.ended_at), _epoch(Resource.missing_since), _whole(now))
+    ended = func.coalesce(epoch(MeterInterval.ended_at), epoch(Resource.missing_since), whole(now))
     statement = (
         columns(
             col(MeterInterval.project),
@@ -187,28 +218,19 @@ def _intervals(now: datetime, *, project: str | None = None, start: datetime = B
             col(MeterInterval.currency),
             col(MeterInterval.base),
             col(MeterInterval.rate_micros),
-            _epoch(MeterInterval.started_at).label("began"),
+            epoch(MeterInterval.started_at).label("began"),
             ended.label("ended"),
         )
         .join(Resource, col(Resource.id) == col(MeterInterval.resource_id))
-        .where(
-            col(MeterInterval.rate_micros) > 0,
-            or_(col(MeterInterval.ended_at).is_(None), col(MeterInterval.ended_at) > start),
-        )
+        .where(_asked_for(project, start, unsummed=unsummed))
     )
-    if project is not None:
-        statement = statement.where(col(MeterInterval.project) == project)
     return statement.cte("metered").prefix_with("MATERIALIZED")  # else each use of a column is worked out anew
-
-
-def _whole(at: datetime) -> ColumnElement[int]:
-    return literal(int(at.timestamp()), BigInteger())
 
 
 def _cost(rows: CTE, start: datetime, end: datetime) -> ColumnElement[int]:
     """Micro-units of each interval's part in [start, end): `window_cost`, word for word."""
-    first = case((rows.c.began < _whole(start), _whole(start)), else_=rows.c.began)
-    last = case((rows.c.ended > _whole(end), _whole(end)), else_=rows.c.ended)
+    first = case((rows.c.began < whole(start), whole(start)), else_=rows.c.began)
+    last = case((rows.c.ended > whole(end), whole(end)), else_=rows.c.ended)
 
     def reached(at: ColumnElement[int]) -> ColumnElement[int]:
         micros: ColumnElement[int] = (rows.c.base + rows.c.rate_micros * (at - rows.c.began)) // SECONDS_PER_HOUR
@@ -217,64 +239,105 @@ def _cost(rows: CTE, start: datetime, end: datetime) -> ColumnElement[int]:
     return case((last > first, reached(last) - reached(first)), else_=0)
 
 
-def metered_by_kind(
-    session: Session, now: datetime
-) -> Iterator[tuple[tuple[str | None, str, str, str, str, str], int]]:
+def metered_by_kind(session: Session, now: datetime) -> Counter[Kind]:
     """(project, provider, gpu model, capacity type, currency, activity) → micro-units metered until now."""
-    rows = _intervals(now)
-    kinds = [rows.c[name] for name in ("project", "provider", "gpu_model", "capacity_type", "currency", "activity")]
-    statement = columns(*kinds, func.sum(_cost(rows, BEGINNING, now))).group_by(*kinds)
-    for *kind, micros in session.connection().execute(statement):
-        yield tuple(kind), int(micros)
+    names = ("project", "provider", "gpu_model", "capacity_type", "currency", "activity")
+    rows = _intervals(now, unsummed=True)
+    kinds: list[Any] = [rows.c[name] for name in names]
+    of_intervals = columns(*kinds, func.sum(_cost(rows, BEGINNING, now))).group_by(*kinds)
+    kinds = [col(getattr(MeterSum, name)) for name in names]
+    of_days = columns(*kinds, func.sum(MeterSum.micros)).group_by(*kinds).where(col(MeterSum.started_at) == BEGINNING)
+    found: Counter[Kind] = Counter()
+    for statement in (of_intervals, of_days):
+        for *kind, micros in session.connection().execute(statement):
+            found[_kind(*kind)] += int(micros)
+    return found
+
+
+def _kind(project: str | None, *rest: str) -> Kind:
+    provider, gpu_model, capacity_type, currency, activity = rest
+    return project or None, provider, gpu_model, capacity_type, currency, activity
 
 
 def spent(session: Session, windows: Mapping[BudgetKey, Window], now: datetime) -> dict[BudgetKey, Spent]:
     """What each spend budget needs to know."""
-    return {(project, name): _spent(session, project, window, now) for (project, name), window in windows.items()}
-
-
-def _spent(session: Session, project: str, window: Window, now: datetime) -> Spent:
-    end = now if window.end is None else min(now, window.end)
-    rows = _intervals(now, project=project, start=min(window.start, now - LAST_WEEK))
-    asked = [(window.start, end), (now - LAST_DAY, now), (now - LAST_WEEK, now)]
-    statement = columns(
-        rows.c.currency, rows.c.assumed, *(func.sum(_cost(rows, first, last)) for first, last in asked)
-    ).group_by(rows.c.currency, rows.c.assumed)
-    period: Counter[str] = Counter()
-    assumed: Counter[str] = Counter()
-    last_day: Counter[str] = Counter()
-    last_week: Counter[str] = Counter()
-    for currency, nobody_looked, *found in session.connection().execute(statement):
-        in_period, in_day, in_week = (int(micros) for micros in found)
-        period[currency] += in_period
-        last_day[currency] += in_day
-        last_week[currency] += in_week
-        if nobody_looked:
-            assumed[currency] += in_period
-    own = period.pop(window.currency, 0)
-    return Spent(
-        since=_first_metered(session, project),
-        own=own,
-        foreign=_by_day(session, project, window, end) if +period else {},
-        assumed=+assumed,
-        last_day=+last_day,
-        last_week=+last_week,
-    )
-
-
-def _by_day(session: Session, project: str, window: Window, end: datetime) -> dict[tuple[date, str], int]:
-    """What was spent in other currencies than the budget's, by day: each has its own rate."""
-    rows = metered(session, now=end, projects=[project], start=window.start)
-    foreign = (row for row in rows if row.currency != window.currency)
+    paces = {project: _paces(session, project, now) for project in {project for project, _ in windows}}
     return {
-        (date.fromisoformat(day), currency): cost.micros
-        for ((day,), currency), cost in sums(foreign, [By.DAY], window.start, end, window.zone).items()
+        (project, name): replace(paces[project], **_period(session, project, window, now))
+        for (project, name), window in windows.items()
     }
 
 
+def _paces(session: Session, project: str, now: datetime) -> Spent:
+    """What a project spent in its last day and week: the same for all its spend budgets."""
+    rows = _intervals(now, project=project, start=now - LAST_WEEK)
+    day, week = (func.sum(_cost(rows, now - length, now)) for length in (LAST_DAY, LAST_WEEK))
+    found = session.connection().execute(columns(rows.c.currency, day, week).group_by(rows.c.currency)).all()
+    return Spent(
+        since=_first_metered(session, project),
+        last_day=+Counter({currency: int(in_day) for currency, in_day, _ in found}),
+        last_week=+Counter({currency: int(in_week) for currency, _, in_week in found}),
+    )
+
+
 def _first_metered(session: Session, project: str) -> datetime | None:
-    first = select(func.min(MeterInterval.started_at)).where(col(MeterInterval.project) == project)
-    return session.exec(first).one()
+    interval = select(func.min(MeterInterval.started_at)).where(col(MeterInterval.project) == project)
+    day = select(func.min(MeterSum.started_at)).where(MeterSum.project == project, col(MeterSum.started_at) > BEGINNING)
+    found = (session.exec(interval).one(), session.exec(day.where(col(MeterSum.rolled_up_micros) > 0)).one())
+    return min((moment for moment in found if moment is not None), default=None)
+
+
+def _period(session: Session, project: str, window: Window, now: datetime) -> dict[str, Any]:
+    """What a project spent in the window."""
+    end = now if window.end is None else min(now, window.end)
+    summed = not _cuts_a_day(session, project, window)
+    rows = _intervals(now, project=project, start=window.start, unsummed=summed)
+    cost = func.sum(_cost(rows, window.start, end))
+    found: Counter[tuple[str, bool]] = Counter()
+    grouped = columns(rows.c.currency, rows.c.assumed, cost).group_by(rows.c.currency, rows.c.assumed)
+    for currency, assumed, micros in session.connection().execute(grouped):
+        found[currency, bool(assumed)] += int(micros)
+    days = _days(project, window, MeterSum.micros if summed else MeterSum.rolled_up_micros)
+    foreign: Counter[tuple[date, str]] = Counter()
+    for began, currency, assumed, micros in session.connection().execute(days):
+        found[currency, bool(assumed)] += int(micros)
+        if currency != window.currency:
+            foreign[day_of(began, window.zone), currency] += int(micros)
+    if any(currency != window.currency and micros for (currency, _), micros in found.items()):
+        foreign += _foreign_by_day(session, project, window, end, unsummed=summed)
+    own = sum(micros for (currency, _), micros in found.items() if currency == window.currency)
+    assumed_sums = +Counter({currency: micros for (currency, assumed), micros in found.items() if assumed})
+    return {"own": own, "foreign": dict(+foreign), "assumed": assumed_sums}
+
+
+def _cuts_a_day(session: Session, project: str, window: Window) -> bool:
+    """Does the window begin or end within a day that was summed, as when the project's zone was another one then?"""
+    edges = [edge for edge in (window.start, window.end) if edge is not None and edge > BEGINNING]
+    within = [and_(col(MeterSum.started_at) < edge, col(MeterSum.ended_at) > edge) for edge in edges]
+    if not within:
+        return False
+    cut = select(MeterSum.id).where(MeterSum.project == project, or_(*within))
+    return session.exec(cut.limit(1)).first() is not None
+
+
+def _days(project: str, window: Window, micros: Any) -> Select[Any]:
+    """The sums of days that begin in the window: when, currency, assumed, micro-units."""
+    what = (col(MeterSum.started_at), col(MeterSum.currency), col(MeterSum.assumed))
+    begin_in = [col(MeterSum.project) == project, col(MeterSum.started_at) >= window.start]
+    begin_in.append(col(MeterSum.started_at) > BEGINNING)
+    if window.end is not None:
+        begin_in.append(col(MeterSum.started_at) < window.end)
+    return columns(*what, func.sum(micros)).where(*begin_in).group_by(*what)
+
+
+def _foreign_by_day(
+    session: Session, project: str, window: Window, end: datetime, *, unsummed: bool
+) -> Counter[tuple[date, str]]:
+    """What intervals cost in other currencies than the budget's, by day: each has its own rate."""
+    rows = _of_intervals(session, end, project, window.start, unsummed=unsummed)
+    foreign = (row for row in rows if row.currency != window.currency)
+    found = sums(foreign, [By.DAY], window.start, end, window.zone)
+    return Counter({(date.fromisoformat(day), currency): cost.micros for ((day,), currency), cost in found.items()})
 
 
 def hourly(session: Session, project: str) -> dict[str, int]:
@@ -283,6 +346,7 @@ def hourly(session: Session, project: str) -> dict[str, int]:
         select(Resource.currency, func.sum(Resource.rate_micros))
         .where(
             Resource.project == project,
+            counted(),
             col(Resource.ended_at).is_(None),
             col(Resource.orphaned_at).is_(None),
             col(Resource.rate_micros) > 0,

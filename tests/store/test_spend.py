@@ -178,7 +178,7 @@ def test_what_the_database_sums_is_what_we_sum(database: Database) -> None:
             ("vision", *kind[:3], currency, kind[3]): cost.micros
             for (kind, currency), cost in spend.sums(here, kinds, spend.BEGINNING, NOW, UTC).items()
         }
-        assert {kind: micros for kind, micros in spend.metered_by_kind(session, NOW) if micros} == expected
+        assert {kind: micros for kind, micros in spend.metered_by_kind(session, NOW).items() if micros} == expected
         for _ in range(20):
             start = NOW - chance.randrange(2_000_000) * SECOND
             end = start + chance.randrange(2_000_000) * SECOND
