@@ -6,6 +6,7 @@ What a document looks like is `service.files`'; how it is kept is `service.store
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from sqlmodel import Session
 
 from policies.policy import BasePolicy, BudgetPolicy
 from service import files
-from service.documents import AnyDocument, Exemption, Kind, Project, Source, endpoints, kind_of, nearest_of
+from service.documents import AnyDocument, Exemption, Kind, Project, Source, endpoints, kind_of, nearest_of, written
 from service.files import FieldPath, Mistake, Parsed, RawDocument, Refused
 from service.notify.channels import refusal_of
 from service.runtime import Runtime
+from service.secrets import MissingSecret, Secrets, placeholders
 from service.settings import Settings
 from service.store import documents as store
 from service.store.documents import Change
@@ -34,12 +36,57 @@ def check(settings: Settings, raws: Iterable[RawDocument], mistakes: Sequence[Mi
     return parsed
 
 
-def plan(session: Session, parsed: Sequence[Parsed], *, set_name: str | None, prune: bool) -> list[Change]:
+def plan(
+    session: Session, parsed: Sequence[Parsed], *, set_name: str | None, prune: bool, secrets: Secrets | None = None
+) -> list[Change]:
     """What applying would change. Raises Refused where a name leads nowhere, OwnedBySet where another set owns."""
+    budgets = store.spend_budgets(session)
     changes = store.plan_changes(session, [entry.document for entry in parsed], set_name=set_name, prune=prune)
     gone = [(change.kind, change.name) for change in changes if change.action == "delete"]
     check_names(session, parsed, [change.document for change in changes if change.document is not None], gone)
-    return changes
+    return [
+        replace(
+            change,
+            notes=(*change.notes, *_lost_budgets(session, change, budgets, changes), *_not_set(change, secrets)),
+        )
+        for change in changes
+    ]
+
+
+def _lost_budgets(
+    session: Session, change: Change, budgets: Mapping[str, Set[str]], changes: Sequence[Change]
+) -> Iterator[str]:
+    """Policies that read a spend budget which a project has had until now."""
+    project = change.document
+    if not isinstance(project, Project):
+        return
+    lost = budgets.get(project.name, frozenset()) - {budget.name for budget in project.spend_budgets}
+    if not lost:
+        return
+    try:
+        policies: dict[str, BasePolicy] = dict(store.load(session).policies)
+    except store.UnreadableDocument:
+        return  # told wherever it is read; it must not keep anybody from mending it
+    for other in changes:
+        if other.kind == "policy":
+            policies.pop(other.name, None)
+            if isinstance(other.document, BasePolicy):
+                policies[other.name] = other.document
+    for name, policy in sorted(policies.items()):
+        speaks_of_it = not policy.scope.projects or project.name in policy.scope.projects
+        if isinstance(policy, BudgetPolicy) and policy.budget.budget in lost and speaks_of_it:
+            yield f"policy {name!r} reads its spend budget {policy.budget.budget!r}, which goes"
+
+
+def _not_set(change: Change, secrets: Secrets | None) -> Iterator[str]:
+    """Secrets that a document names and this installation does not have."""
+    if change.document is None or change.action == "unchanged" or secrets is None:
+        return
+    for name in sorted(placeholders(written(change.document))):
+        try:
+            secrets.get(name)
+        except MissingSecret as missing:
+            yield str(missing)
 
 
 def check_names(
@@ -71,7 +118,7 @@ def apply_paths(runtime: Runtime, paths: Iterable[Path], *, by: str) -> list[Cha
     changes: list[Change] = []
     with runtime.database.transaction() as session:
         for set_name, parsed in sets:
-            planned = plan(session, parsed, set_name=set_name, prune=False)
+            planned = plan(session, parsed, set_name=set_name, prune=False, secrets=runtime.secrets)
             store.apply_changes(session, planned, by=by, now=runtime.clock.now())
             changes += planned
     return changes

@@ -19,6 +19,14 @@ SIGNING_KEY = "CURFEW_SECRET_KEY"
 """A setting that happens to begin like a secret's name. No document may ever send it anywhere."""
 
 
+def placeholders(value: Any) -> set[str]:
+    """The names of all secrets that a document's texts speak of."""
+    if isinstance(value, str):
+        return set(PLACEHOLDER.findall(value))
+    entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return {name for entry in entries for name in placeholders(entry)}
+
+
 class MissingSecret(LookupError):
     """A document names a secret this installation does not have."""
 

@@ -127,7 +127,7 @@ def post_apply(
     parsed = apply.check(runtime.settings, *documents_in(request, body))
 
     def planned(session: Session) -> list[Change]:
-        return apply.plan(session, parsed, set_name=set, prune=prune)
+        return apply.plan(session, parsed, set_name=set, prune=prune, secrets=runtime.secrets)
 
     if dry_run:
         with runtime.database.reading() as session:

@@ -16,6 +16,7 @@ from service import apply, files
 from service.clock import SetClock
 from service.documents import MODELS, AnyDocument, effective, written
 from service.files import Refused
+from service.secrets import Secrets
 from service.settings import Settings
 from service.store import documents as store
 from service.store.database import Database
@@ -29,10 +30,12 @@ class Desk:
     def __init__(self, database: Database, clock: SetClock) -> None:
         self.database, self.clock = database, clock
 
-    def apply(self, text: str, *, set_name: str | None = None, prune: bool = False) -> list[Change]:
+    def apply(
+        self, text: str, *, set_name: str | None = None, prune: bool = False, secrets: Secrets | None = None
+    ) -> list[Change]:
         parsed = apply.check(Settings(), *apply.read_texts([("team/all.yaml", text)]))
         with self.database.transaction() as session:
-            changes = apply.plan(session, parsed, set_name=set_name, prune=prune)
+            changes = apply.plan(session, parsed, set_name=set_name, prune=prune, secrets=secrets)
             store.apply_changes(session, changes, by="token:ci", now=self.clock.now())
         return changes
 
@@ -246,6 +249,46 @@ def test_deleting_says_what_follows(desk: Desk, clock: SetClock) -> None:
 
 
 # --- files at start --------------------------------------------------------------------------------------------------
+
+
+def test_a_spend_budget_that_goes_is_missed_by_the_policies_that_read_it(desk: Desk) -> None:
+    def project(name: str, *budgets: str) -> str:
+        entries = ", ".join(f"{{name: {budget}, period: month, amount: 5}}" for budget in budgets)
+        return f"kind: project\nname: {name}\nspend_budgets: [{entries}]\n---\n"
+
+    def policy(name: str, budget: str, scope: str) -> str:
+        return f"kind: policy\nname: {name}\ntype: budget\nbudget: {{budget: {budget}}}\nscope: {scope}\n---\n"
+
+    desk.apply(
+        project("vision", "monthly", "spare")
+        + project("nlp", "monthly")
+        + policy("of-vision", "monthly", "{projects: [vision]}")
+        + policy("of-nlp", "monthly", "{projects: [nlp]}")
+        + policy("of-all", "monthly", "{}")
+        + policy("spare", "spare", "{}")
+        + policy("goes-with-it", "spare", "{projects: [vision]}")
+    )
+    changes = desk.apply(project("vision", "other") + policy("goes-with-it", "other", "{projects: [vision]}"))
+    assert [change.notes for change in changes if change.kind == "project"] == [
+        (
+            "policy 'of-all' reads its spend budget 'monthly', which goes",
+            "policy 'of-vision' reads its spend budget 'monthly', which goes",
+            "policy 'spare' reads its spend budget 'spare', which goes",
+        )
+    ]
+    assert desk.apply(project("vision", "other"))[0].notes == ()
+
+
+def test_a_secret_that_is_not_set_is_told_and_stops_nothing(desk: Desk) -> None:
+    text = 'kind: project\nname: vision\nnotify: ["slack://${SLACK}", "webhooks://h/?secret=${HOOK}", "pagerduty://${PD}"]\n'
+    secrets = Secrets(folder=None, environment={"CURFEW_SECRET_SLACK": "hunter2"})
+    [change] = desk.apply(text, secrets=secrets)
+    assert change.notes == (
+        "the secret ${HOOK} is not set; set CURFEW_SECRET_HOOK or put a file HOOK into CURFEW_SECRETS_DIR",
+        "the secret ${PD} is not set; set CURFEW_SECRET_PD or put a file PD into CURFEW_SECRETS_DIR",
+    )
+    [again] = desk.apply(text, secrets=secrets)
+    assert (again.action, again.notes) == ("unchanged", ())
 
 
 def test_the_set_is_the_folders_name(tmp_path: Path) -> None:
