@@ -1,4 +1,4 @@
-"""Amazon EC2 and CloudWatch through boto3: one account, some or all of its regions.
+"""Amazon EC2 and CloudWatch through boto3: one account or many, some or all of their regions.
 
 Only the source's own fields are here, importable without the SDK; `build` brings in the rest.
 """
@@ -14,6 +14,8 @@ from providers.contract import BuildContext, Capabilities, Provider
 from providers.records import Kind, Verb
 
 REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
+ACCOUNT = re.compile(r"\d{12}")
+UNIT = re.compile(r"ou-[0-9a-z]{4,32}-[0-9a-z]{8,32}")
 
 
 def _regions(value: object) -> object:
@@ -25,6 +27,28 @@ def _regions(value: object) -> object:
         if not isinstance(region, str) or not REGION.fullmatch(region):
             raise ValueError(f"{region!r} is no region; they are written like us-east-1")
     return tuple(dict.fromkeys(value))
+
+
+def _accounts(value: object) -> object:
+    if value is None or value == "all":
+        return value
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError('write a list of account ids like ["111122223333"], or: all')
+    return tuple(dict.fromkeys(_account(account) for account in value))
+
+
+def _account(value: object) -> str:
+    # an id with a leading zero and no quotes has become another number by now, and a shorter one
+    text = str(value) if isinstance(value, str | int) else ""
+    if not ACCOUNT.fullmatch(text):
+        raise ValueError(f'{value!r} is no account id; write its 12 digits in quotes, like "111122223333"')
+    return text
+
+
+def _left_out(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError("write a list of account ids and organisational units")
+    return tuple(one if isinstance(one, str) and UNIT.fullmatch(one) else _account(one) for one in value)
 
 
 class CloudWatchMetrics(BaseModel):
@@ -44,7 +68,10 @@ class CloudWatchMetrics(BaseModel):
 
 
 class Config(BaseModel):
-    """How to reach an AWS account. Credentials come from where all AWS tools find them: environment, profile, role."""
+    """How to reach AWS. Credentials come from where all AWS tools find them: environment, profile, role.
+
+    Without `accounts` one account is seen: the credentials' own, or that of `role_arn`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -52,8 +79,14 @@ class Config(BaseModel):
     """Region names, or `all`: every region enabled in the account."""
     role_arn: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")] | None = None
     """A role to assume, in this or another account."""
+    accounts: Annotated[Literal["all"] | tuple[str, ...] | None, BeforeValidator(_accounts)] = None
+    """Account ids, or `all`: every active account of the organisation, asked for again every few minutes."""
+    role_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@/-]+$", max_length=512)] | None = None
+    """The role to assume in each of `accounts`, by the same name everywhere; with its path, if it has one."""
+    exclude_accounts: Annotated[tuple[str, ...], BeforeValidator(_left_out)] = ()
+    """Accounts that `accounts: all` leaves out: by id, or by an organisational unit with all below it."""
     external_id: str | None = None
-    """What the role's trust policy asks for, where it does."""
+    """What the roles' trust policies ask for, where they do."""
     profile: str | None = None
     """A profile of the AWS configuration files, instead of the default one."""
     endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+")] | None = None
@@ -61,26 +94,32 @@ class Config(BaseModel):
     cloudwatch: CloudWatchMetrics = CloudWatchMetrics()
 
     @model_validator(mode="after")
-    def _external_id_needs_a_role(self) -> Config:
-        if self.external_id is not None and self.role_arn is None:
-            raise ValueError("external_id: is only used when a role is assumed; name it with role_arn")
+    def _fields_go_together(self) -> Config:
+        if self.accounts is not None and self.role_arn is not None:
+            raise ValueError("role_arn: is for one account; with accounts: name the role by role_name")
+        if (self.accounts is None) != (self.role_name is None):
+            raise ValueError("accounts: and role_name: go together; the role is assumed in each of the accounts")
+        if self.exclude_accounts and self.accounts != "all":
+            raise ValueError("exclude_accounts: is only used with accounts: all")
+        if self.external_id is not None and self.role_arn is None and self.role_name is None:
+            raise ValueError("external_id: is only used when a role is assumed; name it with role_arn or role_name")
         return self
 
 
 def build(config: Config, context: BuildContext) -> Provider:
-    """The account, ready to be asked. No call is made yet."""
+    """The accounts, ready to be asked. No call is made yet."""
+    from providers.aws.accounts import Accounts
     from providers.aws.actuator import Ec2Actuator
-    from providers.aws.client import Client
     from providers.aws.inventory import Ec2Inventory
     from providers.aws.prices import AwsPrices
     from providers.aws.telemetry import CloudWatchTelemetry
 
-    client = Client(config)
+    accounts = Accounts(config, now=context.now)
     return Provider(
         name="aws",
         capabilities=Capabilities(verbs={Kind.INSTANCE: frozenset({Verb.STOP})}),
-        inventory=Ec2Inventory(client, config.regions),
-        telemetry=CloudWatchTelemetry(client, config.cloudwatch, now=context.now),
-        prices=AwsPrices(client, source=context.source, now=context.now),
-        actuator=Ec2Actuator(client),
+        inventory=Ec2Inventory(accounts, config.regions, now=context.now),
+        telemetry=CloudWatchTelemetry(accounts.home, config.cloudwatch, now=context.now),
+        prices=AwsPrices(accounts.home, source=context.source, now=context.now),
+        actuator=Ec2Actuator(accounts.home),
     )

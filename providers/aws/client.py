@@ -6,8 +6,10 @@ The only file that sees botocore's exceptions. What answers mean is `translate`'
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from threading import Lock
@@ -17,11 +19,18 @@ import boto3
 from botocore import exceptions as sdk
 from botocore import xform_name
 from botocore.config import Config as SdkConfig
-from botocore.credentials import CredentialProvider, CredentialResolver, DeferredRefreshableCredentials
+from botocore.credentials import (
+    CredentialProvider,
+    CredentialResolver,
+    Credentials,
+    DeferredRefreshableCredentials,
+    ReadOnlyCredentials,
+)
 from botocore.parsers import ResponseParserError
 from botocore.session import Session as SdkSession
 
 from providers.aws import Config
+from providers.aws.pace import Pace
 from providers.errors import (
     Conflict,
     Forbidden,
@@ -42,7 +51,7 @@ PATIENT = SdkConfig(
     retries={"mode": "standard", "total_max_attempts": 6},
     connect_timeout=5,
     read_timeout=30,
-    max_pool_connections=16,
+    max_pool_connections=64,
     user_agent_extra="gpu-curfew",
 )
 """For reading: better late than wrong."""
@@ -64,57 +73,145 @@ RENEWAL = SdkConfig(
 """For assuming the role, which may happen inside any other call."""
 
 
-class Client:
-    """Every AWS service of one account. One SDK client per service, region and patience, shared by threads."""
+Reading = Callable[[dict[str, Any], dict[str, Any]], None]
+"""Reads a response's bytes before the SDK does: takes what it has read out of the first, puts it into the second."""
+
+
+@dataclass(kw_only=True)
+class _Asker:
+    """Who asks just now: what the SDK's clients, which all accounts share, need to know of the account."""
+
+    credentials: Callable[[], Credentials | None]
+    pace: Pace
+    prompt: bool = False
+    reading: Reading | None = None
+    turn: float = 0.0
+    """When the last request was sent."""
+
+
+_asker: ContextVar[_Asker] = ContextVar("asker")
+"""Has no default: what nobody asks is not signed."""
+
+
+@contextmanager
+def _asking(asker: _Asker) -> Iterator[None]:
+    token = _asker.set(asker)
+    try:
+        yield
+    finally:
+        _asker.reset(token)
+
+
+class Sdk:
+    """The SDK's clients of a source: one per service, region and patience, shared by its accounts and by threads.
+
+    One of EC2's takes 1.4 MB and 10 ms to make, its certificates and connections more; forty accounts of seventeen
+    regions cannot each have their own. Whose credentials sign a request is decided when it is sent.
+    """
 
     def __init__(self, config: Config) -> None:
         self._endpoint = config.endpoint
         with translated("session", None):
-            base = boto3.Session(profile_name=config.profile)
-            self.home_region = _home_region(config, base.region_name)
-            """Where questions go that are not about one region."""
-            self._session = base if config.role_arn is None else _assumed(base, config, self.home_region)
-        self._clients: dict[tuple[str, str, bool], Any] = {}
+            self._own = boto3.Session(profile_name=config.profile)
+            self.home_region = _home_region(config, self._own.region_name)
+            shared = SdkSession(profile=config.profile)
+            shared.register_component("credential_provider", CredentialResolver([_WhoeverAsks()]))
+            shared.register("before-send", _take_turn)
+            shared.register("needs-retry", _keep_pace)
+            shared.register("before-parse", _read_first)
+            self._shared = boto3.Session(botocore_session=shared, region_name=self.home_region)
+        self.partition = self._own.get_partition_for_region(self.home_region)
+        self._clients: dict[tuple[str, str, str], Any] = {}
         self._lock = Lock()
+
+    def own_credentials(self) -> Credentials | None:
+        """Those that all AWS tools find: environment, profile, the machine's role."""
+        with self._lock:
+            return self._own.get_credentials()
+
+    def client(self, service: str, region: str, patience: str) -> Any:
+        key = (service, region, patience)
+        with self._lock:  # creating clients is what boto3 sessions cannot do in several threads
+            if key not in self._clients:
+                with translated(service, region):
+                    self._clients[key] = cast(Any, self._shared).client(
+                        service,
+                        region_name=region,
+                        endpoint_url=self._endpoint,
+                        config={"patient": PATIENT, "prompt": PROMPT, "renewal": RENEWAL}[patience],
+                    )
+            return self._clients[key]
+
+
+class Client:
+    """Every AWS service of one account: its credentials and its pace."""
+
+    def __init__(self, config: Config, *, role_arn: str | None = None, sdk: Sdk | None = None) -> None:
+        self._config = config
+        self._sdk = sdk or Sdk(config)
+        self._pace = Pace()
+        role_arn = role_arn or config.role_arn
+        self._credentials: Callable[[], Credentials | None] = self._sdk.own_credentials
+        if role_arn is not None:
+            self._credentials = _Role(self._sdk, role_arn, config.external_id).credentials
+
+    def assuming(self, role_arn: str) -> Client:
+        """Another account by a role there, with its own pace."""
+        return Client(self._config, role_arn=role_arn, sdk=self._sdk)
+
+    @property
+    def home_region(self) -> str:
+        """Where questions go that are not about one region."""
+        return self._sdk.home_region
+
+    @property
+    def partition(self) -> str:
+        """`aws`, `aws-cn` or `aws-us-gov`, as in ARNs."""
+        return self._sdk.partition
 
     def call(self, service: str, region: str, operation: str, *path: str, prompt: bool = False, **params: Any) -> Any:
         """The answer, or what stands at `path` in it. `operation` is the API's name, and so the permission's too."""
-        client = self._client(service, region, prompt=prompt)
-        with translated(service, region, operation):
+        client = self._sdk.client(service, region, "prompt" if prompt else "patient")
+        with translated(service, region, operation), _asking(self._asker(prompt)):
             answer = getattr(client, xform_name(operation))(**params)
         return _at(path, answer, service, region, operation)
 
     def pages(
-        self, service: str, region: str, operation: str, key: str, *, prompt: bool = False, **params: Any
+        self,
+        service: str,
+        region: str,
+        operation: str,
+        key: str,
+        *,
+        prompt: bool = False,
+        reading: Reading | None = None,
+        **params: Any,
     ) -> Iterator[Answer]:
         """All pages of an answer, each with something under `key`. Those before an error are valid, but not all."""
-        client = self._client(service, region, prompt=prompt)
+        client = self._sdk.client(service, region, "prompt" if prompt else "patient")
+        asker = self._asker(prompt, reading)
         with translated(service, region, operation):
-            for page in client.get_paginator(xform_name(operation)).paginate(**params):
-                _at((key,), page, service, region, operation)
-                yield page
+            pages = iter(client.get_paginator(xform_name(operation)).paginate(**params))
+        while True:
+            with translated(service, region, operation), _asking(asker):  # not while the page is being used
+                page = next(pages, None)
+            if page is None:
+                return
+            _at((key,), page, service, region, operation)
+            yield page
 
     def items(self, service: str, region: str, operation: str, key: str, **params: Any) -> Iterator[Answer]:
         """Everything under `key` in all pages."""
         for page in self.pages(service, region, operation, key, **params):
-            yield from page[key]
+            with translated(service, region, operation):
+                yield from page[key]
 
     def account(self) -> str:
         """Id of the account that answers."""
         return cast(str, self.call("sts", self.home_region, "GetCallerIdentity", "Account"))
 
-    def _client(self, service: str, region: str, *, prompt: bool = False) -> Any:
-        key = (service, region, prompt)
-        with self._lock:  # creating clients is what boto3 sessions cannot do in several threads
-            if key not in self._clients:
-                with translated(service, region):
-                    self._clients[key] = cast(Any, self._session).client(
-                        service,
-                        region_name=region,
-                        endpoint_url=self._endpoint,
-                        config=PROMPT if prompt else PATIENT,
-                    )
-            return self._clients[key]
+    def _asker(self, prompt: bool, reading: Reading | None = None) -> _Asker:
+        return _Asker(credentials=self._credentials, pace=self._pace, prompt=prompt, reading=reading)
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -139,37 +236,75 @@ def _home_region(config: Config, default: str | None) -> str:
     return default or {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "us-east-1")
 
 
-def _assumed(base: boto3.Session, config: Config, region: str) -> boto3.Session:
-    """The same session with the role's credentials in place of its own."""
-    sts = base.client("sts", region_name=region, endpoint_url=config.endpoint, config=RENEWAL)
-    session = SdkSession(profile=config.profile)
-    session.register_component("credential_provider", CredentialResolver([_AssumedRole(sts, config)]))
-    return boto3.Session(botocore_session=session, region_name=region)
+# What the SDK asks back while it makes a call.
 
 
-class _AssumedRole(CredentialProvider):
-    """Credentials of the role, fetched at first use and renewed before they run out."""
+class _WhoeverAsks(CredentialProvider):
+    """In place of credentials: those of the account that asks."""
 
-    METHOD = "curfew-assumed-role"
+    METHOD = "curfew-whoever-asks"
 
-    def __init__(self, sts: Any, config: Config) -> None:
-        super().__init__()
-        self._sts = sts
-        self._question = {"RoleArn": config.role_arn, "RoleSessionName": "curfew"}
-        if config.external_id is not None:
-            self._question["ExternalId"] = config.external_id
+    def load(self) -> Credentials:
+        return _AskersCredentials("", "", method=self.METHOD)
 
-    def load(self) -> DeferredRefreshableCredentials:
-        return DeferredRefreshableCredentials(self._renew, self.METHOD)
+
+class _AskersCredentials(Credentials):
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        credentials = _asker.get().credentials()
+        if credentials is None:
+            raise sdk.NoCredentialsError
+        return credentials.get_frozen_credentials()
+
+
+class _Role:
+    """Credentials of a role, fetched at first use and renewed before they run out."""
+
+    def __init__(self, sdk: Sdk, role_arn: str, external_id: str | None) -> None:
+        self._sdk = sdk
+        self._question = {"RoleArn": role_arn, "RoleSessionName": "curfew"}
+        if external_id is not None:
+            self._question["ExternalId"] = external_id
+        self._refreshed = DeferredRefreshableCredentials(self._renew, "curfew-assumed-role")
+
+    def credentials(self) -> Credentials:
+        return self._refreshed
 
     def _renew(self) -> dict[str, str]:
-        credentials = self._sts.assume_role(**self._question)["Credentials"]
+        # a pace of its own, as it is another account's call
+        with _asking(_Asker(credentials=self._sdk.own_credentials, pace=Pace(), prompt=True)):
+            sts = self._sdk.client("sts", self._sdk.home_region, "renewal")
+            credentials = sts.assume_role(**self._question)["Credentials"]
         return {
             "access_key": credentials["AccessKeyId"],
             "secret_key": credentials["SecretAccessKey"],
             "token": credentials["SessionToken"],
             "expiry_time": credentials["Expiration"].isoformat(),
         }
+
+
+def _take_turn(**_: Any) -> None:
+    """Before a request is sent, first and repeated ones alike."""
+    asker = _asker.get()
+    asker.turn = asker.pace.turn(wait=not asker.prompt)
+
+
+def _keep_pace(**said: Any) -> None:
+    """After an answer. None at all says nothing about the pace."""
+    if said["response"] is None:
+        return
+    asker = _asker.get()
+    http, answer = said["response"]
+    if http.status_code == 429 or answer.get("Error", {}).get("Code") in CODES[Throttled]:
+        asker.pace.throttled(asker.turn)
+    else:
+        asker.pace.answered()
+
+
+def _read_first(**said: Any) -> None:
+    """Between the bytes and the SDK's parser."""
+    reading = _asker.get().reading
+    if reading is not None and said["response_dict"]["status_code"] == 200:
+        reading(said["response_dict"], said["customized_response_dict"])
 
 
 # What can go wrong, from the SDK's words into ours.
@@ -222,7 +357,17 @@ CODES: Mapping[type[ProviderError], frozenset[str]] = {
             "UnrecognizedClientException",
         }
     ),
-    NotFound: frozenset({"InvalidInstanceID", "InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound"}),
+    NotFound: frozenset(
+        {
+            "InvalidInstanceID",
+            "InvalidInstanceID.Malformed",
+            "InvalidInstanceID.NotFound",
+            "InvalidLaunchTemplateId.NotFoundException",
+            "InvalidLaunchTemplateId.VersionNotFound",
+            "InvalidLaunchTemplateName.NotFoundException",
+            "ResourceNotFoundException",
+        }
+    ),
     NoCapacity: frozenset(
         {
             "InstanceLimitExceeded",
@@ -244,8 +389,14 @@ CODES: Mapping[type[ProviderError], frozenset[str]] = {
             "IncorrectSpotRequestState",
             "IncorrectState",
             "IncorrectStateException",
+            "InvalidRequestException",
             "InvalidState",
+            "ResourceContention",
+            "ResourceContentionFault",
             "ResourceInUse",
+            "ResourceInUseException",
+            "ScalingActivityInProgress",
+            "ScalingActivityInProgressFault",
         }
     ),
     Protected: frozenset({"OperationNotPermitted"}),

@@ -1,4 +1,4 @@
-"""Turns an AWS account into records of its machines with accelerators: lists, region by region, and describes one.
+"""Turns AWS accounts into records of their machines with accelerators: lists them, region by region, and describes one.
 
 Asks; what the answers mean is `translate`'s business.
 """
@@ -6,13 +6,18 @@ Asks; what the answers mean is `translate`'s business.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from datetime import datetime, timedelta
+from functools import partial
+from threading import Condition
+from typing import Any, Literal, TypeVar, cast
 
 from providers.aws import translate
-from providers.aws.client import Client, batches
+from providers.aws.accounts import Accounts, Roster
+from providers.aws.client import Client, batches, translated
+from providers.aws.questions import Questions
+from providers.aws.reservations import DIGEST, Reader
 from providers.aws.translate import MachineType
 from providers.errors import Misconfigured, NotFound, ProviderError
 from providers.records import (
@@ -25,8 +30,17 @@ from providers.records import (
     State,
 )
 
-WORKERS = 16
-"""Regions asked at the same time; threads here only wait."""
+T = TypeVar("T")
+
+REGIONS_AT_ONCE = 16
+"""Of one account; threads here only wait."""
+PATIENCE_SECONDS = 60.0
+"""For one region of one account: a usual cycle. Twice the SDK's own time-out, so that a lost answer can be asked for
+again, and several pages can be waited for at the pace of an account that AWS throttles."""
+REGIONS_HOLD = timedelta(minutes=10)
+"""How long a list of enabled regions is trusted."""
+TYPES_WAIT_SECONDS = 5.0
+"""For another region that asks for the same machine types already. Then both ask."""
 PAGE = 1000
 """Instances per page, EC2's most. Without it EC2 answers all at once, and times out on large accounts."""
 TYPES_PER_CALL = 100
@@ -35,54 +49,85 @@ SPOT_REQUESTS_PER_CALL = 200
 ACCELERATED_FAMILY = re.compile(r"^(p|g|gr|trn|inf|dl)\d")
 """Families whose unknown types may well be ours to govern."""
 
+EVERY_REGION = "*"
+"""The part of an account whose regions are not known."""
+
+Place = tuple[str, str]
+"""(account, region)"""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
-    """What DescribeInstances answered for one region. With a fault, there may be more."""
+class Look:
+    """One region's records, and how complete they are."""
 
-    region: str
-    instances: Sequence[Mapping[str, Any]]
-    fault: Fault | None = None
-
-    @property
-    def types(self) -> set[str]:
-        return {instance["InstanceType"] for instance in self.instances}
+    records: Sequence[ResourceRecord]
+    complete: bool
+    fault: Fault | None
 
 
 class Ec2Inventory:
     """EC2 instances with accelerators."""
 
-    def __init__(self, client: Client, regions: Literal["all"] | Sequence[str]) -> None:
-        self._client = client
+    def __init__(
+        self,
+        accounts: Accounts,
+        regions: Literal["all"] | Sequence[str],
+        *,
+        now: Callable[[], datetime],
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._accounts = accounts
         self._regions = regions
+        self._now = now
+        self._questions: Questions[Place] = Questions(patience=patience_seconds, at_once=REGIONS_AT_ONCE)
+        self._enabled: dict[str, tuple[datetime, Sequence[str]]] = {}
+        """Regions by account, and when they were told."""
         self._types: dict[str, MachineType] = {}
         """What EC2 said of its types. They never change, so they are asked for once."""
+        self._asked_types: set[str] = set()
+        self._types_told = Condition()
+        self._unchanged: dict[Place, Mapping[bytes, Sequence[ResourceRecord]]] = {}
+        """Records by what their reservation's bytes were when it was last listed."""
 
     def list(self) -> InventoryAnswer:
-        """All machines with accelerators of the account, terminated ones for as long as EC2 shows them."""
-        account = self._client.account()
-        regions = self._asked_regions()
-        with ThreadPoolExecutor(min(WORKERS, len(regions)), thread_name_prefix="ec2-inventory") as pool:
-            listings = list(pool.map(self._listing, regions))
-            unanswered = self._learn_types(listings)
-            parts = list(pool.map(lambda listing: self._part(account, listing, unanswered), listings))
+        """All machines with accelerators of all accounts, terminated ones for as long as EC2 shows them."""
+        roster = self._roster()
+        regions, unknown = self._asked_regions(roster)
+        looks = self._questions.answers(
+            {
+                (account, region): partial(self._look, account, region)
+                for account, names in regions.items()
+                for region in names
+            }
+        )
+        seen = {
+            place: Look(records=(), complete=False, fault=look.as_fault()) if isinstance(look, ProviderError) else look
+            for place, look in looks.items()
+        }
         return InventoryAnswer(
-            identity=account,
-            records=tuple(record for records, _ in parts for record in records),
-            parts=tuple(report for _, report in parts),
+            identity=roster.identity,
+            records=tuple(record for look in seen.values() for record in look.records),
+            parts=(
+                *unknown,
+                *(
+                    self._report(account, region, complete=look.complete, fault=look.fault)
+                    for (account, region), look in seen.items()
+                ),
+            ),
         )
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         """One machine, fresh, with its stop protection and spot request. Raises rather than leave one of them open."""
-        instance = self._instance(ref)
-        machine = self._machine_type(ref.region, instance["InstanceType"])
+        client = self._accounts.of(ref.account)
+        instance = self._instance(client, ref)
+        machine = self._machine_type(client, ref.region, instance["InstanceType"])
         record = translate.record(instance, account=ref.account, region=ref.region, machine=machine)
         if record.state is State.TERMINATED:
             return translate.fully_described(record, stop_protection=False)
         if record.capacity_type is CapacityType.SPOT:
-            requests = self._spot_requests(ref.region, [ref.external_id])
+            requests = self._spot_requests(client, ref.region, [ref.external_id])
             record = translate.with_spot_request(record, requests.get(ref.external_id))
-        stop_protection = self._client.call(
+        stop_protection = client.call(
             "ec2",
             ref.region,
             "DescribeInstanceAttribute",
@@ -93,72 +138,134 @@ class Ec2Inventory:
         )
         return translate.fully_described(record, stop_protection=stop_protection)
 
-    # listing
+    # accounts and regions
 
-    def _asked_regions(self) -> Sequence[str]:
+    def _roster(self) -> Roster:
+        """Raises when it is not known whose resources to see."""
+        return _or_raise(self._questions.answers({("", "accounts"): self._accounts.roster})["", "accounts"])
+
+    def _asked_regions(self, roster: Roster) -> tuple[Mapping[str, Sequence[str]], Sequence[PartReport]]:
+        """Regions by account, and what is not known of that. Raises only when nothing else is left to ask."""
+        parts: MutableSequence[PartReport] = []
+        if roster.fault is not None:
+            parts.append(PartReport(part="accounts", complete=False, fault=roster.fault))
         if self._regions != "all":
-            return self._regions
-        enabled = self._client.call("ec2", self._client.home_region, "DescribeRegions", "Regions")
-        return sorted(region["RegionName"] for region in enabled)
+            return dict.fromkeys(roster.accounts, self._regions), parts
+        now = self._now()
+        due = [one for one in roster.accounts if one not in self._enabled or self._holds_no_more(one, now)]
+        told = self._questions.answers({(one, EVERY_REGION): partial(self._enabled_regions, one) for one in due})
+        for (account, _), names in told.items():
+            if not isinstance(names, ProviderError):
+                self._enabled[account] = (now, names)
+            elif self._accounts.several or account in self._enabled:
+                parts.append(self._report(account, EVERY_REGION, complete=False, fault=names.as_fault()))
+            else:
+                raise names
+        return {one: self._enabled[one][1] for one in roster.accounts if one in self._enabled}, parts
 
-    def _listing(self, region: str) -> Listing:
-        instances: list[Mapping[str, Any]] = []
-        try:
-            for reservation in self._client.items("ec2", region, "DescribeInstances", "Reservations", MaxResults=PAGE):
-                instances += reservation.get("Instances", ())
-        except ProviderError as error:
-            return Listing(region=region, instances=instances, fault=error.as_fault())
-        return Listing(region=region, instances=instances)
+    def _holds_no_more(self, account: str, now: datetime) -> bool:
+        return not timedelta() <= now - self._enabled[account][0] < REGIONS_HOLD
 
-    def _part(
-        self, account: str, listing: Listing, unanswered: Mapping[str, Fault]
-    ) -> tuple[Sequence[ResourceRecord], PartReport]:
-        """One region's records, and how complete they are."""
-        seen: list[ResourceRecord] = []
+    def _enabled_regions(self, account: str) -> Sequence[str]:
+        client = self._accounts.of(account)
+        enabled = client.call("ec2", client.home_region, "DescribeRegions", "Regions")
+        with translated("ec2", client.home_region, "DescribeRegions"):
+            return sorted(region["RegionName"] for region in enabled)
+
+    def _report(self, account: str, part: str, *, complete: bool, fault: Fault | None) -> PartReport:
+        return PartReport(
+            part=part, complete=complete, fault=fault, account=account if self._accounts.several else None
+        )
+
+    # one region of one account
+
+    def _look(self, account: str, region: str) -> Look:
+        client = self._accounts.of(account)
+        before = self._unchanged.get((account, region), {})
+        unchanged: dict[bytes, Sequence[ResourceRecord]] = {}
+        found: list[ResourceRecord] = []
+        unanswered: dict[str, Fault] = {}
         builtin, skipped = set[str](), set[str]()
-        for instance in listing.instances:
-            sku = instance["InstanceType"]
-            machine = self._types.get(sku)
-            if machine is None:
-                machine = _builtin(sku)
-                (builtin if machine else skipped).add(sku)
-            if machine is not None and machine.devices is not None:
-                seen.append(translate.record(instance, account=account, region=listing.region, machine=machine))
+        broken: Fault | None = None
+        try:
+            for page in client.pages(
+                "ec2", region, "DescribeInstances", "Reservations", reading=Reader(before), MaxResults=PAGE
+            ):
+                with translated("ec2", region, "DescribeInstances"):
+                    skus = {instance["InstanceType"] for instance in _instances(page)}
+                    unanswered |= self._learn_types(client, region, skus - unanswered.keys())
+                    for reservation in page["Reservations"]:
+                        digest = reservation.get(DIGEST, b"")
+                        records, settled = before.get(digest, ()), True
+                        if digest not in before:
+                            records, settled = self._records(reservation, account, region, builtin, skipped)
+                        found += records
+                        if digest and settled:
+                            unchanged[digest] = records
+        except ProviderError as error:
+            broken = error.as_fault()
+        self._unchanged[account, region] = unchanged
         unjudged = {sku for sku in skipped if ACCELERATED_FAMILY.match(sku)}
-        records, spot_fault = self._with_spot_requests(listing.region, seen)
-        faults = (listing.fault, _types_fault(builtin, unjudged, unanswered), spot_fault)
-        return records, PartReport(
-            part=listing.region,
-            complete=listing.fault is None and not unjudged,  # a machine left out must not look gone
+        all_records, spot_fault = self._with_spot_requests(client, region, found)
+        faults = (broken, _types_fault(builtin, unjudged, unanswered), spot_fault)
+        return Look(
+            records=all_records,
+            complete=broken is None and not unjudged,  # a machine left out must not look gone
             fault=next((fault for fault in faults if fault is not None), None),
         )
 
+    def _records(
+        self, reservation: Mapping[str, Any], account: str, region: str, builtin: set[str], skipped: set[str]
+    ) -> tuple[Sequence[ResourceRecord], bool]:
+        """Its machines with accelerators, and whether EC2 told the type of each. Notes the types it did not tell."""
+        records = []
+        settled = True
+        for instance in reservation.get("Instances", ()):
+            sku = instance["InstanceType"]
+            machine = self._types.get(sku)
+            if machine is None:
+                settled = False
+                machine = _builtin(sku)
+                (builtin if machine else skipped).add(sku)
+            if machine is not None and machine.devices is not None:
+                records.append(translate.record(instance, account=account, region=region, machine=machine))
+        return tuple(records), settled
+
     # machine types
 
-    def _learn_types(self, listings: Iterable[Listing]) -> Mapping[str, Fault]:
-        """Asks for types not known yet, each in one region that has it. Answers what was not answered, and why."""
+    def _learn_types(self, client: Client, region: str, skus: set[str]) -> Mapping[str, Fault]:
+        """Asks for types not known yet, once for all regions. Answers what was not answered, and why."""
+        with self._types_told:
+            self._types_told.wait_for(
+                lambda: self._asked_types.isdisjoint(skus - self._types.keys()), timeout=TYPES_WAIT_SECONDS
+            )
+            wanted = sorted(skus - self._types.keys())
+            self._asked_types |= set(wanted)
         unanswered: dict[str, Fault] = {}
-        for listing in listings:
-            wanted = sorted(listing.types - self._types.keys() - unanswered.keys())
+        try:
             for batch in batches(wanted, TYPES_PER_CALL):
                 try:
-                    self._ask_types(listing.region, batch)
+                    self._ask_types(client, region, batch)
                 except ProviderError as error:
                     unanswered |= dict.fromkeys(batch, error.as_fault())
+        finally:
+            with self._types_told:
+                self._asked_types -= set(wanted)
+                self._types_told.notify_all()
         return unanswered
 
-    def _ask_types(self, region: str, batch: Sequence[str]) -> None:
+    def _ask_types(self, client: Client, region: str, batch: Sequence[str]) -> None:
         # by filter, for asked by name one unknown type would fail the others
         chosen = [{"Name": "instance-type", "Values": list(batch)}]
-        for answer in self._client.items("ec2", region, "DescribeInstanceTypes", "InstanceTypes", Filters=chosen):
+        for answer in client.items("ec2", region, "DescribeInstanceTypes", "InstanceTypes", Filters=chosen):
             self._types[answer["InstanceType"]] = translate.machine_type(answer)
 
-    def _machine_type(self, region: str, sku: str) -> MachineType:
+    def _machine_type(self, client: Client, region: str, sku: str) -> MachineType:
         if sku in self._types:
             return self._types[sku]
         failure: ProviderError | None = None
         try:
-            self._ask_types(region, [sku])
+            self._ask_types(client, region, [sku])
         except ProviderError as error:
             failure = error
         machine = self._types.get(sku) or _builtin(sku)
@@ -169,7 +276,7 @@ class Ec2Inventory:
     # spot requests
 
     def _with_spot_requests(
-        self, region: str, records: Sequence[ResourceRecord]
+        self, client: Client, region: str, records: Sequence[ResourceRecord]
     ) -> tuple[Sequence[ResourceRecord], Fault | None]:
         """What spot requests forbid, for the plan and the preview. Unanswered, it is left to `describe`."""
         spot = {
@@ -178,7 +285,7 @@ class Ec2Inventory:
             if record.capacity_type is CapacityType.SPOT and record.state is not State.TERMINATED
         }
         try:
-            requests = self._spot_requests(region, sorted(spot))
+            requests = self._spot_requests(client, region, sorted(spot))
         except ProviderError as error:
             return records, error.as_fault()
         return [
@@ -188,12 +295,14 @@ class Ec2Inventory:
             for record in records
         ], None
 
-    def _spot_requests(self, region: str, instance_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+    def _spot_requests(
+        self, client: Client, region: str, instance_ids: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
         """Spot requests by the instance they brought."""
         return {
             request["InstanceId"]: request
             for batch in batches(instance_ids, SPOT_REQUESTS_PER_CALL)
-            for request in self._client.items(
+            for request in client.items(
                 "ec2",
                 region,
                 "DescribeSpotInstanceRequests",
@@ -204,9 +313,9 @@ class Ec2Inventory:
 
     # one instance
 
-    def _instance(self, ref: ResourceRef) -> Mapping[str, Any]:
+    def _instance(self, client: Client, ref: ResourceRef) -> Mapping[str, Any]:
         try:
-            for reservation in self._client.call(
+            for reservation in client.call(
                 "ec2", ref.region, "DescribeInstances", "Reservations", InstanceIds=[ref.external_id]
             ):
                 for instance in reservation["Instances"]:
@@ -214,12 +323,24 @@ class Ec2Inventory:
             raise NotFound(f"EC2 in {ref.region} knows no instance {ref.external_id}")
         except NotFound:
             # another account would not know it either, and that must not read as: it is gone
-            account = self._client.account()
+            account = client.account()
             if account != ref.account:
                 raise Misconfigured(
                     f"{ref.external_id} belongs to account {ref.account}, but the credentials are of account {account}"
                 ) from None
             raise
+
+
+def _or_raise(answer: T | ProviderError) -> T:
+    if isinstance(answer, ProviderError):
+        raise answer
+    return answer
+
+
+def _instances(page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Those that must be read; a reservation that is known as it is tells none."""
+    for reservation in page["Reservations"]:
+        yield from reservation.get("Instances", ())
 
 
 def _builtin(sku: str) -> MachineType | None:

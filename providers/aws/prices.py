@@ -16,14 +16,10 @@ from decimal import Decimal
 from threading import Lock
 from typing import Any
 
-import structlog
-
 from providers.aws.client import UNREADABLE, Client, batches
 from providers.aws.translate import builtin_types
 from providers.errors import ProviderError, Unreachable
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
-
-log = structlog.get_logger()
 
 MICROS = 1_000_000
 WORKERS = 8
@@ -275,7 +271,9 @@ class AwsPrices:
             answers = list(pool.map(answer, questions))
         for (_, keys), told in zip(questions, answers, strict=True):
             if isinstance(told, ProviderError):
-                log.warning("prices are not renewed", source=self._source, reason=told.sentence)
+                import structlog  # a third of what this package takes to import, and seldom needed
+
+                structlog.get_logger().warning("prices are not renewed", source=self._source, reason=told.sentence)
                 memory.failed(keys, told, now)
             else:
                 memory.answered(keys, told, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the SDK would have waited before each of its retries; none is waited for."""
     waited: list[float] = []
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr("providers.aws.pace.time", SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic))
     return waited
 
 
