@@ -137,7 +137,9 @@ def _absent(
         if known.source != answer.source or known.id in seen:
             continue
         ref = known.record.ref
-        complete = parts.get((ref.account, ref.region), parts.get((None, ref.region)))
+        # the nearest that speaks for it; `*` speaks for what has no part of its own, as when an account does not answer
+        names = ((ref.account, ref.region), (ref.account, "*"), (None, ref.region), (None, "*"))
+        complete = next((parts[name] for name in names if name in parts), None)
         if complete is None:
             if known.orphaned_at is None:  # its region is no longer asked for: narrowing ends nothing
                 changed[known.id] = replace(known, orphaned_at=now)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.records import Fault, Protection, ResourceRecord, State
+from providers.records import Fault, InventoryAnswer, PartReport, Protection, ResourceRecord, State
 from service.model import Known, SourceAnswer
 from service.pipeline.reconcile import Reconciled, reconcile
 from tests.pipeline.builders import NOW, REGION, SOURCE, answer, hours, known, minutes, record
@@ -259,6 +259,35 @@ def test_what_was_not_described_in_this_look_is_not_seen() -> None:
     assert look(answer(record())).seen == {ONE.id}
     assert look(answer()).seen == set()
     assert look(answer(regions=(), failed=[REGION])).seen == set()
+
+
+OURS, OTHERS = "123456789012", "999999999999"
+
+
+@pytest.mark.parametrize(
+    ("parts", "missing", "orphaned"),
+    [
+        pytest.param([(OURS, REGION, True)], True, False, id="its account's part is complete: missing"),
+        pytest.param([(OURS, REGION, False)], False, False, id="its account's part is not: as it was"),
+        pytest.param([(OURS, "*", False)], False, False, id="nothing of its account is known: as it was"),
+        pytest.param([(OURS, "*", False), (OURS, REGION, True)], True, False, id="its region's part speaks first"),
+        pytest.param(
+            [(OURS, "*", False), (OTHERS, REGION, True)], False, False, id="another account's part is not its"
+        ),
+        pytest.param([(None, "*", False), (None, "eu-west-1", True)], False, False, id="no region is known for sure"),
+        pytest.param(
+            [(OTHERS, REGION, True)], False, True, id="its account is not asked any more: orphaned, not ended"
+        ),
+        pytest.param([(OTHERS, "*", False)], False, True, id="another account fails, its own is not asked: orphaned"),
+    ],
+)
+def test_a_source_of_several_accounts(parts: list[tuple[str | None, str, bool]], missing: bool, orphaned: bool) -> None:
+    told = tuple(PartReport(account=account, part=part, complete=complete) for account, part, complete in parts)
+    found = after(
+        SourceAnswer(source=SOURCE, identity=OURS, answer=InventoryAnswer(identity=OURS, records=(), parts=told))
+    )
+    assert (found.missing_since is not None, found.orphaned_at is not None) == (missing, orphaned)
+    assert found.ended_at is None
 
 
 TWO = ("another", SOURCE)
