@@ -32,7 +32,7 @@ from service.console.rendering import (
 )
 from service.console.sessions import Visitor
 from service.runtime import Runtime
-from service.store import overview
+from service.store import overview, tokens
 from service.store.tables import Action, Finding, Resource
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
@@ -72,7 +72,9 @@ def first_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Respo
     with runtime.database.reading() as session:
         reader, now = visitor.principal, runtime.clock.now()
         found = overview.overview(session, now, activity_of(runtime), reader.sees, all_of_it=reader.sees_all)
-    return page(request, "overview.html", visitor, view=found, refresh=_refresh(runtime), ceiling=_ceiling(runtime))
+        expiring = tokens.expiring(session, now=now) if reader.may("tokens") else ()
+    shown = {"view": found, "expiring": expiring, "ceiling": _ceiling(runtime)}
+    return page(request, "overview.html", visitor, refresh=_refresh(runtime), **shown)
 
 
 @router.api_route("/findings", methods=LOOK)

@@ -13,16 +13,15 @@ from sqlalchemy import ColumnElement, and_, or_, true
 from sqlmodel import Session, SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from service.money import interval_cost, whole_seconds
+from service.money import SECONDS_PER_HOUR
+from service.store import ledger
 from service.store.documents import Confinement
 from service.store.tables import (
     Action,
-    Audit,
     Cycle,
     Document,
     Finding,
     Hold,
-    MeterInterval,
     Resource,
     SourceState,
     Token,
@@ -106,14 +105,6 @@ def actions(
     )
 
 
-def audit(
-    session: Session, *, filters: Mapping[str, Collection[str]], sees: Confinement, cursor: str | None, limit: int
-) -> Page[Audit]:
-    """Newest first: lines are numbered in the order they were written."""
-    statement = _filtered(select(Audit), Audit, filters, sees)
-    return _page(session, statement, [(Audit.id, int)], cursor=cursor, limit=limit, newest_first=True)
-
-
 def cycles(session: Session, *, cursor: str | None, limit: int) -> Page[Cycle]:
     """Newest first."""
     return _page(
@@ -158,23 +149,15 @@ def last_cycle(session: Session) -> Cycle | None:
 
 
 def costs_to_date(session: Session, rows: Sequence[Resource], *, now: datetime) -> dict[str, int]:
-    """Resource → micro-units of its present currency since it was first seen; absent when nothing was metered."""
-    currencies = {row.id: row.currency for row in rows}
-    missing = {row.id: row.missing_since for row in rows}
-    statement = select(
-        MeterInterval.resource_id,
-        MeterInterval.currency,
-        MeterInterval.base,
-        MeterInterval.rate_micros,
-        MeterInterval.started_at,
-        MeterInterval.ended_at,
-    ).where(col(MeterInterval.resource_id).in_(currencies))  # type: ignore[call-overload]  # six columns, overloads end at four
-    totals: dict[str, int] = {}
-    for resource_id, currency, base, rate_micros, started_at, ended_at in session.connection().execute(statement):
-        if currency == currencies[resource_id]:
-            seconds = whole_seconds(started_at, ended_at or missing[resource_id] or now)
-            totals[resource_id] = totals.get(resource_id, 0) + interval_cost(base, rate_micros, seconds)
-    return totals
+    """Resource → micro-units since it was first seen or since its price changed its currency; absent when nothing was
+    metered. Its last interval knows, however many there were before.
+    """
+    last = ledger.latest_of(session, [row.id for row in rows])
+    return {
+        row.id: last[row.id].reached(row.missing_since or now) // SECONDS_PER_HOUR
+        for row in rows
+        if row.id in last and last[row.id].currency == row.currency
+    }
 
 
 def resource_names(session: Session, ids: Collection[str], sees: Confinement) -> dict[str, str]:

@@ -129,6 +129,28 @@ class TestLoggingIn:
             session.get_one(Token, "ci").sha256 = tokens.digest("another")
         assert house.client.get("/").status_code == 303
 
+    def test_a_session_ends_when_the_overlap_of_its_tokens_rotation_is_over(self, house: House) -> None:
+        house.log_in(house.token("ci", "viewer"))
+        now = house.clock.now()
+        with house.runtime.database.transaction() as session:
+            tokens.rotate(
+                session,
+                session.get_one(Token, "ci"),
+                overlap=timedelta(hours=1),
+                expires_at=now + timedelta(days=90),
+                by="test",
+                now=now,
+            )
+        house.clock.forward(timedelta(minutes=59))
+        assert house.client.get("/").status_code == 200
+        house.clock.forward(timedelta(minutes=1))
+        assert house.client.get("/").status_code == 303
+
+    @pytest.mark.parametrize(("role", "told"), [("admin", True), ("operator", False)])
+    def test_admins_are_told_of_tokens_that_expire_soon(self, house: House, role: str, told: bool) -> None:
+        house.log_in(house.token("reader", role))  # for a day
+        assert ("1 token expires soon. reader in" in text_of(house.client.get("/"))) is told
+
     def test_the_demo_is_open_to_look_at_and_to_nothing_else(self, build: Callable[..., House]) -> None:
         demo = build(demo_speed=60)
         finding = demo.finding(demo.resource())
