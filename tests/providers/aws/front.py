@@ -21,6 +21,12 @@ from tests.providers.aws import pricing
 from tests.providers.aws.fleet import ACCOUNT
 
 SERVICES = {"monitoring": "cloudwatch"}
+PATHS = {
+    r"GET /clusters/[^/]+/node-groups/[^/]+": "DescribeNodegroup",
+    r"POST /clusters/[^/]+/node-groups/[^/]+/update-config": "UpdateNodegroupConfig",
+}
+"""Operations of services whose paths tell them."""
+KEPT_HEADERS = {"content-type", "smithy-protocol", "x-amzn-errortype"}
 JSON = {"Content-Type": "application/x-amz-json-1.0"}
 XML = {"Content-Type": "text/xml"}
 
@@ -95,9 +101,7 @@ class Front:
                 return reply
         passed = {key: value for key, value in headers.items() if key.lower() not in {"host", "content-length"}}
         answer = self._forward.request(method, self.moto + path, headers=passed, content=body)
-        kept = {
-            key: value for key, value in answer.headers.items() if key.lower() in {"content-type", "smithy-protocol"}
-        }
+        kept = {key: value for key, value in answer.headers.items() if key.lower() in KEPT_HEADERS}
         return Reply(status=answer.status_code, body=answer.content, headers=kept)
 
     def _what_it_costs(self, call: Call) -> Reply | None:
@@ -148,7 +152,7 @@ def error(service: str, code: str, message: str = "", *, headers: Mapping[str, s
     """A refusal in the words of the service's protocol."""
     status = 503 if code in {"RequestLimitExceeded", "Unavailable"} else 500 if code == "InternalError" else 400
     status = 403 if code in {"UnauthorizedOperation", "AccessDenied"} else status
-    if service in {"cloudwatch", "pricing"}:
+    if service in {"cloudwatch", "pricing", "eks"}:
         body = json.dumps({"__type": code, "message": message}).encode()
         return Reply(status=status, body=body, headers={**JSON, **(headers or {})})
     inner = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
@@ -197,9 +201,12 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            reply = front.reply(self._call(body), "POST", self.path, dict(self.headers), body)
+            reply = front.reply(self._call(body), self.command, self.path, dict(self.headers), body)
             if not reply.status:
                 self.close_connection = True
                 return
@@ -213,7 +220,9 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
             scope = re.search(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", self.headers.get("Authorization", ""))
             region, service = (scope[1], scope[2]) if scope else ("", "")
             fields = parse_qs(body.decode()) if b"Action=" in body else {}
-            operation = fields["Action"][0] if fields else self.headers["X-Amz-Target"].rpartition(".")[2]
+            operation = fields["Action"][0] if fields else self.headers.get("X-Amz-Target", "").rpartition(".")[2]
+            asked = f"{self.command} {self.path}"
+            operation = operation or next(name for path, name in PATHS.items() if re.fullmatch(path, asked))
             return Call(
                 service=SERVICES.get(service, service), region=region, operation=operation, fields=fields, body=body
             )
