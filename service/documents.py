@@ -56,8 +56,12 @@ def nearest_of(word: str, candidates: Iterable[Any]) -> str | None:
 
 def valid_name(value: str) -> str:
     if not re.fullmatch(NAME_PATTERN, value):
-        raise ValueError(f"{value!r} is no name; use lower case letters, digits and inner hyphens, at most 63")
+        raise ValueError(no_name(value))
     return value
+
+
+def no_name(value: str) -> str:
+    return f"{value!r} is no name; use lower case letters, digits and inner hyphens, at most 63"
 
 
 @functools.cache

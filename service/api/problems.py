@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.exceptions import HTTPException
 
+from service.documents import NAME_PATTERN, no_name
 from service.files import Mistake, Refused
 from service.people import NotPossible
 from service.store.database import DatabaseGone, trouble_of
@@ -89,9 +90,15 @@ def answer(request: Request, problem: Problem) -> JSONResponse:
 
 
 def _invalid(error: RequestValidationError) -> Problem:
-    errors = [{"field": ".".join(str(part) for part in e["loc"]), "reason": _reason(e["msg"])} for e in error.errors()]
-    detail = "; ".join(f"{entry['field']}: {entry['reason']}" for entry in errors)
+    errors = [{"field": _field(e["loc"]), "reason": _reason(e)} for e in error.errors()]
+    detail = "; ".join(": ".join(filter(None, entry.values())) for entry in errors)
     return Problem(422, "InvalidRequest", detail, errors=errors)
+
+
+def _field(location: Sequence[Any]) -> str:
+    """Without where in the request it stands: nobody wrote `body`."""
+    inside = location[1:] if location[:1] in [("body",), ("query",), ("path",), ("header",)] else location
+    return ".".join(str(part) for part in inside)
 
 
 def _http(error: HTTPException) -> Problem:
@@ -146,8 +153,10 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handle)
 
 
-def _reason(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("Input ")
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] == NAME_PATTERN:
+        return no_name(error["input"])
+    return str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
 
 
 def _field_error(mistake: Mistake) -> dict[str, Any]:

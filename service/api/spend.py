@@ -134,18 +134,19 @@ def get_spend(
         if project is None:
             raise not_found("project", name)
         start, end = _window(project, from_, to, now)
+        until = max(start, min(end, now))  # what a clock that was set back has metered later is not yet so
         rows = list(spend.metered(session, now=now, projects=[name], start=start))
         budgets = _budgets(session, runtime, project, now)
-    by_activity = spend.sums(rows, [By.ACTIVITY], start, end, project.zone)
+    by_activity = spend.sums(rows, [By.ACTIVITY], start, until, project.zone)
     names = {row.resource: row.name for row in rows}
-    groups = spend.sums(rows, asked, start, end, project.zone) if asked else {}
+    groups = spend.sums(rows, asked, start, until, project.zone) if asked else {}
     return SpendAnswer.model_validate(
         {
             "project": name,
             "timezone": project.timezone,
             "from": start,
             "to": end,
-            "until": max(start, min(end, now)),
+            "until": until,
             "by": asked,
             "totals": _totals(by_activity),
             "groups": [

@@ -153,6 +153,14 @@ def test_what_nobody_saw_and_other_currencies_stand_apart(vision: Api) -> None:
     ]
 
 
+def test_what_is_metered_and_what_a_budget_used_agree_when_the_clock_was_set_back(vision: Api) -> None:
+    vision.clock.at -= timedelta(hours=20)
+    answer = spend(vision, by="activity,day")
+    [budget] = answer["budgets"]
+    assert [total["cost"] for total in answer["totals"]] == [dollars(16)] == [budget["used"]]
+    assert sum(group["cost"]["amount_micros"] for group in answer["groups"]) == budget["used"]["amount_micros"]
+
+
 def test_how_a_budget_stands(vision: Api) -> None:
     [budget] = spend(vision)["budgets"]
     assert (budget["name"], budget["period"], budget["phase"]) == ("monthly", "month", "running")

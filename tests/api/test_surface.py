@@ -100,6 +100,28 @@ def test_without_a_schedule_no_cycle_is_late(api: Api) -> None:
     assert api.nobody().get("/readyz").json() == {"ready": True, "database": "ok", "last_cycle": "only on request"}
 
 
+SAID = {
+    "a length of time that is none": (
+        ("POST", "/api/v1/findings/f/snooze", {"for": "soon", "reason": "busy"}),
+        "for: 'soon' is no duration",
+    ),
+    "a field that is missing": (("POST", "/api/v1/findings/f/snooze", {"for": "4h"}), "reason: Field required"),
+    "a name that is none": (
+        ("PUT", "/api/v1/tokens/CI", {"role": "viewer"}),
+        "name: 'CI' is no name; use lower case letters, digits and inner hyphens, at most 63",
+    ),
+    "a number that is too large": (("GET", "/api/v1/resources?limit=99999", None), "limit: "),
+}
+
+
+@pytest.mark.parametrize("sentence", SAID)
+def test_what_is_wrong_is_said_of_the_field_that_was_written(api: Api, sentence: str) -> None:
+    (method, path, body), says = SAID[sentence]
+    answer = api.admin.request(method, path, json=body).json()
+    assert answer["detail"].startswith(says)
+    assert answer["errors"][0]["field"] == says.partition(":")[0]
+
+
 def test_a_database_that_does_not_answer_is_not_ready(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: object, **__: object) -> None:
         raise OperationalError("SELECT 1", {}, Exception("no connection"))
