@@ -119,7 +119,7 @@ def build(config: Config, context: BuildContext) -> Provider:
         name="aws",
         capabilities=Capabilities(verbs={Kind.INSTANCE: frozenset({Verb.STOP})}),
         inventory=Ec2Inventory(accounts, config.regions, now=context.now),
-        telemetry=CloudWatchTelemetry(accounts.home, config.cloudwatch, now=context.now),
-        prices=AwsPrices(accounts.home, source=context.source, now=context.now),
+        telemetry=CloudWatchTelemetry(accounts, config.cloudwatch, now=context.now),
+        prices=AwsPrices(accounts, source=context.source, now=context.now),
         actuator=Ec2Actuator(accounts.home),
     )

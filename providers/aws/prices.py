@@ -9,21 +9,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from threading import Lock
 from typing import Any
 
-from providers.aws.client import UNREADABLE, Client, batches
+from providers.aws.accounts import Accounts
+from providers.aws.client import UNREADABLE, batches
+from providers.aws.questions import Questions
 from providers.aws.translate import builtin_types
 from providers.errors import ProviderError, Unreachable
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
 MICROS = 1_000_000
-WORKERS = 8
-"""Questions asked at the same time; threads here only wait."""
+AT_ONCE = 8
+"""Questions to one account; threads here only wait."""
+PATIENCE_SECONDS = 40.0
+"""What both attempts of one call may take. A cycle does not wait longer for a price that has a list to fall back on."""
 ASK_AGAIN = timedelta(minutes=10)
 """After a failure: a permission that is missing stays missing for a while, and a throttled API wants a rest."""
 SPOT_HOLDS, SPOT_USABLE = timedelta(minutes=10), timedelta(days=1)
@@ -48,8 +52,10 @@ NOT_ITS_OWN = {
 }
 """Capacity that is priced on demand for want of its own price."""
 
-Key = tuple[str, str]
-"""(place, machine type). The place is a zone on the spot market, a region or Local Zone group in the Price List."""
+Key = tuple[str, str, str]
+"""(account, place, machine type). The place is a zone on the spot market, a region or Local Zone group in the Price
+List. Each account has its own names for the zones; the Price List is everybody's."""
+EVERYBODY = ""
 NOWHERE = ""
 """The place of a spot machine whose zone EC2 did not say: it has no spot price."""
 
@@ -77,7 +83,7 @@ class Memory:
     """What one price service told. An answer outlives failures to renew it, but not for ever."""
 
     def __init__(self, name: str, *, holds: timedelta, usable: timedelta) -> None:
-        self._name = name
+        self.name = name
         self._holds = holds
         self._usable = usable
         self._entries: dict[Key, Entry] = {}
@@ -92,12 +98,12 @@ class Memory:
                 rate=told.get(key),
                 usable_until=now + self._usable,
                 ask_again=now + self._holds,
-                why_none=f"{self._name} has none of it for {key[0]}",
+                why_none=f"{self.name} has none of it for {key[1]}",
             )
 
     def failed(self, asked: Iterable[Key], error: ProviderError, now: datetime) -> None:
         needs = f", it needs {error.permission}" if error.permission else ""
-        why = f"{self._name} did not answer ({error.code}{needs})"
+        why = f"{self.name} did not answer ({error.code}{needs})"
         for key in asked:
             before = self._entries.get(key) or Entry(rate=None, usable_until=now, ask_again=now, why_none=why)
             self._entries[key] = replace(before, ask_again=now + ASK_AGAIN, why_none=why)
@@ -115,8 +121,9 @@ class Memory:
 class AwsPrices:
     """What AWS charges by list. Asks only for what is in use, in batches, and remembers for minutes to hours."""
 
-    def __init__(self, client: Client, *, source: str, now: Callable[[], datetime]) -> None:
-        self._client = client
+    def __init__(self, accounts: Accounts, *, source: str, now: Callable[[], datetime]) -> None:
+        self._accounts = accounts
+        self._questions: Questions[tuple[str, str, str, int]] = Questions(patience=PATIENCE_SECONDS, at_once=AT_ONCE)
         self._source = source
         self._now = now
         self._spot = Memory("EC2's spot price history", holds=SPOT_HOLDS, usable=SPOT_USABLE)
@@ -144,13 +151,13 @@ class AwsPrices:
         key = _list_key(record)
         listed = self._list.rate(key, now)
         if listed is not None:
-            source = f"AWS Price List {listed.since}: on demand in {key[0]}, {listed.currency}"
+            source = f"AWS Price List {listed.since}: on demand in {key[1]}, {listed.currency}"
             caveats = [source, "Linux and shared tenancy assumed", *self._caveats(record)]
             return Price(rate_micros=listed.micros, currency=listed.currency, source="; ".join(caveats))
         row = builtin_types().get(record.sku)
         if row is None or row.usd_per_hour is None or record.ref.region.startswith("cn-"):
             return None
-        elsewhere = f"other region ({key[0]})" if key[0] != BUILTIN_REGION else ""
+        elsewhere = f"other region ({key[1]})" if key[1] != BUILTIN_REGION else ""
         caveats = [BUILTIN, elsewhere, *self._caveats(record), self._list.why_none(key)]
         source = "; ".join(caveat for caveat in caveats if caveat)
         return Price(rate_micros=_micros(row.usd_per_hour), currency="USD", source=source)
@@ -168,26 +175,29 @@ class AwsPrices:
         return self._spot.rate(_spot_key(record), now) if record.capacity_type is CapacityType.SPOT else None
 
     def _ask_spot(self, records: Iterable[ResourceRecord], now: datetime) -> None:
-        regions = {_spot_key(record): record.ref.region for record in records if record.zone}
-        by_region: dict[str, list[Key]] = {}
-        for key in self._spot.due(regions, now):
-            by_region.setdefault(regions[key], []).append(key)
+        places = {_spot_key(record): (record.ref.account, record.ref.region) for record in records if record.zone}
+        by_place: dict[tuple[str, str], list[Key]] = {}
+        for key in self._spot.due(places, now):
+            by_place.setdefault(places[key], []).append(key)
         self._ask(
             self._spot,
-            [(region, batch) for region, keys in by_region.items() for batch in batches(keys, SPOT_KEYS_PER_CALL)],
-            lambda region, keys: self._spot_rates(region, keys, now),
+            by_place,
+            SPOT_KEYS_PER_CALL,
+            lambda account, region, keys: self._spot_rates(account, region, keys, now),
             now,
         )
 
-    def _spot_rates(self, region: str, keys: Sequence[Key], now: datetime) -> Mapping[Key, Rate]:
+    def _spot_rates(self, account: str, region: str, keys: Sequence[Key], now: datetime) -> Mapping[Key, Rate]:
         """The price of each key at this moment: from now until now, EC2 answers the last change before."""
         wanted = {
-            "availability-zone": sorted({zone for zone, _ in keys}),
-            "instance-type": sorted({sku for _, sku in keys}),  # by filter, as one unknown type would fail the others
+            "availability-zone": sorted({zone for _, zone, _ in keys}),
+            "instance-type": sorted(
+                {sku for _, _, sku in keys}
+            ),  # by filter, as one unknown type would fail the others
             "product-description": ["Linux/UNIX"],
         }
         newest: dict[Key, tuple[datetime, Rate]] = {}
-        for item in self._client.items(
+        for item in self._accounts.of(account).items(
             "ec2",
             region,
             "DescribeSpotPriceHistory",
@@ -198,7 +208,8 @@ class AwsPrices:
             Filters=[{"Name": name, "Values": values} for name, values in wanted.items()],
             MaxResults=SPOT_PAGE,
         ):
-            key, since, micros = spot_price(item)
+            zone, sku, since, micros = spot_price(item)
+            key = account, zone, sku
             if micros > 0 and since <= now and (key not in newest or newest[key][0] < since):
                 newest[key] = since, Rate(micros=micros, currency=_currency(region), since=since.date())
         return {key: rate for key, (_, rate) in newest.items()}
@@ -206,16 +217,17 @@ class AwsPrices:
     # the Price List
 
     def _ask_list(self, records: Iterable[ResourceRecord], now: datetime) -> None:
-        endpoint = price_list_region(self._client.home_region)
+        endpoint = price_list_region(self._accounts.home.home_region)
         if endpoint is None:
             return
-        by_place: dict[str, list[Key]] = {}
+        by_place: dict[tuple[str, str], list[Key]] = {}
         for key in self._list.due(map(_list_key, records), now):
-            by_place.setdefault(key[0], []).append(key)
+            by_place.setdefault((EVERYBODY, key[1]), []).append(key)
         self._ask(
             self._list,
-            [(place, batch) for place, keys in by_place.items() for batch in batches(keys, TYPES_PER_CALL)],
-            lambda place, keys: self._listed_rates(endpoint, place, [sku for _, sku in keys]),
+            by_place,
+            TYPES_PER_CALL,
+            lambda _, place, keys: self._listed_rates(endpoint, place, [sku for _, _, sku in keys]),
             now,
         )
 
@@ -231,7 +243,7 @@ class AwsPrices:
         filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
         filters.append({"Type": "ANY_OF", "Field": "instanceType", "Value": ",".join(skus)})
         found: dict[str, dict[tuple[int, str], Rate]] = {}
-        for text in self._client.items(
+        for text in self._accounts.home.items(
             "pricing",
             endpoint,
             "GetProducts",
@@ -244,48 +256,51 @@ class AwsPrices:
         ):
             for sku, rate in on_demand_rates(str(text)):
                 found.setdefault(sku, {})[rate.micros, rate.currency] = rate
-        return {(place, sku): rate for sku, rates in found.items() if len(rates) == 1 for rate in rates.values()}
+        return {
+            (EVERYBODY, place, sku): rate for sku, rates in found.items() if len(rates) == 1 for rate in rates.values()
+        }
 
     # both
 
     def _ask(
         self,
         memory: Memory,
-        questions: Sequence[tuple[str, Sequence[Key]]],
-        ask: Callable[[str, Sequence[Key]], Mapping[Key, Rate]],
+        due: Mapping[tuple[str, str], Sequence[Key]],
+        at_once: int,
+        ask: Callable[[str, str, Sequence[Key]], Mapping[Key, Rate]],
         now: datetime,
     ) -> None:
         """Put all questions side by side; what fails is remembered with its reason and sinks no other."""
-        if not questions:
-            return
 
-        def answer(question: tuple[str, Sequence[Key]]) -> Mapping[Key, Rate] | ProviderError:
+        def answer(account: str, place: str, keys: Sequence[Key]) -> Mapping[Key, Rate]:
             try:
-                return ask(*question)
-            except ProviderError as error:
-                return error
+                return ask(account, place, keys)
             except (*UNREADABLE, ArithmeticError) as error:
-                return Unreachable(f"a price of AWS cannot be read: {error!r}")
+                raise Unreachable(f"a price of AWS cannot be read: {error!r}") from error
 
-        with ThreadPoolExecutor(min(WORKERS, len(questions)), thread_name_prefix="aws-prices") as pool:
-            answers = list(pool.map(answer, questions))
-        for (_, keys), told in zip(questions, answers, strict=True):
+        asked = {
+            (*place, memory.name, number): batch
+            for place, keys in due.items()
+            for number, batch in enumerate(batches(keys, at_once))
+        }
+        answers = self._questions.answers({key: partial(answer, key[0], key[1], batch) for key, batch in asked.items()})
+        for key, told in answers.items():
             if isinstance(told, ProviderError):
                 import structlog  # a third of what this package takes to import, and seldom needed
 
                 structlog.get_logger().warning("prices are not renewed", source=self._source, reason=told.sentence)
-                memory.failed(keys, told, now)
+                memory.failed(asked[key], told, now)
             else:
-                memory.answered(keys, told, now)
+                memory.answered(asked[key], told, now)
 
 
 # Answers → rates, pure.
 
 
-def spot_price(item: Mapping[str, Any]) -> tuple[Key, datetime, int]:
-    """One entry of DescribeSpotPriceHistory: what, since when, micro-units an hour."""
-    key = item["AvailabilityZone"], item["InstanceType"]
-    return key, item["Timestamp"].astimezone(UTC), _micros(Decimal(item["SpotPrice"]))
+def spot_price(item: Mapping[str, Any]) -> tuple[str, str, datetime, int]:
+    """One entry of DescribeSpotPriceHistory: where, what, since when, micro-units an hour."""
+    since = item["Timestamp"].astimezone(UTC)
+    return item["AvailabilityZone"], item["InstanceType"], since, _micros(Decimal(item["SpotPrice"]))
 
 
 def on_demand_rates(text: str) -> Iterable[tuple[str, Rate]]:
@@ -326,13 +341,13 @@ def _currency(region: str) -> str:
 
 def _alike(record: ResourceRecord) -> tuple[object, ...]:
     """What a price depends on."""
-    return record.ref.region, record.zone, record.sku, record.capacity_type
+    return record.ref.account, record.ref.region, record.zone, record.sku, record.capacity_type
 
 
 def _spot_key(record: ResourceRecord) -> Key:
-    return record.zone or NOWHERE, record.sku
+    return record.ref.account, record.zone or NOWHERE, record.sku
 
 
 def _list_key(record: ResourceRecord) -> Key:
     """A zone without its letter is what the Price List calls a region code: us-east-1, or us-west-2-lax-1."""
-    return re.sub(r"[a-z]$", "", record.zone or record.ref.region), record.sku
+    return EVERYBODY, re.sub(r"[a-z]$", "", record.zone or record.ref.region), record.sku

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from threading import Lock
 from typing import Any
 
 from providers.aws import CloudWatchMetrics
-from providers.aws.client import Client, batches
+from providers.aws.accounts import Accounts
+from providers.aws.client import batches
+from providers.aws.questions import Questions
 from providers.errors import ProviderError
 from providers.records import Fault, PartReport, ResourceRecord, ResourceRef, Series, Signal, TelemetryAnswer
 
@@ -25,7 +27,10 @@ PERIOD_SECONDS = 60
 """CloudWatch keeps minutes for 15 days; a window further back has no samples, and so is unknown."""
 LEARNT_FOR = timedelta(minutes=15)
 """How long a list of series is trusted. CloudWatch itself lists a new one only after some minutes."""
-WORKERS = 8
+AT_ONCE = 8
+"""Questions to one account."""
+PATIENCE_SECONDS = 60.0
+"""For one list and for one call. What is not here by then is unknown, and asked for again with the next window."""
 SENTINEL = 9.22e18
 """Values at and above it are an exporter's way of writing `no value`."""
 
@@ -33,6 +38,8 @@ Dimensions = tuple[tuple[str, str], ...]
 """Sorted names and values; together with its metric's name they *are* a series' identity."""
 Known = Mapping[str, Sequence[Dimensions]]
 """A metric's living series by instance id."""
+Place = tuple[str, str]
+"""(account, region)"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +68,7 @@ class Wanted:
 class Fetch:
     """One call: up to 500 series of one region, over one window."""
 
-    region: str
+    place: Place
     wanted: Sequence[Wanted]
     start: datetime
     end: datetime
@@ -70,65 +77,77 @@ class Fetch:
 class CloudWatchTelemetry:
     """GPU samples by the CloudWatch agent, joined to machines by their `InstanceId` dimension and nothing else."""
 
-    def __init__(self, client: Client, metrics: CloudWatchMetrics, *, now: Callable[[], datetime]) -> None:
-        self._client = client
+    def __init__(self, accounts: Accounts, metrics: CloudWatchMetrics, *, now: Callable[[], datetime]) -> None:
+        self._accounts = accounts
         self._namespace = metrics.namespace
         self._metrics = tuple(_metrics(metrics))
         self._now = now
-        self._learnt: dict[tuple[str, str], tuple[datetime, Known]] = {}
+        self._lists: Questions[tuple[str, str, Metric]] = Questions(patience=PATIENCE_SECONDS, at_once=AT_ONCE)
+        self._fetches: Questions[tuple[str, str, int]] = Questions(patience=PATIENCE_SECONDS, at_once=AT_ONCE)
+        self._learnt: dict[tuple[Place, str], tuple[datetime, Known]] = {}
         self._lock = Lock()
 
     def samples(self, records: Sequence[ResourceRecord], *, start: datetime, end: datetime) -> TelemetryAnswer:
         """Maxima of each minute of [start, end), at the time the minute begins."""
-        regions = sorted({record.ref.region for record in records})
-        if not regions or start >= end:
+        places = sorted({_place(record.ref) for record in records})
+        if not places or start >= end:
             return TelemetryAnswer(series=())
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="cloudwatch") as pool:
-            questions = [(region, metric) for region in regions for metric in self._metrics]
-            lists = dict(zip(questions, pool.map(self._list, questions), strict=True))
-            wanted, ambiguous = _choose(records, lists)
-            fetches = [
-                Fetch(region=region, wanted=batch, start=start, end=end)
-                for region in regions
-                for batch in batches([one for one in wanted if one.ref.region == region], SERIES_PER_CALL)
-            ]
-            answers = list(pool.map(self._fetch, fetches))
-        faults = [(region, known) for (region, _), known in lists.items() if isinstance(known, Fault)]
-        faults += [(fetch.region, fault) for fetch, (_, found) in zip(fetches, answers, strict=True) for fault in found]
+        lists = self._lists.answers(
+            {(*place, metric): partial(self._list, place, metric) for place in places for metric in self._metrics}
+        )
+        wanted, ambiguous = _choose(records, lists)
+        answers = self._fetches.answers(
+            {
+                (*place, number): partial(self._fetch, Fetch(place=place, wanted=batch, start=start, end=end))
+                for place, ours in wanted.items()
+                for number, batch in enumerate(batches(ours, SERIES_PER_CALL))
+            }
+        )
+        series: list[Series] = []
+        faults: dict[tuple[str, str, Fault], None] = {}
+        for (account, region, _), known in lists.items():
+            if isinstance(known, ProviderError):
+                faults[account, region, known.as_fault()] = None
+        for (account, region, _), told in answers.items():
+            found, flaws = ((), (told.as_fault(),)) if isinstance(told, ProviderError) else told
+            series += found
+            faults |= {(account, region, fault): None for fault in flaws}
         return TelemetryAnswer(
-            series=tuple(series for found, _ in answers for series in found),
+            series=tuple(series),
             ambiguous=ambiguous,
-            faults=tuple(PartReport(part=part, complete=False, fault=fault) for part, fault in dict.fromkeys(faults)),
+            faults=tuple(
+                PartReport(
+                    part=region, complete=False, fault=fault, account=account if self._accounts.several else None
+                )
+                for account, region, fault in faults
+            ),
         )
 
-    def _list(self, question: tuple[str, Metric]) -> Known | Fault:
+    def _list(self, place: Place, metric: Metric) -> Known:
         """Which series of a metric are alive in a region: GetMetricData wants their exact dimensions."""
-        region, metric = question
         now = self._now()
         with self._lock:
-            learnt_at, known = self._learnt.get((region, metric.name), (None, {}))
+            learnt_at, known = self._learnt.get((place, metric.name), (None, {}))
         if learnt_at is not None and timedelta() <= now - learnt_at < LEARNT_FOR:
             return known
         found: dict[str, dict[Dimensions, None]] = defaultdict(dict)
-        try:
-            for series in self._client.items(
-                "cloudwatch",
-                region,
-                "ListMetrics",
-                "Metrics",
-                Namespace=self._namespace,
-                MetricName=metric.name,
-                RecentlyActive="PT3H",
-            ):
-                dimensions = tuple(sorted((d["Name"], d["Value"]) for d in series.get("Dimensions", ())))
-                instance = dict(dimensions).get("InstanceId")
-                if instance is not None:
-                    found[instance][dimensions] = None
-        except ProviderError as error:
-            return error.as_fault()
+        account, region = place
+        for series in self._accounts.of(account).items(
+            "cloudwatch",
+            region,
+            "ListMetrics",
+            "Metrics",
+            Namespace=self._namespace,
+            MetricName=metric.name,
+            RecentlyActive="PT3H",
+        ):
+            dimensions = tuple(sorted((d["Name"], d["Value"]) for d in series.get("Dimensions", ())))
+            instance = dict(dimensions).get("InstanceId")
+            if instance is not None:
+                found[instance][dimensions] = None
         known = {instance: tuple(sets) for instance, sets in found.items()}
         with self._lock:
-            self._learnt[region, metric.name] = (now, known)
+            self._learnt[place, metric.name] = (now, known)
         return known
 
     def _fetch(self, fetch: Fetch) -> tuple[Sequence[Series], Sequence[Fault]]:
@@ -136,24 +155,22 @@ class CloudWatchTelemetry:
         samples: dict[str, dict[int, float]] = defaultdict(dict)
         status: dict[str, str] = {}
         messages: dict[str, None] = {}
-        try:
-            for page in self._client.pages(
-                "cloudwatch",
-                fetch.region,
-                "GetMetricData",
-                "MetricDataResults",
-                MetricDataQueries=[self._query(number, one) for number, one in enumerate(fetch.wanted)],
-                StartTime=fetch.start.replace(second=0, microsecond=0),
-                EndTime=fetch.end,
-                ScanBy="TimestampAscending",
-            ):
-                messages |= dict.fromkeys(_words(page))
-                for result in page["MetricDataResults"]:
-                    status[result["Id"]] = result.get("StatusCode", "unknown")
-                    for time, value in zip(result.get("Timestamps", ()), result.get("Values", ()), strict=True):
-                        samples[result["Id"]][int(time.timestamp())] = value
-        except ProviderError as error:
-            return (), (error.as_fault(),)
+        account, region = fetch.place
+        for page in self._accounts.of(account).pages(
+            "cloudwatch",
+            region,
+            "GetMetricData",
+            "MetricDataResults",
+            MetricDataQueries=[self._query(number, one) for number, one in enumerate(fetch.wanted)],
+            StartTime=fetch.start.replace(second=0, microsecond=0),
+            EndTime=fetch.end,
+            ScanBy="TimestampAscending",
+        ):
+            messages |= dict.fromkeys(_words(page))
+            for result in page["MetricDataResults"]:
+                status[result["Id"]] = result.get("StatusCode", "unknown")
+                for time, value in zip(result.get("Timestamps", ()), result.get("Values", ()), strict=True):
+                    samples[result["Id"]][int(time.timestamp())] = value
         first, last = fetch.start.timestamp(), fetch.end.timestamp()
         series = [
             Series(ref=one.ref, device=one.device, signal=one.metric.signal, times=times, values=values)
@@ -162,7 +179,7 @@ class CloudWatchTelemetry:
             for times, values in [_clean(samples[f"s{number}"], one.metric, first, last)]
             if times
         ]
-        return series, [*_incomplete(fetch.region, status), *(_remark(fetch.region, words) for words in messages)]
+        return series, [*_incomplete(region, status), *(_remark(region, words) for words in messages)]
 
     def _query(self, number: int, wanted: Wanted) -> Mapping[str, Any]:
         # the maximum, so that no minute with work in it looks idle; no unit, because the agent sets none
@@ -190,27 +207,35 @@ def _metrics(names: CloudWatchMetrics) -> Iterable[Metric]:
         yield Metric(name=names.power, signal=Signal.POWER_WATTS, unit=1.0)
 
 
+def _place(ref: ResourceRef) -> Place:
+    return ref.account, ref.region
+
+
 def _choose(
     records: Iterable[ResourceRecord],
-    lists: Mapping[tuple[str, Metric], Known | Fault],
-) -> tuple[Sequence[Wanted], frozenset[ResourceRef]]:
+    lists: Mapping[tuple[str, str, Metric], Known | ProviderError],
+) -> tuple[Mapping[Place, Sequence[Wanted]], frozenset[ResourceRef]]:
     """One series per machine, device and signal. A machine with two answers to that is ambiguous, in all its series."""
-    wanted: list[Wanted] = []
+    wanted: dict[Place, list[Wanted]] = defaultdict(list)
     ambiguous = set()
-    by_region: dict[str, list[tuple[Metric, Known]]] = defaultdict(list)
-    for (region, metric), known in lists.items():
-        if not isinstance(known, Fault):
-            by_region[region].append((metric, known))
+    by_place: dict[Place, list[tuple[Metric, Known]]] = defaultdict(list)
+    for (account, region, metric), known in lists.items():
+        if not isinstance(known, ProviderError):
+            by_place[account, region].append((metric, known))
     for record in records:
-        for metric, known in by_region[record.ref.region]:
+        place = _place(record.ref)
+        ours = []
+        for metric, known in by_place[place]:
             for device, candidates in _devices(known.get(record.ref.external_id, ()), record.gpu_count).items():
                 if _same_device(candidates):
                     # an agent may publish aggregates beside the device's own series: the most specific is its own
                     dimensions = max(candidates, key=lambda candidate: (len(candidate), candidate))
-                    wanted.append(Wanted(ref=record.ref, device=device, metric=metric, dimensions=dimensions))
+                    ours.append(Wanted(ref=record.ref, device=device, metric=metric, dimensions=dimensions))
                 else:
                     ambiguous.add(record.ref)
-    return [one for one in wanted if one.ref not in ambiguous], frozenset(ambiguous)
+        if record.ref not in ambiguous:
+            wanted[place] += ours
+    return wanted, frozenset(ambiguous)
 
 
 def _devices(sets: Iterable[Dimensions], gpu_count: int) -> Mapping[str, Sequence[Dimensions]]:

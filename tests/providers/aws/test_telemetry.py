@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.aws import CloudWatchMetrics
+from providers.aws.accounts import Accounts
 from providers.aws.client import Client
 from providers.aws.telemetry import CloudWatchTelemetry
 from providers.contract import Provider
@@ -266,11 +267,16 @@ class TestWhatWasNotAnswered:
         assert {report.fault.permission for report in answer.faults if report.fault} == {"cloudwatch:ListMetrics"}
 
 
-class Stub(Client):
-    """A CloudWatch with these series, each with one sample."""
+class Stub(Client, Accounts):
+    """A CloudWatch with these series, each with one sample, the same for every account."""
+
+    several = False
 
     def __init__(self, series: Sequence[Mapping[str, str]]) -> None:
         self.series = series
+
+    def of(self, account: str) -> Client:
+        return self
 
     def items(self, service: str, region: str, operation: str, key: str, **params: Any) -> Any:
         return iter([{"Dimensions": [{"Name": n, "Value": v} for n, v in each.items()]} for each in self.series])
