@@ -30,7 +30,9 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 `diff` fou
 """
 
 app = typer.Typer(help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-token_commands = typer.Typer(help="API tokens: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+token_commands = typer.Typer(
+    help="API tokens: create, list, rotate, revoke.", no_args_is_help=True, rich_markup_mode=None
+)
 notify_commands = typer.Typer(help="Who is told.", no_args_is_help=True, rich_markup_mode=None)
 db_commands = typer.Typer(help="The database.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(token_commands, name="token")
@@ -57,6 +59,16 @@ class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
+
+
+class AuditOutput(StrEnum):
+    """How to print lines of the audit log; the last two are whole exports."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    CSV = "csv"
+    NDJSON = "ndjson"
 
 
 class RoleName(StrEnum):
@@ -327,6 +339,37 @@ def act(finding: FindingId) -> None:
 
 
 @app.command()
+def audit(
+    project: Annotated[
+        list[str] | None, typer.Option("--project", "-p", help="Of this project; may be repeated.")
+    ] = None,
+    actor: Annotated[list[str] | None, typer.Option(help="By this one, like token:ci; may be repeated.")] = None,
+    verb: Annotated[list[str] | None, typer.Option(help="That did this; may be repeated.")] = None,
+    object: Annotated[list[str] | None, typer.Option(help="To this, like token/ci; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(help="From then on: 7d, 2026-11-01 (UTC) or a moment.")] = None,
+    until: Annotated[str | None, typer.Option(help="Until then, exclusive: written like --since.")] = None,
+    text: Annotated[str | None, typer.Option(help="With this somewhere in the line.")] = None,
+    output: Annotated[AuditOutput, typer.Option("--output", "-o", help="How to print.")] = AuditOutput.TABLE,
+    limit: Annotated[int | None, typer.Option(help="How many at most (100); 0: all.", min=0)] = None,
+) -> None:
+    """Search the audit log, newest first; with -o csv or -o ndjson, export all of it that matches."""
+    asked = {"project": project, "actor": actor, "verb": verb, "object": object, "from": since, "to": until}
+    given = {key: value for key, value in {**asked, "text": text}.items() if value}
+    if output in (AuditOutput.CSV, AuditOutput.NDJSON):
+        if limit is not None:
+            raise typer.BadParameter("an export is whole; narrow it by --since or --project", param_hint="--limit")
+        for part in _client().stream("/audit", format=output.value, **given):
+            sys.stdout.write(part)
+        sys.stdout.flush()
+        return
+    wanted = 100 if limit is None else limit
+    rows = list(_client().pages("/audit", limit=wanted, **given))
+    _print("audit", rows, Output(output.value))
+    if wanted and len(rows) == wanted and output is AuditOutput.TABLE:
+        typer.echo(f"These are the newest {wanted}; --limit 0 shows all.", err=True)
+
+
+@app.command()
 def undo(action: Annotated[str, typer.Argument(metavar="ACTION", help="Its id, or the beginning of it.")]) -> None:
     """Put back what an action did; verified in a later cycle."""
     client = _client()
@@ -424,7 +467,9 @@ def token_create(
     role: Annotated[RoleName, typer.Option(help="What it may do.")],
     project: Annotated[list[str] | None, typer.Option("--project", "-p", help="Confine it; may be repeated.")] = None,
     for_: For = None,
-    rotate: Annotated[bool, typer.Option("--rotate", help="Make a new text for a token that exists.")] = False,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make a new text for a token that exists, and end the old one at once.")
+    ] = False,
 ) -> None:
     """Make a token and print it, once."""
     from service.client import Failure
@@ -434,7 +479,10 @@ def token_create(
         body["for"] = for_
     client = _client()
     if not rotate and any(token["name"] == name for token in client.pages("/tokens", limit=0)):
-        raise Failure(f"there is a token {name!r} already; --rotate gives it a new text, which ends the old one")
+        raise Failure(
+            f"there is a token {name!r} already; `curfew token rotate {name}` gives it a new text and lets the old one "
+            "work on for a while, --rotate ends the old one at once"
+        )
     answer = client.send("PUT", f"/tokens/{_quoted(name)}", json=body)
     typer.echo(answer["token"])
     typer.echo("Keep it well: it cannot be shown again.", err=True)
@@ -443,7 +491,13 @@ def token_create(
 @token_commands.command("list")
 def token_list(output: Annotated[Output, typer.Option("--output", "-o")] = Output.TABLE) -> None:
     """Show the tokens, without their texts."""
-    _print("tokens", list(_client().pages("/tokens", limit=0)), output)
+    rows = list(_client().pages("/tokens", limit=0))
+    _print("tokens", rows, output)
+    for row in rows:
+        if row["expires_soon"] and output is Output.TABLE:
+            typer.echo(
+                f"{row['name']} expires soon; `curfew token rotate {row['name']} --for 90d` renews it.", err=True
+            )
 
 
 @token_commands.command("revoke")
@@ -470,8 +524,31 @@ def _console(*, err: bool = False) -> Console:
 
 def _settings() -> Any:
     """From the environment; a wrong one is told by its name."""
+    _show_once(answer)
+
+
+@token_commands.command("rotate")
+def token_rotate(
+    name: Annotated[str, typer.Argument(help="Which.")],
+    overlap: Annotated[
+        str, typer.Option(help="How long the old text works on; 0s ends it at once.", metavar="DURATION")
+    ] = "24h",
+    for_: For = None,
+) -> None:
+    """Give a token a new text and print it, once. With --for it is valid for so long from now on."""
+    body = {"overlap": overlap} | ({} if for_ is None else {"for": for_})
+    _show_once(_client().send("POST", f"/tokens/{_quoted(name)}/rotate", json=body))
+
+
+def _show_once(answer: Any) -> None:
+    """A new text alone on standard output, and what is to be known of it beside."""
+    from service import printing
+
     from pydantic import ValidationError
 
+    for key, words in (("old_text_until", "The old one works until"), ("expires_at", "It expires")):
+        if answer[key] is not None:
+            typer.echo(f"{words} {printing.moment(answer[key])} {printing.zone()}.", err=True)
     from service.client import Unusable
     from service.settings import Settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,10 +44,42 @@ class Client:
         import httpx
 
         given = {key: value for key, value in (params or {}).items() if value is not None}
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        with self._reaching(), httpx.Client(headers=self._headers, timeout=60) as http:
+            response = http.request(method, f"{self._url}/api/v1{path}", params=given, json=json)
+        if response.is_success:
+            return response.json() if response.content else None
+        raise self._failure(response)
+
+    def stream(self, path: str, **params: Any) -> Iterator[str]:
+        """The text of a long answer as it comes. One that breaks off is a failure, not an end."""
+        import httpx
+
+        given = {key: value for key, value in params.items() if value is not None}
+        url = f"{self._url}/api/v1{path}"
+        with (
+            self._reaching(),
+            httpx.Client(headers=self._headers, timeout=60) as http,
+            http.stream("GET", url, params=given) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise self._failure(response)
+            try:
+                yield from response.iter_text()
+            except httpx.RemoteProtocolError:
+                raise Failure(f"Curfew at {self._url} broke off its answer; what has come so far is not all") from None
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """What goes wrong on the way, in a sentence."""
+        import httpx
+
         try:
-            with httpx.Client(headers=headers, timeout=60) as http:
-                response = http.request(method, f"{self._url}/api/v1{path}", params=given, json=json)
+            yield
         except httpx.InvalidURL as error:
             raise Failure(f"CURFEW_URL is no address: {error}") from None
         except httpx.UnsupportedProtocol:
@@ -58,9 +91,6 @@ class Client:
             raise Failure(
                 f"cannot reach Curfew at {self._url} ({reason}); is it running, is CURFEW_URL right?"
             ) from None
-        if response.is_success:
-            return response.json() if response.content else None
-        raise self._failure(response)
 
     def pages(self, path: str, *, limit: int, **params: Any) -> Iterator[Any]:
         """Items of a list, page by page; all of them when `limit` is 0."""

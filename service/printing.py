@@ -130,6 +130,11 @@ def _health(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _object(row: Mapping[str, Any]) -> str:
+def _expires(row: Mapping[str, Any]) -> Text:
+    word = "expired" if row["expired"] else "soon" if row["expires_soon"] else ""
+    return Text.assemble(moment(row["expires_at"]), (f" {word}" if word else "", "red"))
+
+
     """With the machine's name where the line is about one."""
     name = row["details"].get("name")
     return f"{row['object']} ({name})" if name else str(row["object"])
@@ -184,7 +189,8 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
         "why": text("reason"),
     },
     "tokens": {
-        "name": text("name"), "role": text("role"), "projects": text("projects"), "expires": when("expires_at"),
+        "name": text("name"), "role": text("role"), "projects": text("projects"), "expires": _expires,
+        "last used": text("last_used_on"),
     },
     "hold": {
         "project": lambda row: row["project"] or "everything",
