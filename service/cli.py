@@ -254,13 +254,17 @@ def get(
     by: Annotated[
         str, typer.Option(help="Break spend down by: day, provider, gpu_model, capacity_type, activity, resource.")
     ] = "gpu_model,activity",
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Spend since this day of the project; else this month's.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Spend until the day before this one.")] = None,
 ) -> None:
     """Show resources, findings, actions, documents, cycles, the audit log, tokens, what is on hold, or what a project
-    spent this month.
+    spent.
     """
     kind = _kind(kind)
     if kind == "spend":
-        _spend(name, by, output)
+        _spend(name, output, {"by": by, "from": from_, "to": to})
         return
     if project is not None and kind not in ("resources", "findings", "actions", "audit"):
         raise typer.BadParameter(f"{kind} are not filtered by project", param_hint="--project")
@@ -274,17 +278,44 @@ def get(
         only = {} if everything else STILL_THERE.get(kind, {})
         wanted = 0 if kind in DOCUMENTS else limit
         rows = list(client.pages(f"/{kind}", limit=wanted, project=project, **only))
+    if not rows and project is not None:
+        _one(client, "projects", project)  # nothing of a project that does not exist is a slip
+    unseen = _unseen(client, rows) if kind == "resources" and output is Output.TABLE else frozenset()
+    for row in rows if unseen else ():
+        row["state"] += "?" * (row["id"] in unseen)
     _print(kind, rows, output)
+    if unseen:
+        typer.echo(f"{len(unseen)} with a ? may be out of date: `curfew get sources` says why.", err=True)
     if limit and len(rows) == limit and output is Output.TABLE:
         typer.echo(f"These are the first {limit}; --limit 0 shows all.", err=True)
 
 
-def _spend(project: str | None, by: str, output: Output) -> None:
+def _unseen(client: Client, rows: list[Any]) -> frozenset[str]:
+    """Resources whose source has not answered in full lately, by the service's own clock."""
+    from datetime import datetime, timedelta
+
+    from service.client import Failure
+
+    try:
+        looks = [cycle["started_at"] for cycle in client.get("/cycles", limit=1)["items"]]
+    except Failure:  # whoever is confined to projects may not see the cycles
+        looks = []
+    newest = max((datetime.fromisoformat(at) for at in [*looks, *(row["last_seen"] for row in rows)]), default=None)
+    if newest is None:
+        return frozenset()
+    lately = newest - timedelta(minutes=15)
+    there = [row for row in rows if row["ended_at"] is None]
+    return frozenset(row["id"] for row in there if datetime.fromisoformat(row["last_seen"]) < lately)
+
+
+def _spend(project: str | None, output: Output, asked: Mapping[str, str | None]) -> None:
     from service import printing
 
     if project is None:
         raise typer.BadParameter("whose? write curfew get spend PROJECT", param_hint="NAME")
-    found = _client().get(f"/projects/{_quoted(project)}/spend", by=by)
+    client = _client()
+    with _nearest_of(client, "projects", project):
+        found = client.get(f"/projects/{_quoted(project)}/spend", **asked)
     if output is Output.TABLE:
         printing.spend(_console(), found)
     else:
@@ -305,6 +336,37 @@ def explain(
         printing.explanation(_console(), found)
     else:
         _print_whole(found, output)
+
+
+@app.command()
+def audit(
+    project: Annotated[
+        list[str] | None, typer.Option("--project", "-p", help="Of this project; may be repeated.")
+    ] = None,
+    actor: Annotated[list[str] | None, typer.Option(help="By this one, like token:ci; may be repeated.")] = None,
+    verb: Annotated[list[str] | None, typer.Option(help="That did this; may be repeated.")] = None,
+    object: Annotated[list[str] | None, typer.Option(help="To this, like token/ci; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(help="From then on: 7d, 2026-11-01 (UTC) or a moment.")] = None,
+    until: Annotated[str | None, typer.Option(help="Until then, exclusive: written like --since.")] = None,
+    text: Annotated[str | None, typer.Option(help="With this somewhere in the line.")] = None,
+    output: Annotated[AuditOutput, typer.Option("--output", "-o", help="How to print.")] = AuditOutput.TABLE,
+    limit: Annotated[int | None, typer.Option(help="How many at most (100); 0: all.", min=0)] = None,
+) -> None:
+    """Search the audit log, newest first; with -o csv or -o ndjson, export all of it that matches."""
+    asked = {"project": project, "actor": actor, "verb": verb, "object": object, "from": since, "to": until}
+    given = {key: value for key, value in {**asked, "text": text}.items() if value}
+    if output in (AuditOutput.CSV, AuditOutput.NDJSON):
+        if limit is not None:
+            raise typer.BadParameter("an export is whole; narrow it by --since or --project", param_hint="--limit")
+        for part in _client().stream("/audit", format=output.value, **given):
+            sys.stdout.write(part)
+        sys.stdout.flush()
+        return
+    wanted = 100 if limit is None else limit
+    rows = list(_client().pages("/audit", limit=wanted, **given))
+    _print("audit", rows, Output(output.value))
+    if wanted and len(rows) == wanted and output is AuditOutput.TABLE:
+        typer.echo(f"These are the newest {wanted}; --limit 0 shows all.", err=True)
 
 
 # --- acting ----------------------------------------------------------------------------------------------------------
@@ -339,37 +401,6 @@ def act(finding: FindingId) -> None:
 
 
 @app.command()
-def audit(
-    project: Annotated[
-        list[str] | None, typer.Option("--project", "-p", help="Of this project; may be repeated.")
-    ] = None,
-    actor: Annotated[list[str] | None, typer.Option(help="By this one, like token:ci; may be repeated.")] = None,
-    verb: Annotated[list[str] | None, typer.Option(help="That did this; may be repeated.")] = None,
-    object: Annotated[list[str] | None, typer.Option(help="To this, like token/ci; may be repeated.")] = None,
-    since: Annotated[str | None, typer.Option(help="From then on: 7d, 2026-11-01 (UTC) or a moment.")] = None,
-    until: Annotated[str | None, typer.Option(help="Until then, exclusive: written like --since.")] = None,
-    text: Annotated[str | None, typer.Option(help="With this somewhere in the line.")] = None,
-    output: Annotated[AuditOutput, typer.Option("--output", "-o", help="How to print.")] = AuditOutput.TABLE,
-    limit: Annotated[int | None, typer.Option(help="How many at most (100); 0: all.", min=0)] = None,
-) -> None:
-    """Search the audit log, newest first; with -o csv or -o ndjson, export all of it that matches."""
-    asked = {"project": project, "actor": actor, "verb": verb, "object": object, "from": since, "to": until}
-    given = {key: value for key, value in {**asked, "text": text}.items() if value}
-    if output in (AuditOutput.CSV, AuditOutput.NDJSON):
-        if limit is not None:
-            raise typer.BadParameter("an export is whole; narrow it by --since or --project", param_hint="--limit")
-        for part in _client().stream("/audit", format=output.value, **given):
-            sys.stdout.write(part)
-        sys.stdout.flush()
-        return
-    wanted = 100 if limit is None else limit
-    rows = list(_client().pages("/audit", limit=wanted, **given))
-    _print("audit", rows, Output(output.value))
-    if wanted and len(rows) == wanted and output is AuditOutput.TABLE:
-        typer.echo(f"These are the newest {wanted}; --limit 0 shows all.", err=True)
-
-
-@app.command()
 def undo(action: Annotated[str, typer.Argument(metavar="ACTION", help="Its id, or the beginning of it.")]) -> None:
     """Put back what an action did; verified in a later cycle."""
     client = _client()
@@ -397,7 +428,8 @@ def hold(
             printing.table(_console(), "hold", holds)
         return
     body = {"project": project, "for": for_, "reason": reason}
-    answer = client.send("PUT", "/hold", json={key: value for key, value in body.items() if value is not None})
+    with _nearest_of(client, "projects", project or ""):
+        answer = client.send("PUT", "/hold", json={key: value for key, value in body.items() if value is not None})
     until = f"until {printing.moment(answer['until'])} {printing.zone()}" if answer["until"] else "until it is lifted"
     typer.echo(f"Nothing acts {'in ' + answer['project'] if answer['project'] else 'anywhere'} {until}.")
 
@@ -448,7 +480,9 @@ def notify_test(
     """Send a test message to each channel of a project. Exit code 1 when one did not take it."""
     from service.client import Failure
 
-    tried = _client().send("POST", f"/projects/{_quoted(project)}/notify/test")["channels"]
+    client = _client()
+    with _nearest_of(client, "projects", project):
+        tried = client.send("POST", f"/projects/{_quoted(project)}/notify/test")["channels"]
     for one in tried:
         error = "" if one["ok"] else f": {one['error']}"
         typer.echo(visible(f"{'ok    ' if one['ok'] else 'FAILED'}  {one['channel']}{error}"))
@@ -484,8 +518,31 @@ def token_create(
             "work on for a while, --rotate ends the old one at once"
         )
     answer = client.send("PUT", f"/tokens/{_quoted(name)}", json=body)
+    _show_once(answer)
+
+
+@token_commands.command("rotate")
+def token_rotate(
+    name: Annotated[str, typer.Argument(help="Which.")],
+    overlap: Annotated[
+        str, typer.Option(help="How long the old text works on; 0s ends it at once.", metavar="DURATION")
+    ] = "24h",
+    for_: For = None,
+) -> None:
+    """Give a token a new text and print it, once. With --for it is valid for so long from now on."""
+    body = {"overlap": overlap} | ({} if for_ is None else {"for": for_})
+    _show_once(_client().send("POST", f"/tokens/{_quoted(name)}/rotate", json=body))
+
+
+def _show_once(answer: Any) -> None:
+    """A new text alone on standard output, and what is to be known of it beside."""
+    from service import printing
+
     typer.echo(answer["token"])
     typer.echo("Keep it well: it cannot be shown again.", err=True)
+    for key, words in (("old_text_until", "The old one works until"), ("expires_at", "It expires")):
+        if answer[key] is not None:
+            typer.echo(f"{words} {printing.moment(answer[key])} {printing.zone()}.", err=True)
 
 
 @token_commands.command("list")
@@ -524,31 +581,8 @@ def _console(*, err: bool = False) -> Console:
 
 def _settings() -> Any:
     """From the environment; a wrong one is told by its name."""
-    _show_once(answer)
-
-
-@token_commands.command("rotate")
-def token_rotate(
-    name: Annotated[str, typer.Argument(help="Which.")],
-    overlap: Annotated[
-        str, typer.Option(help="How long the old text works on; 0s ends it at once.", metavar="DURATION")
-    ] = "24h",
-    for_: For = None,
-) -> None:
-    """Give a token a new text and print it, once. With --for it is valid for so long from now on."""
-    body = {"overlap": overlap} | ({} if for_ is None else {"for": for_})
-    _show_once(_client().send("POST", f"/tokens/{_quoted(name)}/rotate", json=body))
-
-
-def _show_once(answer: Any) -> None:
-    """A new text alone on standard output, and what is to be known of it beside."""
-    from service import printing
-
     from pydantic import ValidationError
 
-    for key, words in (("old_text_until", "The old one works until"), ("expires_at", "It expires")):
-        if answer[key] is not None:
-            typer.echo(f"{words} {printing.moment(answer[key])} {printing.zone()}.", err=True)
     from service.client import Unusable
     from service.settings import Settings
 
@@ -607,11 +641,13 @@ def _one(client: Client, kind: str, word: str) -> Any:
 
     if kind in ("audit", "hold"):
         raise typer.BadParameter(f"{kind} is only shown as a whole", param_hint="NAME")
+    if kind in (*DOCUMENTS, "tokens"):
+        with _nearest_of(client, kind, word):
+            return client.get(f"/{kind}/{_quoted(word)}")
     try:
         return client.get(f"/{kind}/{_quoted(word)}")
     except NotThere:
-        if kind in (*DOCUMENTS, "tokens"):
-            raise
+        pass
     if kind == "resources":
         rows = [row for key in ("external_id", "name") for row in client.pages("/resources", limit=0, **{key: word})]
         found = list({row["id"]: row for row in rows}.values())  # one without a name is named as its cloud calls it
@@ -627,6 +663,19 @@ def _one(client: Client, kind: str, word: str) -> Any:
         ids = ", ".join(row["id"] for row in found[:5])
         raise Failure(f"{word!r} is not one {kind.removesuffix('s')} but {len(found)}; name it by its id: {ids}")
     return found[0]
+
+
+@contextmanager
+def _nearest_of(client: Client, kind: str, word: str) -> Iterator[None]:
+    """What is not there, with the name that was probably meant."""
+    from service.client import NotThere
+    from service.documents import nearest
+
+    try:
+        yield
+    except NotThere as error:
+        hint = nearest(word, [row["name"] for row in client.pages(f"/{kind}", limit=0)])
+        raise NotThere(f"{error}{hint}") from None
 
 
 def _quoted(name: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import yaml
 from rich.console import Console
@@ -129,12 +130,12 @@ def _health(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return health
 
 
-def _object(row: Mapping[str, Any]) -> str:
 def _expires(row: Mapping[str, Any]) -> Text:
     word = "expired" if row["expired"] else "soon" if row["expires_soon"] else ""
     return Text.assemble(moment(row["expires_at"]), (f" {word}" if word else "", "red"))
 
 
+def _object(row: Mapping[str, Any]) -> str:
     """With the machine's name where the line is about one."""
     name = row["details"].get("name")
     return f"{row['object']} ({name})" if name else str(row["object"])
@@ -250,8 +251,9 @@ def _readable(key: str, value: Any) -> str:
 def spend(console: Console, found: Mapping[str, Any]) -> None:
     """What a project spent, and how its spend budgets stand."""
     found = all_visible(found)
-    period = f"{moment(found['from'])} to {moment(found['until'])} {zone()}"
-    console.print(Text.assemble((found["project"], "bold"), f" spent from {period}:"))
+    first, last = (_in_zone(found[key], found["timezone"]) for key in ("from", "until"))
+    console.print(Text.assemble((found["project"], "bold"), f" spent from {first} to {last}"))
+    console.print(f"({found['timezone']}):")
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for head in found["by"]:
         shown.add_column(head.replace("_", " ").upper(), overflow="fold")
@@ -270,6 +272,11 @@ def spend(console: Console, found: Mapping[str, Any]) -> None:
     for budget in found["budgets"]:
         console.print()
         console.print(Text(budget["words"]))
+
+
+def _in_zone(value: str, timezone: str) -> str:
+    """On the clocks of whose money it is: their months and days begin there."""
+    return f"{_time(value).astimezone(ZoneInfo(timezone)):%d %b %Y %H:%M}"
 
 
 def _some(value: Mapping[str, Any]) -> str:
@@ -360,7 +367,8 @@ def preview(console: Console, found: Mapping[str, Any]) -> None:
     for wave in found["hours"]:
         resources = f"{wave['resources']} resource{'' if wave['resources'] == 1 else 's'}"
         saved = "".join(f", {money(rate)} per hour" for rate in wave["per_hour"])
-        console.print(f"  hour {wave['hour']} after the grace: {resources}, {wave['gpus']:g} GPUs{saved}")
+        gpus = f"{wave['gpus']:g} GPU{'' if wave['gpus'] == 1 else 's'}"
+        console.print(f"  hour {wave['hour']} after the grace: {resources}, {gpus}{saved}")
     for reason in found["could_not"]:
         console.print(Padding(Text(f"{reason['count']} not: {reason['reason']}"), (0, 0, 0, 2)))
     if found["breaker"]:

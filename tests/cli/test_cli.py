@@ -247,6 +247,7 @@ def fleet(served: Api) -> Api:
     served.finding("f" * 32)
     served.action("a" * 32)
     served.cycle("c" * 32, served.clock.now())
+    served.store(SourceState(source="research", succeeded_at=served.clock.now()))
     for kind, body in {
         "sources": {"provider": "simulated"},
         "projects": {},
@@ -309,6 +310,21 @@ def test_money_and_moments_are_readable(fleet: Api, curfew: Run) -> None:
     assert "55.04 USD" in out
     assert "16 Nov 09:30" in out
     assert "DUE (UTC)" in out
+
+
+def test_what_could_not_be_seen_lately_is_marked(served: Api, curfew: Run) -> None:
+    now = served.clock.now()
+    served.cycle("c1", now)
+    served.resource("fresh")
+    served.resource("stale", source="blind", first_seen=now - timedelta(days=2))
+    served.store(
+        SourceState(source="research", succeeded_at=now - timedelta(minutes=2)),
+        SourceState(source="blind", succeeded_at=now - timedelta(hours=1)),
+    )
+    ran = curfew("get", "resources")
+    assert [line.split()[3] for line in ran.out.splitlines()[1:]] == ["running", "running?"]
+    assert ran.err == "1 with a ? may be out of date: `curfew get sources` says why.\n"
+    assert json.loads(curfew("get", "resources", "-o", "json").out)[1]["state"] == "running"
 
 
 def test_what_is_gone_is_shown_on_request(fleet: Api, curfew: Run) -> None:
