@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.settings import Settings
 from tests.helm.chart import (
     CHART,
     NEWEST,
@@ -49,6 +51,37 @@ def test_as_it_stands_it_only_observes() -> None:
     assert not [value for value in environment.values() if isinstance(value, dict)], "it needs no Secret to start"
 
 
+def test_it_changes_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CURFEW_")]:
+        monkeypatch.delenv(name)
+    plain = Settings()
+    for name, value in serving(rendered({})).environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings().model_dump(exclude={"home"}) == plain.model_dump(exclude={"home"})
+
+
+def test_large_numbers_stay_numbers() -> None:
+    environment = serving(rendered({"retention": {"cycles": 10_000_000, "auditDays": 36_500}})).environment
+
+    assert (environment["CURFEW_RETENTION_CYCLES"], environment["CURFEW_RETENTION_AUDIT_DAYS"]) == ("10000000", "36500")
+
+
+def test_every_setting_can_be_set() -> None:
+    """Those of the demo apart: extraEnv refuses them, so there must be a value for each."""
+    everything = {
+        **VALUES["everything one can say of pods"],
+        "database": {"kind": "postgresql"},
+        "secrets": {
+            "named": "curfew",
+            **{name: {"name": "curfew"} for name in ("adminToken", "signingKey", "databaseUrl", "mail")},
+        },
+    }
+    settings = {f"CURFEW_{name.upper()}" for name in Settings.model_fields}
+
+    assert settings - set(serving(rendered(everything)).environment) == {"CURFEW_DEMO_SPEED", "CURFEW_DEMO_START"}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a name that is mistyped": ({"replica": 2}, "additional properties 'replica' not allowed"),
     "a name that is mistyped, further down": (
@@ -57,6 +90,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a ceiling that does not exist": ({"ceiling": "stop"}, "must be one of 'observe', 'warn', 'enforce'"),
     "a secret instead of its name": ({"secrets": {"adminToken": "0123456789abcdef"}}, "at '/secrets/adminToken'"),
+    "a retention shorter than a month's budget": ({"retention": {"meterDays": 7}}, "at '/retention/meterDays'"),
     "a share without its sign": ({"breaker": "30"}, "at '/breaker'"),
     "replicas as a text": ({"replicas": "two"}, "at '/replicas': got string, want integer"),
     "a URL with a login in it": ({"publicUrl": "https://me:secret@curfew.example.org"}, "at '/publicUrl'"),
