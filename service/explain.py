@@ -11,7 +11,9 @@ from sqlalchemy import ColumnElement, true
 from sqlmodel import col, select
 
 from policies.decision import Verdict
+from service.documents import Project
 from service.model import Known
+from service.pipeline.attribute import attribute
 from service.pipeline.plan import PROTECTION_REPORTED_AFTER, exemption_for, hold_for, why_not
 from service.runtime import Runtime, View
 from service.store import outbox
@@ -73,6 +75,7 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
         )
     return {
         "resource": _resource(known),
+        "claimed_by": [name for name in _claims(known, documents.projects) if to is None or name in to],
         "judged_at": None if rt.view is None else rt.view.at.isoformat(),
         "hold": None
         if hold is None
@@ -95,6 +98,11 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
 def _of_theirs(project: Any, to: Confinement) -> ColumnElement[bool]:
     """What was found and done while the resource was another project's is that project's to see."""
     return true() if to is None else col(project).in_(to)
+
+
+def _claims(known: Known, projects: Mapping[str, Project]) -> tuple[str, ...]:
+    """The projects that claim it now. Where there are several it belongs to none of them."""
+    return attribute(known.record, known.source, projects).claimed_by
 
 
 def _verdict(view: View | None, known: Known, policy: str) -> dict[str, Any]:

@@ -309,6 +309,10 @@ def explanation(console: Console, found: Mapping[str, Any]) -> None:
     facts = (_gpus(resource), resource["sku"], f"{resource['provider']} {resource['region']}", resource["state"])
     console.print(Text.assemble((resource["name"], "bold"), "  ", ", ".join(facts)))
     console.print(Text(f"project {resource['project'] or 'none'}, owner {resource['owner'] or 'unknown'}"))
+    if len(found["claimed_by"]) > 1:
+        console.print(
+            Text(f"It is claimed by {' and '.join(found['claimed_by'])} at once, so it is nobody's.", "yellow")
+        )
     console.print(Text(f"This installation's ceiling is {found['ceiling']}."))
     if found["hold"]:
         console.print(Text(f"On hold: {found['hold']['reason']}", style="red"))

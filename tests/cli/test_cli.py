@@ -366,6 +366,16 @@ def test_explain_says_how_to_put_it_back_and_why_nobody_was_told(fleet: Api, cur
     assert "Its warning could not be delivered: the mail server said 550" in printed
 
 
+def test_explain_names_the_projects_that_claim_it_at_once(served: Api, curfew: Run) -> None:
+    served.resource("trainer", project=None, tags={"team": "cv"})
+    for name in ("vision", "nlp"):
+        served.admin.put(f"/api/v1/projects/{name}", json={"match": [{"tags": {"team": "cv"}}]})
+    assert "It is claimed by nlp and vision at once, so it is nobody's." in curfew("explain", "trainer").out
+    served.admin.delete("/api/v1/projects/nlp")
+    assert json.loads(curfew("explain", "trainer", "-o", "json").out)["claimed_by"] == ["vision"]
+    assert "at once" not in curfew("explain", "trainer").out
+
+
 def test_a_source_says_how_it_does(fleet: Api, curfew: Run) -> None:
     assert "never" in curfew("get", "sources").out
     fleet.store(
