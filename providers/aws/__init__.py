@@ -1,4 +1,4 @@
-"""Amazon EC2 and CloudWatch through boto3: one account or many, some or all of their regions.
+"""Amazon EC2 with its groups, and CloudWatch, through boto3: one account or many, some or all of their regions.
 
 Only the source's own fields are here, importable without the SDK; `build` brings in the rest.
 """
@@ -109,7 +109,7 @@ class Config(BaseModel):
 def build(config: Config, context: BuildContext) -> Provider:
     """The accounts, ready to be asked. No call is made yet."""
     from providers.aws.accounts import Accounts
-    from providers.aws.actuator import Ec2Actuator
+    from providers.aws.actuator import AwsActuator
     from providers.aws.inventory import Ec2Inventory
     from providers.aws.prices import AwsPrices
     from providers.aws.telemetry import CloudWatchTelemetry
@@ -117,9 +117,14 @@ def build(config: Config, context: BuildContext) -> Provider:
     accounts = Accounts(config, now=context.now)
     return Provider(
         name="aws",
-        capabilities=Capabilities(verbs={Kind.INSTANCE: frozenset({Verb.STOP})}),
+        capabilities=Capabilities(
+            verbs={
+                Kind.INSTANCE: frozenset({Verb.STOP, Verb.HIBERNATE, Verb.TERMINATE}),
+                Kind.NODE_GROUP: frozenset({Verb.SCALE_TO_ZERO, Verb.MOVE_TO_SPOT}),
+            }
+        ),
         inventory=Ec2Inventory(accounts, config.regions, now=context.now),
         telemetry=CloudWatchTelemetry(accounts, config.cloudwatch, now=context.now),
         prices=AwsPrices(accounts, source=context.source, now=context.now),
-        actuator=Ec2Actuator(accounts.home),
+        actuator=AwsActuator(accounts),
     )

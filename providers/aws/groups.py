@@ -5,14 +5,13 @@ Asks; what the answers mean is `translate_groups`' business.
 
 from __future__ import annotations
 
-import re
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
 from providers.aws import translate, translate_groups
-from providers.aws.client import Client, batches
+from providers.aws.client import Client, batches, translated
 from providers.aws.translate import MachineType
 from providers.aws.translate_groups import Launch, Seen
 from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
@@ -20,6 +19,8 @@ from providers.records import Fault, ResourceRecord, ResourceRef
 
 Answer = Mapping[str, Any]
 Faults = list[Fault]
+Templates = dict[tuple[str, str, str], Launch]
+"""What launch templates say by region, id and number of the version; that never changes."""
 
 PAGE = 100
 """Groups per page, EC2 Auto Scaling's most."""
@@ -27,19 +28,19 @@ TYPES_PER_CALL = 100
 CONFIGURATIONS_PER_CALL = 50
 INSTANCES_PER_CALL = 200
 """Values of one filter, EC2's most."""
-ACCELERATED_FAMILY = re.compile(r"^(p|g|gr|trn|inf|dl)\d")
 REFRESHING = frozenset({"Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking"})
 
 
 class Groups:
     """Scaling groups with accelerators. Those that EKS keeps for its node groups appear as the node groups."""
 
-    def __init__(self, client: Client, types: dict[str, MachineType] | None = None) -> None:
+    def __init__(
+        self, client: Client, *, types: dict[str, MachineType] | None = None, templates: Templates | None = None
+    ) -> None:
         self._client = client
         self._types = types if types is not None else {}
-        """What EC2 said of its types; they never change. May be shared with the inventory."""
-        self._templates: dict[tuple[str, str, str], Launch] = {}
-        """What numbered versions of launch templates say; they never change either."""
+        """What EC2 said of its types. They never change, and are known to the inventory too."""
+        self._templates = templates if templates is not None else {}
 
     def list(self, region: str, instances: Sequence[ResourceRecord]) -> tuple[Sequence[ResourceRecord], Fault | None]:
         """Groups of a region whose members have accelerators, or that would launch such if they had members.
@@ -47,6 +48,29 @@ class Groups:
         `instances` are the region's machines with accelerators. With a fault, there may be more groups.
         """
         faults: Faults = []
+        try:
+            with translated("autoscaling", region, "DescribeAutoScalingGroups"):
+                return self._listed(region, instances, faults), _together(faults)
+        except ProviderError as error:  # an answer that is not AWS's
+            return (), _together([error.as_fault(), *faults])
+
+    def describe(self, ref: ResourceRef) -> ResourceRecord:
+        """One group, fresh, with its members, launch template and refreshes. Raises rather than leave one open."""
+        try:
+            with translated("autoscaling", ref.region, "DescribeAutoScalingGroups"):
+                if translate_groups.node_group_names(ref.external_id):
+                    return self._describe_node_group(ref)
+                return self._describe_scaling_group(ref)
+        except NotFound:
+            # another account would not know it either, and that must not read as: it is gone
+            account = self._client.account()
+            if account != ref.account:
+                raise Misconfigured(
+                    f"{ref.external_id} belongs to account {ref.account}, but the credentials are of account {account}"
+                ) from None
+            raise
+
+    def _listed(self, region: str, instances: Sequence[ResourceRecord], faults: Faults) -> Sequence[ResourceRecord]:
         known = {record.ref.external_id: record for record in instances}
         groups = self._all(region, faults)
         launches = self._launches(region, groups, faults)
@@ -75,33 +99,19 @@ class Groups:
                         self._node_group(region, node_group),
                         theirs,
                         Seen(instances=known, machines=machines, launch=_of(launches, theirs[0])),
-                        account=translate_groups.account_of(theirs[0]),
+                        account=translate_groups.account_of(theirs[0]["AutoScalingGroupARN"]),
                         region=region,
                         fully_described=False,
                     )
                 )
             except ProviderError as error:
                 faults.append(error.as_fault())
-        return records, _together(faults)
-
-    def describe(self, ref: ResourceRef) -> ResourceRecord:
-        """One group, fresh, with its members, launch template and refreshes. Raises rather than leave one open."""
-        try:
-            if translate_groups.node_group_names(ref.external_id):
-                return self._describe_node_group(ref)
-            return self._describe_scaling_group(ref)
-        except NotFound:
-            # another account would not know it either, and that must not read as: it is gone
-            account = self._client.account()
-            if account != ref.account:
-                raise Misconfigured(
-                    f"{ref.external_id} belongs to account {ref.account}, but the credentials are of account {account}"
-                ) from None
-            raise
+        return records
 
     def _describe_scaling_group(self, ref: ResourceRef) -> ResourceRecord:
         name = translate_groups.scaling_group_name(ref.external_id)
         for group in self._by_name(ref.region, [name]):
+            translate_groups.check_account(ref, group["AutoScalingGroupARN"])
             launch = self._launch(ref.region, group)
             seen = Seen(
                 instances=self._instances(ref, [group]),
@@ -114,6 +124,7 @@ class Groups:
 
     def _describe_node_group(self, ref: ResourceRef) -> ResourceRecord:
         node_group = self._node_group(ref.region, ref.external_id)
+        translate_groups.check_account(ref, node_group["nodegroupArn"])
         names = [group["name"] for group in (node_group.get("resources") or {}).get("autoScalingGroups") or ()]
         groups = self._by_name(ref.region, names) if names else ()
         launch = Launch(skus=tuple(node_group.get("instanceTypes") or ()))
@@ -280,7 +291,7 @@ class Groups:
             except ProviderError as error:
                 failure = error
         machines = ChainMap(self._types, _builtin_machines())
-        unknown = sorted(sku for sku in set(skus) if sku not in machines and ACCELERATED_FAMILY.match(sku))
+        unknown = sorted(sku for sku in set(skus) if sku not in machines and translate.ACCELERATED_FAMILY.match(sku))
         if unknown:
             # not NotFound: that would read as if the group were gone
             failure = failure or Unsupported(

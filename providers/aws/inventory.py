@@ -1,11 +1,10 @@
-"""Turns AWS accounts into records of their machines with accelerators: lists them, region by region, and describes one.
+"""Turns AWS accounts into records of machines with accelerators and their groups: region by region, or one of them.
 
 Asks; what the answers mean is `translate`'s business.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from typing import Any, Literal, TypeVar, cast
 from providers.aws import translate
 from providers.aws.accounts import Accounts, Roster
 from providers.aws.client import Client, batches, translated
+from providers.aws.groups import Groups, Templates
 from providers.aws.questions import Questions
 from providers.aws.reservations import DIGEST, Reader
 from providers.aws.translate import MachineType
@@ -24,6 +24,7 @@ from providers.records import (
     CapacityType,
     Fault,
     InventoryAnswer,
+    Kind,
     PartReport,
     ResourceRecord,
     ResourceRef,
@@ -46,9 +47,6 @@ PAGE = 1000
 TYPES_PER_CALL = 100
 SPOT_REQUESTS_PER_CALL = 200
 
-ACCELERATED_FAMILY = re.compile(r"^(p|g|gr|trn|inf|dl)\d")
-"""Families whose unknown types may well be ours to govern."""
-
 EVERY_REGION = "*"
 """The part of an account whose regions are not known."""
 
@@ -66,7 +64,7 @@ class Look:
 
 
 class Ec2Inventory:
-    """EC2 instances with accelerators."""
+    """EC2 instances with accelerators, and the groups that scale them."""
 
     def __init__(
         self,
@@ -86,6 +84,7 @@ class Ec2Inventory:
         """What EC2 said of its types. They never change, so they are asked for once."""
         self._asked_types: set[str] = set()
         self._types_told = Condition()
+        self._templates: Templates = {}
         self._unchanged: dict[Place, Mapping[bytes, Sequence[ResourceRecord]]] = {}
         """Records by what their reservation's bytes were when it was last listed."""
 
@@ -117,26 +116,23 @@ class Ec2Inventory:
         )
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
-        """One machine, fresh, with its stop protection and spot request. Raises rather than leave one of them open."""
+        """One machine or group, fresh, with all that takes a question of its own. Raises rather than leave one open."""
         client = self._accounts.of(ref.account)
+        if ref.kind is Kind.NODE_GROUP:
+            return self._groups(client).describe(ref)
         instance = self._instance(client, ref)
         machine = self._machine_type(client, ref.region, instance["InstanceType"])
         record = translate.record(instance, account=ref.account, region=ref.region, machine=machine)
         if record.state is State.TERMINATED:
-            return translate.fully_described(record, stop_protection=False)
+            return translate.fully_described(record, stop_protection=False, termination_protection=False)
         if record.capacity_type is CapacityType.SPOT:
             requests = self._spot_requests(client, ref.region, [ref.external_id])
             record = translate.with_spot_request(record, requests.get(ref.external_id))
-        stop_protection = client.call(
-            "ec2",
-            ref.region,
-            "DescribeInstanceAttribute",
-            "DisableApiStop",
-            "Value",
-            InstanceId=ref.external_id,
-            Attribute="disableApiStop",
+        return translate.fully_described(
+            record,
+            stop_protection=self._attribute(client, ref, "disableApiStop"),
+            termination_protection=self._attribute(client, ref, "disableApiTermination"),
         )
-        return translate.fully_described(record, stop_protection=stop_protection)
 
     # accounts and regions
 
@@ -205,12 +201,13 @@ class Ec2Inventory:
         except ProviderError as error:
             broken = error.as_fault()
         self._unchanged[account, region] = unchanged
-        unjudged = {sku for sku in skipped if ACCELERATED_FAMILY.match(sku)}
+        unjudged = {sku for sku in skipped if translate.ACCELERATED_FAMILY.match(sku)}
         all_records, spot_fault = self._with_spot_requests(client, region, found)
-        faults = (broken, _types_fault(builtin, unjudged, unanswered), spot_fault)
+        groups, group_fault = self._groups(client).list(region, all_records)
+        faults = (broken, group_fault, _types_fault(builtin, unjudged, unanswered), spot_fault)
         return Look(
-            records=all_records,
-            complete=broken is None and not unjudged,  # a machine left out must not look gone
+            records=[*all_records, *groups],
+            complete=broken is None and group_fault is None and not unjudged,  # what is left out must not look gone
             fault=next((fault for fault in faults if fault is not None), None),
         )
 
@@ -230,6 +227,9 @@ class Ec2Inventory:
             if machine is not None and machine.devices is not None:
                 records.append(translate.record(instance, account=account, region=region, machine=machine))
         return tuple(records), settled
+
+    def _groups(self, client: Client) -> Groups:
+        return Groups(client, types=self._types, templates=self._templates)
 
     # machine types
 
@@ -312,6 +312,18 @@ class Ec2Inventory:
         }
 
     # one instance
+
+    def _attribute(self, client: Client, ref: ResourceRef, name: str) -> bool:
+        answer = client.call(
+            "ec2",
+            ref.region,
+            "DescribeInstanceAttribute",
+            name[0].upper() + name[1:],
+            "Value",
+            InstanceId=ref.external_id,
+            Attribute=name,
+        )
+        return bool(answer)
 
     def _instance(self, client: Client, ref: ResourceRef) -> Mapping[str, Any]:
         try:

@@ -134,6 +134,7 @@ class AwsPrices:
     def quote(self, records: Sequence[ResourceRecord]) -> Mapping[ResourceRef, Price]:
         """Never raises: a service that fails leaves its earlier answers standing, and then the next one counts."""
         now = self._now()
+        records = [record for record in records if record.ref.kind.counted]  # a group costs what its members cost
         examples = {_alike(record): record for record in records}
         with self._lock:
             self._ask_spot([one for one in examples.values() if one.capacity_type is CapacityType.SPOT], now)

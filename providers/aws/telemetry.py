@@ -89,6 +89,7 @@ class CloudWatchTelemetry:
 
     def samples(self, records: Sequence[ResourceRecord], *, start: datetime, end: datetime) -> TelemetryAnswer:
         """Maxima of each minute of [start, end), at the time the minute begins."""
+        records = [record for record in records if record.ref.kind.counted]  # its members speak for a group
         places = sorted({_place(record.ref) for record in records})
         if not places or start >= end:
             return TelemetryAnswer(series=())

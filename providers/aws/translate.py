@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -134,6 +135,10 @@ def builtin_types() -> Mapping[str, BuiltinType]:
     }
 
 
+ACCELERATED_FAMILY = re.compile(r"^(p|g|gr|trn|inf|dl)\d")
+"""Families whose unknown types may well be ours to govern."""
+
+
 # Instances.
 
 STATES = {
@@ -191,8 +196,8 @@ def record(instance: Answer, *, account: str, region: str, machine: MachineType)
         launched_at=_utc(instance.get("LaunchTime")),
         created_at=_created_at(instance),
         tags=tags,
-        managed_by=_managed_by(instance, tags),
-        protections=tuple(_tag_protections(tags)),
+        managed_by=managed_by(instance, tags),
+        protections=tuple(tag_protections(tags)),
         blockers=tuple(_blockers(instance, state, capacity)),
         losses=tuple(_losses(machine)),
     )
@@ -258,7 +263,7 @@ OWNER_TAGS = (
 """Tags of everyone else who starts and replaces machines by himself. CloudFormation does not."""
 
 
-def _managed_by(instance: Answer, tags: Mapping[str, str]) -> str | None:
+def managed_by(instance: Answer, tags: Mapping[str, str]) -> str | None:
     for tag, owner in KUBERNETES_TAGS:
         if tag in tags:
             return f"{owner}:{tags[tag]}"
@@ -279,7 +284,7 @@ PROTECTING_TAGS = ("curfew-protect", "karpenter.sh/do-not-disrupt", "downscaler/
 """Tags that protect by whatever value, short of `false`."""
 
 
-def _tag_protections(tags: Mapping[str, str]) -> Iterable[Protection]:
+def tag_protections(tags: Mapping[str, str]) -> Iterable[Protection]:
     for tag in PROTECTING_TAGS:
         if tag in tags and tags[tag].strip().lower() != "false":
             yield Protection(source=tag, sentence=f"its tag {tag} says {tags[tag]!r}")
@@ -362,9 +367,17 @@ def _spot_blockers(request: Answer | None) -> Iterable[tuple[str, str]]:
         yield "SpotGroup", "its spot request belongs to a launch group, whose machines EC2 does not stop one by one"
 
 
-def fully_described(record: ResourceRecord, *, stop_protection: bool) -> ResourceRecord:
+def fully_described(record: ResourceRecord, *, stop_protection: bool, termination_protection: bool) -> ResourceRecord:
     """A record whose every sub-question was answered: one may act on it."""
-    protections = record.protections
+    protections, blockers = record.protections, record.blockers
     if stop_protection:
         protections += (Protection(source="disableApiStop", sentence="its EC2 stop protection is on"),)
-    return replace(record, protections=protections, fully_described=True)
+    if termination_protection:  # which does not keep it from being stopped
+        blockers += (
+            Blocker(
+                verb=Verb.TERMINATE,
+                code="disableApiTermination",
+                sentence="its EC2 termination protection is on",
+            ),
+        )
+    return replace(record, protections=protections, blockers=blockers, fully_described=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar
 
-from providers.aws.translate import Devices, MachineType, _managed_by, _tag_protections
+from providers.aws.translate import Devices, MachineType, managed_by, tag_protections
+from providers.errors import Misconfigured
 from providers.records import (
     Blocker,
     CapacityType,
@@ -57,8 +58,16 @@ def node_group_of(group: Answer) -> str | None:
     return None
 
 
-def account_of(group: Answer) -> str:
-    return str(group["AutoScalingGroupARN"].split(":")[4])
+def account_of(arn: str) -> str:
+    return arn.split(":")[4]
+
+
+def check_account(ref: ResourceRef, arn: str) -> None:
+    """Names repeat in other accounts, and another's group must be neither shown nor touched in this one's place."""
+    if account_of(arn) != ref.account:
+        raise Misconfigured(
+            f"{ref.external_id} belongs to account {ref.account}, but the credentials are of account {account_of(arn)}"
+        )
 
 
 # Members.
@@ -283,7 +292,7 @@ def record_of_group(group: Answer, seen: Seen, *, region: str, fully_described: 
     capacity = _capacity_type(group, seen.launch, running)
     ref = ResourceRef(
         provider="aws",
-        account=account_of(group),
+        account=account_of(group["AutoScalingGroupARN"]),
         region=region,
         kind=Kind.NODE_GROUP,
         external_id=external_id(group),
@@ -412,7 +421,7 @@ CLUSTER_AUTOSCALER = "k8s.io/cluster-autoscaler/"
 
 def _owner(group: Answer, tags: Mapping[str, str]) -> str | None:
     operator = group.get("Operator")
-    found = _managed_by({"Operator": {"Managed": True, **operator}} if operator else {}, tags)
+    found = managed_by({"Operator": {"Managed": True, **operator}} if operator else {}, tags)
     if found:
         return found
     for tag, owner in GROUP_OWNER_TAGS:
@@ -427,7 +436,7 @@ def _owner(group: Answer, tags: Mapping[str, str]) -> str | None:
 
 def _protections(tags: Mapping[str, str], there: Sequence[Answer], seen: Seen) -> Iterable[Protection]:
     """Its own, and those of its members: it cannot be scaled past them."""
-    own = list(_tag_protections(tags))
+    own = list(tag_protections(tags))
     yield from own
     kept = [member["InstanceId"] for member in there if member.get("ProtectedFromScaleIn")]
     if kept:

@@ -36,11 +36,9 @@ def as_aws_does() -> Iterator[None]:
     - there are instance refreshes to ask for, and none is under way;
     - EKS scales the group behind a node group, which `start_node_group` makes.
     """
-    update, template, config = (
-        FakeAutoScalingGroup.update,
-        FakeAutoScalingGroup.launch_template.fget,
-        EKSBackend.update_nodegroup_config,
-    )
+    update: Any = FakeAutoScalingGroup.update
+    template: Any = FakeAutoScalingGroup.launch_template
+    config: Any = EKSBackend.update_nodegroup_config
 
     def updated(
         self: Any, *args: Any, launch_template: Any = None, mixed_instances_policy: Any = None, **rest: Any
@@ -57,7 +55,7 @@ def as_aws_does() -> Iterator[None]:
         update(self, *args, launch_template=launch_template, mixed_instances_policy=mixed_instances_policy, **rest)
 
     def shown(self: Any) -> Any:
-        return None if self.mixed_instances_policy else template(self)
+        return None if self.mixed_instances_policy else template.fget(self)
 
     def configured(self: Any, cluster_name: str, nodegroup_name: str, *args: Any, **rest: Any) -> Any:
         answer = config(self, cluster_name, nodegroup_name, *args, **rest)

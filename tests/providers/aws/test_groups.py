@@ -351,6 +351,13 @@ class TestOneGroup:
             groups.describe(ref(name))
 
     @pytest.mark.parametrize("name", ["trainers", "research/gpu"])
+    def test_one_of_the_same_name_in_another_account_is_another(self, moto: str, groups: Groups, name: str) -> None:
+        start_group(moto)
+        start_node_group(moto)
+        with pytest.raises(Misconfigured, match=ACCOUNT):
+            groups.describe(ref(name, account="999999999999"))
+
+    @pytest.mark.parametrize("name", ["trainers", "research/gpu"])
     def test_another_accounts_is_not_gone(self, moto: str, groups: Groups, name: str) -> None:
         with pytest.raises(Misconfigured, match=ACCOUNT):
             groups.describe(ref(name, account="999999999999"))

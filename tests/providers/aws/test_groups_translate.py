@@ -280,7 +280,7 @@ class TestNodeGroups:
         )
 
     def test_every_status_and_capacity_type_of_the_api_is_known(self) -> None:
-        model = boto3.Session().client("eks", region_name="eu-west-1").meta.service_model
+        model: Any = boto3.Session().client("eks", region_name="eu-west-1").meta.service_model
         assert set(model.shape_for("NodegroupStatus").enum) == {"ACTIVE", *EKS_STATUSES}
         assert set(model.shape_for("CapacityTypes").enum) == set(EKS_CAPACITY)
 
@@ -316,12 +316,12 @@ class TestNodeGroups:
 
 
 def test_every_market_of_a_launch_template_is_known() -> None:
-    model = boto3.Session().client("ec2", region_name="eu-west-1").meta.service_model
+    model: Any = boto3.Session().client("ec2", region_name="eu-west-1").meta.service_model
     assert set(model.shape_for("MarketType").enum) == set(MARKETS) - {None}
 
 
 def test_every_lifecycle_state_of_the_api_is_a_member_or_is_not() -> None:
-    model = boto3.Session().client("autoscaling", region_name="eu-west-1").meta.service_model
+    model: Any = boto3.Session().client("autoscaling", region_name="eu-west-1").meta.service_model
     states = model.shape_for("LifecycleState").enum
     gone = {state for state in states if not members(group(instance(LifecycleState=state)))}
     assert gone == {"Terminated", "Detached", *(state for state in states if state.startswith("Warmed:"))}
@@ -340,7 +340,7 @@ DISTRIBUTIONS = st.fixed_dictionaries(
         "SpotMaxPrice": st.sampled_from(["", "3.5"]),
     },
 )
-OVERRIDES = st.lists(
+OVERRIDES: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.sampled_from(
         [
             {"InstanceType": "g6.xlarge"},

@@ -74,7 +74,8 @@ class TestAMixedFleet:
         fleet = make_fleet(moto)
         answer = of(aws()).list()
         seen = by_id(answer)
-        assert set(seen) == set(fleet.values()) - {fleet["no_gpu"]}
+        assert set(seen) == {*fleet.values(), "trainers"} - {fleet["no_gpu"]}
+        assert seen["trainers"].members == (fleet["group_member"],)
         assert (answer.identity, answer.complete) == (ACCOUNT, True)
         assert [report.fault for report in answer.parts] == [None]
 
@@ -122,7 +123,7 @@ class TestAMixedFleet:
         set_launch_time(instance_id, days_ago)
         assert by_id(of(aws()).list())[instance_id].launched_at == days_ago
 
-    def test_is_listed_in_four_calls_and_in_three_when_its_types_are_known(
+    def test_is_listed_in_five_calls_and_in_four_when_its_types_are_known(
         self, moto: str, front: Front, aws: Build
     ) -> None:
         make_fleet(moto)
@@ -131,7 +132,14 @@ class TestAMixedFleet:
         first = front.counted
         of(provider).list()
         again = front.counted - first
-        always = Counter(["sts:GetCallerIdentity", "ec2:DescribeInstances", "ec2:DescribeSpotInstanceRequests"])
+        always = Counter(
+            [
+                "sts:GetCallerIdentity",
+                "ec2:DescribeInstances",
+                "ec2:DescribeSpotInstanceRequests",
+                "autoscaling:DescribeAutoScalingGroups",
+            ]
+        )
         assert first == always + Counter(["ec2:DescribeInstanceTypes"])
         assert again == always
 

@@ -343,7 +343,7 @@ class TestIdentity:
     def test_only_a_machine_whose_every_question_was_answered_is_fully_described(self) -> None:
         record = a_record()
         assert not record.fully_described
-        assert translate.fully_described(record, stop_protection=False).protections == ()
-        protected = translate.fully_described(record, stop_protection=True)
+        assert translate.fully_described(record, stop_protection=False, termination_protection=False).protections == ()
+        protected = translate.fully_described(record, stop_protection=True, termination_protection=False)
         assert protected.fully_described
         assert [protection.source for protection in protected.protections] == ["disableApiStop"]
