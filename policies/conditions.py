@@ -408,14 +408,12 @@ class _Reader:
     def coalesce(self, node: exp.Expr) -> _Term:
         self._only(node, "this", "expressions")
         parts = [node.this, *node.expressions]
-        for part in parts[:-1]:
-            if type(part) not in (exp.Column, exp.Bracket):
-                raise ConditionError(f"coalesce at {self._at(node)} takes facts or tags, and a plain value at its end")
         terms = [self._answer("coalesce", part) for part in parts]
+        plain = [type(part) in (exp.Column, exp.Bracket) for part in parts]
+        if not all(plain[:-1]) or not (plain[-1] or (terms[-1].constant and not terms[-1].computed)):
+            raise ConditionError(f"coalesce at {self._at(node)} takes facts or tags, and a plain value at its end")
         for term in terms[1:]:
             self._comparable(node, terms[0], term)
-        if terms[-1].computed:
-            raise ConditionError(f"coalesce at {self._at(node)} takes facts or tags, and a plain value at its end")
         made = exp.Coalesce(this=terms[0].node, expressions=[term.node for term in terms[1:]])
         if not terms[-1].constant:
             self.bounds.append(_is_null(made.copy()))

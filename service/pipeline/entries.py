@@ -24,8 +24,12 @@ def read_entries(path: Path, entry: type[Entry], *, what: str) -> tuple[Entry, .
         found = list(_plain(path.read_text("utf-8")))
     except OSError as error:
         raise ValueError(f"the {what} {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"the {what} {path} cannot be used: it is not text in UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"the {what} {path} cannot be used: it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"the {what} {path} cannot be used: {error}") from error
+        raise ValueError(f"the {what} {path} cannot be used: {_in_one_line(error)}") from None
     entries: list[Entry] = []
     mistakes: list[str] = []
     for number, (line, fields) in enumerate(found, 1):
@@ -36,6 +40,13 @@ def read_entries(path: Path, entry: type[Entry], *, what: str) -> tuple[Entry, .
     if mistakes:
         raise ValueError(f"the {what} {path} cannot be used:\n" + "\n".join(mistakes))
     return tuple(entries)
+
+
+def _in_one_line(error: Exception) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error).splitlines()[0]
+    words = ", ".join(part for part in (error.context, error.problem) if part)
+    return f"line {error.problem_mark.line + 1}: this is no valid YAML: {words}"
 
 
 def _plain(text: str) -> Iterator[tuple[int, Any]]:

@@ -204,7 +204,8 @@ def test_what_the_file_does_not_name_is_the_providers_to_price(tmp_path: Path) -
         ("- {hourly: 1, hourly: 2, as_of: 2026-11-01}", ["line 1: 'hourly' is written twice"]),
         ("- p5.48xlarge", ["line 1, entry 1, must be fields like {provider, account,"]),
         ("p5.48xlarge: 31.46", ["it is a list of entries, each beginning with a hyphen"]),
-        ("- {hourly: 1", ["while parsing a flow mapping", "line 1"]),
+        ("- {hourly: 1", ["line 1: this is no valid YAML: while parsing a flow mapping, expected ',' or '}', but got"]),
+        ("[" * 50_000, ["it is nested too deeply"]),
     ],
 )
 def test_a_mistake_in_the_file_is_named_by_file_entry_and_field(tmp_path: Path, text: str, says: list[str]) -> None:
