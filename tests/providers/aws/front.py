@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 import httpx
 from moto.backends import get_backend
+from moto.iam.models import get_account_id_from
 
 from tests.providers.aws import pricing
 from tests.providers.aws.fleet import ACCOUNT
@@ -40,6 +41,8 @@ class Call:
     operation: str
     fields: Mapping[str, Sequence[str]]
     body: bytes
+    account: str = ACCOUNT
+    """Whose credentials signed it."""
 
     @property
     def action(self) -> str:
@@ -217,14 +220,19 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(reply.body)
 
         def _call(self, body: bytes) -> Call:
-            scope = re.search(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", self.headers.get("Authorization", ""))
-            region, service = (scope[1], scope[2]) if scope else ("", "")
+            scope = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/", self.headers.get("Authorization", ""))
+            key, region, service = (scope[1], scope[2], scope[3]) if scope else ("", "", "")
             fields = parse_qs(body.decode()) if b"Action=" in body else {}
             operation = fields["Action"][0] if fields else self.headers.get("X-Amz-Target", "").rpartition(".")[2]
             asked = f"{self.command} {self.path}"
             operation = operation or next(name for path, name in PATHS.items() if re.fullmatch(path, asked))
             return Call(
-                service=SERVICES.get(service, service), region=region, operation=operation, fields=fields, body=body
+                service=SERVICES.get(service, service),
+                region=region,
+                operation=operation,
+                fields=fields,
+                body=body,
+                account=get_account_id_from(key),
             )
 
         def log_message(self, *args: Any) -> None:
