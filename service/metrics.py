@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from policies.policy import DEFAULT_PROFILE
 from policies.quantities import MICROS
-from providers.records import State
+from providers.records import Kind, State
+from service.pipeline.activity import UNKNOWN
 from service.pipeline.budget import BudgetState
 from service.pipeline.evaluate import Judged
 from service.runtime import Counted, Runtime
@@ -27,23 +30,19 @@ def render(rt: Runtime) -> bytes:
 
 def page(rt: Runtime, judged: Judged, budgets: Iterable[BudgetState], now: datetime) -> bytes:
     """The whole page."""
-    with rt.database.reading() as session:
-        cost, idle = totals.costs(session, now)
-        avoided, potential = totals.avoided(session, now), totals.potential(session, now)
-        acted, found, said = totals.actions(session), totals.findings(session), totals.notifications(session)
-        sources = source_states(session)
-    resources, gpus, hourly = _inventory(judged)
+    rows = _from_rows(rt, now)
+    fleet = _fleet(judged)
     amounts, used, forecast = _budgets(budgets)
     of_budget = ("project", "budget", "currency")
     by_project = ("project", "provider", "gpu_model", "capacity_type", "currency")
-    what = ("project", "provider", "region", "kind", "state", "gpu_model", "capacity_type", "activity")
+    what = (*_WHAT, "activity")
     saved = ("policy", "project", "currency")
     families: list[tuple[str, str, str, Labels, Mapping[Any, float]]] = [
-        ("curfew_resources", "gauge", "Governed resources.", what, resources),
-        ("curfew_gpus", "gauge", "GPUs of governed resources.", what, gpus),
-        ("curfew_hourly_cost", "gauge", "Cost of an hour at present rates.", (*what, "currency"), hourly),
-        ("curfew_cost_total", "counter", "Cost metered so far, in whole units.", by_project, _units(cost)),
-        ("curfew_idle_cost_total", "counter", "What of it went to idle GPUs.", by_project, _units(idle)),
+        ("curfew_resources", "gauge", "Governed resources.", what, fleet.resources),
+        ("curfew_gpus", "gauge", "GPUs of governed resources.", what, fleet.gpus),
+        ("curfew_hourly_cost", "gauge", "Cost of an hour at present rates.", (*what, "currency"), fleet.hourly),
+        ("curfew_cost_total", "counter", "Cost metered so far, in whole units.", by_project, _units(rows.cost)),
+        ("curfew_idle_cost_total", "counter", "What of it went to idle GPUs.", by_project, _units(rows.idle)),
         ("curfew_spend_budget_amount", "gauge", "What may be spent in the period.", of_budget, amounts),
         ("curfew_spend_budget_used_ratio", "gauge", "Share of it spent; absent when unknown.", of_budget, used),
         (
@@ -53,13 +52,13 @@ def page(rt: Runtime, judged: Judged, budgets: Iterable[BudgetState], now: datet
             of_budget,
             forecast,
         ),
-        ("curfew_avoided_cost_total", "counter", "Avoided by verified stops.", saved, _units(avoided)),
-        ("curfew_potential_avoided_cost_total", "counter", "What was not acted on.", saved, _units(potential)),
-        ("curfew_findings", "gauge", "Active findings.", ("policy", "status", "project"), found),
-        ("curfew_actions_total", "counter", "Actions so far.", ("policy", "verb", "outcome"), acted),
-        ("curfew_notifications_total", "counter", "Messages so far.", ("channel", "outcome"), said),
-        ("curfew_telemetry_coverage_ratio", "gauge", "Running, activity known.", ("source",), _coverage(judged)),
-        ("curfew_source_last_success_timestamp_seconds", "gauge", "Last complete answer.", ("source",), sources),
+        ("curfew_avoided_cost_total", "counter", "Avoided by verified stops.", saved, _units(rows.avoided)),
+        ("curfew_potential_avoided_cost_total", "counter", "What was not acted on.", saved, _units(rows.potential)),
+        ("curfew_findings", "gauge", "Active findings.", ("policy", "status", "project"), rows.findings),
+        ("curfew_actions_total", "counter", "Actions so far.", ("policy", "verb", "outcome"), rows.actions),
+        ("curfew_notifications_total", "counter", "Messages so far.", ("channel", "outcome"), rows.notifications),
+        ("curfew_telemetry_coverage_ratio", "gauge", "Running, activity known.", ("source",), fleet.coverage),
+        ("curfew_source_last_success_timestamp_seconds", "gauge", "Last complete answer.", ("source",), rows.sources),
         ("curfew_source_errors_total", "counter", "Looks that failed in part.", ("source",), rt.counted.source_errors),
     ]
     lines = [line for family in families for line in _family(*family)] + _durations(rt.counted)
@@ -79,23 +78,88 @@ def _durations(counted: Counted) -> list[str]:
     return lines
 
 
-def _inventory(judged: Judged) -> tuple[Counter[Labels], Counter[Labels], Counter[Labels]]:
-    """How many resources and GPUs there are, and what they cost an hour, by bounded labels."""
-    base = judged.facts.base
-    resources: Counter[Labels] = Counter()
-    gpus: Counter[Labels] = Counter()
-    hourly: Counter[Labels] = Counter()
-    for row in range(len(judged.facts)):
-        state = base["state"][row] or State.UNKNOWN.value
-        activity = judged.default_activity(base["resource_id"][row])[0] if state == State.RUNNING else ""
-        place = (str(base[name][row] or "") for name in ("project", "provider", "region", "kind"))
-        model, capacity = base["gpu_model"][row] or "", base["capacity_type"][row]
-        key: Labels = (*place, state, model, capacity, activity)
-        resources[key] += 1
-        gpus[key] += base["gpu_count"][row]
-        if base["hourly_cost"][row] is not None:
-            hourly[(*key, base["currency"][row])] += base["hourly_cost"][row]
-    return resources, gpus, hourly
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """What is counted from rows."""
+
+    cost: Mapping[totals.CostKey, int]
+    idle: Mapping[totals.CostKey, int]
+    avoided: Mapping[Labels, int]
+    potential: Mapping[Labels, int]
+    actions: Mapping[Labels, int]
+    findings: Mapping[Labels, int]
+    notifications: Mapping[Labels, int]
+    sources: Mapping[Labels, float]
+
+
+def _from_rows(rt: Runtime, now: datetime) -> _Rows:
+    with rt.database.reading() as session:
+        cost, idle = totals.costs(session, now)
+        return _Rows(
+            cost=cost,
+            idle=idle,
+            avoided=totals.avoided(session, now),
+            potential=totals.potential(session, now),
+            actions=totals.actions(session),
+            findings=totals.findings(session),
+            notifications=totals.notifications(session),
+            sources=source_states(session),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fleet:
+    """How many resources and GPUs there are, what they cost an hour, and of how many the activity is known."""
+
+    resources: Counter[Labels] = field(default_factory=Counter)
+    gpus: Counter[Labels] = field(default_factory=Counter)
+    hourly: dict[Labels, float] = field(default_factory=dict)
+    running: Counter[Labels] = field(default_factory=Counter)
+    known: Counter[Labels] = field(default_factory=Counter)
+
+    @property
+    def coverage(self) -> dict[Labels, float]:
+        return {source: self.known[source] / count for source, count in self.running.items()}
+
+
+_WHAT = ("project", "provider", "region", "kind", "state", "gpu_model", "capacity_type")
+_COUNTED = frozenset(kind.value for kind in Kind if kind.counted)
+"""A group is a resource; its GPUs and its cost are its members', and counted with them."""
+
+
+def _fleet(judged: Judged) -> _Fleet:
+    """A fleet has many machines and few kinds of them: first the machines are counted, then their kinds summed."""
+    base, by_default = judged.facts.base, judged.activity[DEFAULT_PROFILE.key]
+    did = [by_default.get(id, UNKNOWN).activity or "unknown" for id in base["resource_id"]]
+    amounts = (base["source"], base["gpu_count"], base["hourly_cost"], base["currency"])
+    fleet = _Fleet()
+    for (
+        project,
+        provider,
+        region,
+        kind,
+        state,
+        model,
+        capacity,
+        activity,
+        source,
+        gpus,
+        cost,
+        currency,
+    ), count in Counter(zip(*(base[name] for name in _WHAT), did, *amounts, strict=True)).items():
+        running = state == State.RUNNING
+        place = (project or "", provider, region, kind)
+        key: Labels = (*place, state or State.UNKNOWN.value, model or "", capacity, activity if running else "")
+        fleet.resources[key] += count
+        if kind not in _COUNTED:
+            continue
+        fleet.gpus[key] += gpus * count
+        if cost is not None:
+            fleet.hourly[(*key, currency)] = fleet.hourly.get((*key, currency), 0.0) + cost * count
+        if running:
+            fleet.running[(source,)] += count
+            fleet.known[(source,)] += count if activity != "unknown" else 0
+    return fleet
 
 
 def _budgets(budgets: Iterable[BudgetState]) -> tuple[dict[Labels, float], dict[Labels, float], dict[Labels, float]]:
@@ -111,17 +175,6 @@ def _budgets(budgets: Iterable[BudgetState]) -> tuple[dict[Labels, float], dict[
         if state.forecast is not None:
             forecast[key] = state.forecast.high_micros / state.amount_micros
     return amounts, used, forecast
-
-
-def _coverage(judged: Judged) -> dict[Labels, float]:
-    running: Counter[str] = Counter()
-    known: Counter[str] = Counter()
-    for row in range(len(judged.facts)):
-        if judged.facts.base["state"][row] == State.RUNNING:
-            source = judged.facts.base["source"][row]
-            running[source] += 1
-            known[source] += judged.default_activity(judged.facts.base["resource_id"][row])[0] != "unknown"
-    return {(source,): known[source] / count for source, count in running.items()}
 
 
 def _units(micros: Mapping[Any, int]) -> dict[Labels, float]:

@@ -1,0 +1,197 @@
+"""Measures the Prometheus page of a large fleet: rendered anew after a cycle, and scraped again unchanged.
+
+Against prometheus_client with a gauge per resource, in the same run: CPU seconds of this process, medians. The sums of
+both pages are asserted equal first. Usage: python -m bench.metrics [--resources 100000] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import insert
+
+from policies.evaluate import evaluate
+from policies.facts import BASE, Facts
+from policies.policy import DEFAULT_PROFILE
+from service import metrics
+from service.clock import SetClock
+from service.pipeline.activity import Activity
+from service.pipeline.evaluate import Judged
+from service.runtime import compose
+from service.settings import Settings
+from service.store import lease, retention
+from service.store.database import Database
+from service.store.tables import Finding, MeterInterval, Outbox, Resource
+
+NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+LABELS = ("project", "provider", "region", "gpu_model", "activity")
+Row = dict[str, Any]
+
+
+def fleet(count: int) -> list[Row]:
+    """Machines of 40 projects, each with two regions of one cloud and two machine types, some of it spot."""
+    chance = random.Random(5)
+    regions = {"aws": ("us-east-1", "us-west-2", "eu-west-1", "ap-south-1"), "gcp": ("us-central1", "europe-west4")}
+    types = (("H100", 8, 55.04), ("A100-40GB", 8, 21.96), ("L4", 1, 0.80), ("T4", 4, 3.91))
+    makings = []
+    for _ in range(40):
+        provider = chance.choice(tuple(regions))
+        makings.append((provider, chance.sample(regions[provider], 2), chance.sample(types, 2)))
+    rows = []
+    for number in range(count):
+        project = number % 40
+        provider, places, machines = makings[project]
+        model, gpus, cost = chance.choice(machines)
+        spot = chance.random() < 0.3
+        rows.append(
+            {
+                "resource_id": f"{number:020x}",
+                "source": f"account-{project}",
+                "provider": provider,
+                "region": chance.choice(places),
+                "kind": "instance",
+                "gpu_model": model,
+                "gpu_count": gpus,
+                "capacity_type": "spot" if spot else "on_demand",
+                "state": "running",
+                "project": f"project-{project}",
+                "hourly_cost": cost * 0.4 if spot else cost,
+                "currency": "USD",
+                "activity": chance.choice(("busy", "busy", "idle", "unknown")),
+            }
+        )
+    return rows
+
+
+def stored(database: Database, rows: list[Row]) -> None:
+    """The fleet with a month behind it: for each machine an open interval, one that ended, and for some a finding."""
+    common = {"state": "running", "currency": "USD", "price_source": "list", "rate_micros": 10**6}
+    with database.transaction() as session:
+        link = session.connection()
+        given = {
+            "account": "1", "external_id": "i", "incarnation": "i", "sku": "g6", "gpu_share": 1.0, "tags": {},
+            "members": [], "protections": [], "blockers": [], "losses": [], "state_since": NOW, "first_seen": NOW,
+            "earlier_runs_seconds": 0,
+        }  # fmt: skip
+        names = ("source", "provider", "region", "kind", "gpu_model", "gpu_count", "capacity_type", "state", "project")
+        link.execute(
+            insert(Resource),
+            [{**given, "id": row["resource_id"], "name": "m", **{name: row[name] for name in names}} for row in rows],
+        )
+        for first, last in ((400, 200), (200, None)):
+            link.execute(
+                insert(MeterInterval),
+                [
+                    {
+                        **common,
+                        "resource_id": row["resource_id"], "project": row["project"],
+                        "capacity_type": row["capacity_type"], "activity": row["activity"], "assumed": False,
+                        "summed": False, "base": 0, "started_at": NOW - first * HOUR,
+                        "ended_at": None if last is None else NOW - last * HOUR,
+                    }
+                    for row in rows
+                ],
+            )  # fmt: skip
+        session.add_all(
+            Finding(
+                policy="idle", policy_version=1, resource_id=row["resource_id"], project=row["project"], status="open",
+                status_reason="", reason="", remedy="stop", opened_at=NOW, rate_micros=10**6, currency="USD",
+            )
+            for row in rows[:5000]
+        )  # fmt: skip
+        session.add_all(
+            Outbox(
+                message_id=f"m{number}", kind="warning", channel="c", channel_kind="mail", status="delivered",
+                created_at=NOW, next_try_at=NOW,
+            )
+            for number in range(5000)
+        )  # fmt: skip
+    with database.transaction() as session:
+        held = lease.take(session, "bench")
+    assert held is not None
+    retention.count(database, held, NOW, enough=lambda: False)
+
+
+def judged(rows: list[Row]) -> Judged:
+    empty = {column.name: None for column in BASE}
+    facts = Facts(
+        base={name: [row.get(name) for row in rows] for name in empty}, activity={}, tags=[{} for _ in rows], own={}
+    )
+    activity = {row["resource_id"]: Activity(activity=row["activity"]) for row in rows if row["activity"] != "unknown"}
+    return Judged(
+        facts=facts,
+        rows={row["resource_id"]: number for number, row in enumerate(rows)},
+        activity={DEFAULT_PROFILE.key: activity},
+        judgement=evaluate(facts, []),
+        at=NOW,
+    )
+
+
+def by_client(rows: list[Row]) -> Callable[[], bytes]:
+    """The same fleet the usual way: a gauge per machine, set anew after a look, rendered for every scrape."""
+    registry = CollectorRegistry()
+    gauge = Gauge("gpus", "GPUs of each machine.", ("resource", *LABELS[1:]), registry=registry)
+    for row in rows:
+        gauge.labels(row["resource_id"], *(row[name] for name in LABELS[1:])).set(row["gpu_count"])
+    return lambda: generate_latest(registry)
+
+
+def gpus_on(page: bytes, name: str) -> float:
+    families = {family.name: family for family in text_string_to_metric_families(page.decode())}
+    return sum(sample.value for sample in families[name].samples)
+
+
+def median(rounds: int, work: Callable[[], Any]) -> float:
+    spent = []
+    for _ in range(rounds):
+        gc.collect()
+        began = time.process_time()
+        work()
+        spent.append(time.process_time() - began)
+    return statistics.median(spent)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--resources", type=int, default=100_000)
+    arguments.add_argument("--rounds", type=int, default=5)
+    chosen = arguments.parse_args()
+    rows = fleet(chosen.resources)
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{Path(folder) / 'bench.db'}")
+        database.upgrade()
+        stored(database, rows)
+        rt = compose(Settings(home=Path(folder)), clock=SetClock(NOW), database=database)
+        seen, client = judged(rows), by_client(rows)
+        rt.metrics = metrics.page(rt, seen, (), NOW)
+        assert gpus_on(rt.metrics, "curfew_gpus") == gpus_on(client(), "gpus")
+        theirs = median(chosen.rounds, client)
+        anew = median(chosen.rounds, lambda: metrics.page(rt, seen, (), NOW))
+        again = median(chosen.rounds, lambda: metrics.render(rt))
+        parts = {
+            "counting the fleet": median(chosen.rounds, lambda: metrics._fleet(seen)),
+            "asking the database": median(chosen.rounds, lambda: metrics._from_rows(rt, NOW)),
+        }
+        database.close()
+    print(f"{chosen.resources:,} resources; CPU seconds, medians; the same GPUs on both pages")
+    print(f"  prometheus_client, a gauge each: {theirs:.3f}")
+    print(f"  ours, rendered anew: {anew:.3f}, {anew / theirs:.3f} of it (goal 0.1)")
+    print(f"    {', '.join(f'{name} {seconds:.3f}' for name, seconds in parts.items())}")
+    print(f"  ours, unchanged: {again:.6f}, {again / theirs:.5f} of it (goal 0.02)")
+    print(f"  {len(rt.metrics) / 1000:.0f} kB a page")
+
+
+if __name__ == "__main__":
+    main()
