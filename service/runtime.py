@@ -15,7 +15,7 @@ from service.clock import AcceleratedClock, Clock, RealClock
 from service.fleet import Fleet
 from service.holder import this_process
 from service.model import Known
-from service.notify.channels import Channels, check_mail
+from service.notify.channels import Channels, check_channels
 from service.notify.links import Links
 from service.pipeline.currency import Rates
 from service.pipeline.evaluate import Judged, Look
@@ -109,7 +109,7 @@ class Runtime:
 
 def compose(settings: Settings, *, clock: Clock | None = None, database: Database | None = None) -> Runtime:
     """A runtime from settings. Raises ValueError for settings that cannot work."""
-    check_mail(settings)
+    check_channels(settings)
     clock = clock or _clock(settings)
     secrets = Secrets(folder=settings.secrets_dir)
     return Runtime(

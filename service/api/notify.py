@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Sequence
 
-from service.api.auth import Caller, TheRuntime, require
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from sqlmodel import Session
+
+from service.api.auth import require
 from service.api.problems import not_found, responses
 from service.api.shapes import Shape
+from service.api.writes import Done, TheWrite
 from service.documents import mask_channel
 from service.model import Message
-from service.notify.channels import channel_kind
+from service.notify.channels import Delivery, channel_kind
 from service.pipeline.address import channels_for
 from service.pipeline.notify import tried_out
 from service.store import audit
@@ -36,18 +41,27 @@ class NotifyTest(Shape):
     """Empty: nobody would hear of this project."""
 
 
-@router.post("/{name}/notify/test", responses=responses(404, 409), summary="Send a test message to each channel")
-def test_notify(runtime: TheRuntime, principal: Caller, name: str) -> NotifyTest:
+@router.post(
+    "/{name}/notify/test",
+    responses=responses(404, 409),
+    response_model=NotifyTest,
+    summary="Send a test message to each channel",
+)
+def test_notify(write: TheWrite, name: str) -> JSONResponse:
     """To everybody who would be warned about the project's machines; answers when all of them have answered."""
+    runtime, principal = write.runtime, write.principal
     with runtime.database.reading() as session:
         projects = load(session).projects
     if name not in projects or not principal.sees(name):
         raise not_found("project", name)
     require(principal, "notify", name)
+    if (before := write.answered()) is not None:
+        return before
     asking = Message(kind="test", key="test", project=name, policy_channels=(), payload={})
     channels = channels_for(asking, projects, runtime.settings.notify)
     tried = tried_out(name, channels, runtime.post, by=principal.name)  # no transaction is open
-    with runtime.database.transaction() as session:
+
+    def work(session: Session) -> Done:
         audit.record(
             session,
             at=runtime.clock.now(),
@@ -57,6 +71,12 @@ def test_notify(runtime: TheRuntime, principal: Caller, name: str) -> NotifyTest
             project=name,
             details={"channels": len(tried), "failed": sum(not delivery.ok for _, delivery in tried)},
         )
+        return Done(body=_answer(name, tried))
+
+    return write.once(work)
+
+
+def _answer(name: str, tried: Sequence[tuple[str, Delivery]]) -> NotifyTest:
     return NotifyTest(
         project=name,
         channels=[

@@ -41,6 +41,14 @@ class Write:
     key: str | None
     fingerprint: str
 
+    def answered(self) -> JSONResponse | None:
+        """The answer that this very request had before, for work that no transaction may be open for."""
+        if self.key is None:
+            return None
+        with self.runtime.database.reading() as session:
+            row = session.get(IdempotencyKey, self.key)
+            return None if row is None else self._repeated(row)
+
     def once(self, work: Callable[[Session], Done]) -> JSONResponse:
         """Runs `work` in a transaction. A failed one leaves nothing behind, so its key may be used again."""
         with self.runtime.database.transaction() as session:
@@ -52,9 +60,12 @@ class Write:
                 row.status = done.status
                 row.body = {"body": jsonable_encoder(done.body), "headers": dict(done.headers)}
                 return _response(done)
-            if row.fingerprint != self.fingerprint:
-                raise Problem(409, "IdempotencyKeyReused", "this Idempotency-Key came with another request before")
-            return _response(Done(body=row.body["body"], status=row.status, headers=row.body["headers"]))
+            return self._repeated(row)
+
+    def _repeated(self, row: IdempotencyKey) -> JSONResponse:
+        if row.fingerprint != self.fingerprint:
+            raise Problem(409, "IdempotencyKeyReused", "this Idempotency-Key came with another request before")
+        return _response(Done(body=row.body["body"], status=row.status, headers=row.body["headers"]))
 
     def _claim(self, session: Session, key: str) -> tuple[IdempotencyKey, bool]:
         """The key's row, and whether it is ours to fill. A twin that is under way is waited for."""

@@ -20,7 +20,7 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote, unquote
 
-from service.documents import mask_channel
+from service.documents import mask_channel, valid_channel
 from service.notify import webhook
 from service.notify.messages import Rendered
 from service.notify.wording import chat
@@ -94,8 +94,15 @@ def refusal_of(channel: str) -> str | None:
     return f"{scheme}:// is no channel that is allowed; there are {', '.join(_KINDS)}"
 
 
-def check_mail(settings: Settings) -> None:
-    """Raises ValueError for a CURFEW_MAIL that could reach nobody; its text never quotes it."""
+def check_channels(settings: Settings) -> None:
+    """Raises ValueError for a CURFEW_MAIL or CURFEW_NOTIFY that could reach nobody; its text quotes no URL."""
+    for number, channel in enumerate(settings.notify, 1):
+        try:
+            refusal = refusal_of(valid_channel(channel))
+        except ValueError:
+            refusal = f"entry {number} is neither a mail address nor an Apprise URL"
+        if refusal is not None:
+            raise ValueError(f"CURFEW_NOTIFY: {refusal}")
     if settings.mail is None or not (url := settings.mail.get_secret_value()):
         return
     refusal = "it takes an Apprise URL, like mailtos://…" if "://" not in url else refusal_of(url)

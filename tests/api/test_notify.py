@@ -75,6 +75,17 @@ def test_it_is_written_down_and_nothing_is_queued(api: Api) -> None:
     )
 
 
+def test_with_a_key_it_is_sent_once(api: Api, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("", status=204)
+    api.admin.put("/api/v1/projects/vision", json={"notify": [f"webhook://127.0.0.1:{httpserver.port}/hook"]})
+    first, again = (api.admin.post(PATH, headers={"Idempotency-Key": "k"}) for _ in range(2))
+    assert (first.status_code, first.json()) == (again.status_code, again.json())
+    assert first.json()["channels"][0]["ok"]
+    assert len(httpserver.log) == 1
+    api.admin.post(PATH)
+    assert len(httpserver.log) == 2
+
+
 def test_without_anybody_the_installations_own_channels_are_tried(api: Api) -> None:
     api.admin.put("/api/v1/projects/vision", json={})
     [only] = api.admin.post(PATH).json()["channels"]

@@ -114,6 +114,8 @@ def test_a_setting_that_cannot_work_is_told_by_its_name(curfew: Run, monkeypatch
         ),
         ("CURFEW_MAIL", "smtp://user:hunter2@host/?to={to}", "CURFEW_MAIL: smtp:// is no channel that is allowed"),
         ("CURFEW_MAIL", "mailtos://user:hunter2@host/", "CURFEW_MAIL: it has no {to}"),
+        ("CURFEW_NOTIFY", "ops@example.org,slak://hunter2", "CURFEW_NOTIFY: slak:// is no channel that is allowed"),
+        ("CURFEW_NOTIFY", "ops@example.org,hunter2", "CURFEW_NOTIFY: entry 2 is neither a mail address nor an Apprise"),
         ("CURFEW_HOME", "/proc/curfew", "CURFEW_HOME must be a folder that can be written"),
         ("CURFEW_HOME", __file__, "CURFEW_HOME must be a folder that can be written"),
     ],
