@@ -18,6 +18,8 @@ import httpx
 from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
 
+from tests.providers.aws.mended import mend
+
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 IMAGE = "ami-12c6146b"
@@ -35,6 +37,7 @@ ENVIRONMENT_TO_CLEAR = ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_
 @contextmanager
 def moto_endpoint() -> Iterator[str]:
     """The address of a moto server in this process. All such servers share one state: `reset` it between tests."""
+    mend()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # 1,300 images, loaded anew after every reset
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

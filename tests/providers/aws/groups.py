@@ -1,85 +1,15 @@
-"""Scaling groups and node groups in moto, and what AWS does with them where moto does not."""
+"""Scaling groups and node groups to put into moto, and what AWS shows of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import pytest
-from moto.autoscaling.models import FakeAutoScalingGroup
-from moto.autoscaling.responses import AutoScalingResponse
-from moto.backends import get_backend
-from moto.core.responses import ActionResult
-from moto.eks.models import EKSBackend
 
 from providers.records import Kind, ResourceRef
 from tests.providers.aws.fleet import ACCOUNT, IMAGE, REGION, sdk
+from tests.providers.aws.mended import DISTRIBUTION_DEFAULTS
 
 Answer = Mapping[str, Any]
-
-DISTRIBUTION_DEFAULTS = {
-    "OnDemandAllocationStrategy": "prioritized",
-    "OnDemandBaseCapacity": 0,
-    "OnDemandPercentageAboveBaseCapacity": 100,
-    "SpotAllocationStrategy": "lowest-price",
-}
-
-
-@contextmanager
-def as_aws_does() -> Iterator[None]:
-    """moto, mended in this process:
-
-    - an update keeps the mixed instances policy that it does not name, and fills in what a new one leaves open;
-    - a group of a mixed instances policy shows no launch template beside it;
-    - there are instance refreshes to ask for, and none is under way;
-    - EKS scales the group behind a node group, which `start_node_group` makes.
-    """
-    update: Any = FakeAutoScalingGroup.update
-    template: Any = FakeAutoScalingGroup.launch_template
-    config: Any = EKSBackend.update_nodegroup_config
-
-    def updated(
-        self: Any, *args: Any, launch_template: Any = None, mixed_instances_policy: Any = None, **rest: Any
-    ) -> None:
-        if mixed_instances_policy:
-            given = {**DISTRIBUTION_DEFAULTS, **mixed_instances_policy.get("InstancesDistribution", {})}
-            if given["SpotAllocationStrategy"] == "lowest-price":
-                given.setdefault("SpotInstancePools", 2)
-            mixed_instances_policy["InstancesDistribution"] = given
-        elif not launch_template and self.mixed_instances_policy:
-            mixed_instances_policy = deepcopy(self.mixed_instances_policy)
-            # moto takes either, and has stored both
-            del mixed_instances_policy["LaunchTemplate"]["LaunchTemplateSpecification"]["LaunchTemplateName"]
-        update(self, *args, launch_template=launch_template, mixed_instances_policy=mixed_instances_policy, **rest)
-
-    def shown(self: Any) -> Any:
-        return None if self.mixed_instances_policy else template.fget(self)
-
-    def configured(self: Any, cluster_name: str, nodegroup_name: str, *args: Any, **rest: Any) -> Any:
-        answer = config(self, cluster_name, nodegroup_name, *args, **rest)
-        node_group = self.clusters[cluster_name].nodegroups[nodegroup_name]
-        scaling = node_group.scaling_config
-        groups = get_backend("autoscaling")[self.account_id][self.region_name].autoscaling_groups
-        for named in node_group.resources["autoScalingGroups"]:
-            if named["name"] in groups:
-                group = groups[named["name"]]
-                group.min_size, group.max_size = scaling["minSize"], scaling["maxSize"]
-                group.set_desired_capacity(scaling["desiredSize"])
-        return answer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FakeAutoScalingGroup, "update", updated)
-        patch.setattr(FakeAutoScalingGroup, "launch_template", property(shown))
-        patch.setattr(
-            AutoScalingResponse,
-            "describe_instance_refreshes",
-            lambda self: ActionResult({"InstanceRefreshes": []}),
-            raising=False,
-        )
-        patch.setattr(EKSBackend, "update_nodegroup_config", configured)
-        yield
 
 
 def make_template(endpoint: str, sku: str | None, *, name: str = "trainers", **data: Any) -> str:

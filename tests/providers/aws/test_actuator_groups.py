@@ -19,7 +19,7 @@ from providers.records import CapacityType, ResourceRef, State, Verb
 from tests.providers.aws import groups as made
 from tests.providers.aws.fleet import ENVIRONMENT, REGION, sdk
 from tests.providers.aws.front import NO_ANSWER, Call, Front, Reply, error
-from tests.providers.aws.groups import as_aws_does, ref, settings, sizes, start_group, start_node_group
+from tests.providers.aws.groups import ref, settings, sizes, start_group, start_node_group
 
 ZERO, SPOT = Verb.SCALE_TO_ZERO, Verb.MOVE_TO_SPOT
 FIGHTING = ["AlarmNotification", "ScheduledActions"]
@@ -34,12 +34,6 @@ PREDICTIVE = {
     "MaxCapacityBreachBehavior": "IncreaseMaxCapacity",
     "MaxCapacityBuffer": 10,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def aws_behaviour() -> Iterator[None]:
-    with as_aws_does():
-        yield
 
 
 @pytest.fixture(scope="module")

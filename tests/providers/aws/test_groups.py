@@ -16,16 +16,10 @@ from providers.records import CapacityType, Fault, Kind, LossName, ResourceRecor
 from tests.providers.aws import groups as made
 from tests.providers.aws.fleet import ACCOUNT, ENVIRONMENT, REGION, sdk, start_instance
 from tests.providers.aws.front import XML, Front, Reply
-from tests.providers.aws.groups import as_aws_does, group, make_template, ref, start_group, start_node_group
+from tests.providers.aws.groups import group, make_template, ref, start_group, start_node_group
 
 GPUS_BY_ATTRIBUTES = {"VCpuCount": {"Min": 4}, "MemoryMiB": {"Min": 16384}, "AcceleratorTypes": ["gpu"]}
 DENIED = "User is not authorized to perform: autoscaling:DescribeAutoScalingGroups"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def aws_behaviour() -> Iterator[None]:
-    with as_aws_does():
-        yield
 
 
 @pytest.fixture(scope="module")
