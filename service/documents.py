@@ -421,7 +421,7 @@ def mask_channel(url: str) -> str:
         at = "@" if login else ""
         if scheme.lower() in MAIL_SCHEMES:
             user, colon, password = login.partition(":")
-            path = re.sub(r"([?&][^=&]*=)([^&]*)", lambda query: query[1] + _mask_text(query[2]), path)
+            path = re.sub(r"([?&][^=&?]*=)([^&]*)", lambda query: query[1] + _mask_text(query[2]), path)
             return f"{scheme}{separator}{user}{colon}{_mask_text(password)}{at}{host}{port}{path}"
         if scheme.lower() in WEB_SCHEMES and "@" not in path:
             login = ":".join(_mask_text(part) for part in login.split(":"))
