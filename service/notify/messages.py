@@ -395,7 +395,8 @@ def _leads_to(case: _Case) -> list[str]:
     if forecast is None:
         return []
     what = {"month": "the month", "quarter": "the quarter"}.get(str(payload.get("period")), "the period")
-    over = _between(payload.get("miss_by_low"), payload.get("miss_by_high"))
+    low, high = payload.get("miss_by_low"), payload.get("miss_by_high")
+    over = _between(low, high) if low and low["amount_micros"] else f"up to {_money_of(high)}"
     verdict = f", {over} over the amount" if _misses(case) else ", within the amount"
     return [f"{capital(plain(payload.get('basis')))} {what} ends at {forecast}{verdict}."]
 

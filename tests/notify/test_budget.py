@@ -85,6 +85,10 @@ OTHERWISE: dict[str, tuple[dict[str, Any], str]] = {
         {"miss_by_low": money(0), "miss_by_high": money(0)},
         "ends at $24,100.00 to $27,000.00, within the amount.",
     ),
+    "at worst over the amount": (
+        {"miss_by_low": money(0), "miss_by_high": money(7_000)},
+        "ends at $24,100.00 to $27,000.00, up to $7,000.00 over the amount.",
+    ),
     "one pace only": (
         {"forecast_high": money(24_100), "miss_by_high": money(4_100)},
         "the month ends at $24,100.00, $4,100.00 over the amount.",
