@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from service.api import (
     actions,
@@ -24,7 +24,7 @@ from service.api import (
     tokens,
 )
 from service.api.auth import FailedLogins
-from service.api.guard import Guard
+from service.api.guard import Guard, only_known_parameters
 from service.console import links, pages, together
 from service.runtime import Runtime
 
@@ -52,7 +52,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.include_router(health.router)
     app.include_router(reference.router)
     for module in (resources, findings, actions, hold, notify, cycles, audit, preview, spend, documents, tokens):
-        app.include_router(module.router, prefix="/api/v1")
+        app.include_router(module.router, prefix="/api/v1", dependencies=[Depends(only_known_parameters)])
     for console in (links, together, pages):
         app.include_router(console.router)
     _describe(app)

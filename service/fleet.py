@@ -11,16 +11,62 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from policies.policy import Mode, lowest
 from providers import registry
 from providers.contract import Actuator, BuildContext, Provider
 from providers.errors import Misconfigured, ProviderError, Refused
-from providers.records import Fault, Kind, ResourceRecord, ResourceRef, Verb
+from providers.records import (
+    Fault,
+    InventoryAnswer,
+    Kind,
+    PartReport,
+    ResourceRecord,
+    ResourceRef,
+    TelemetryAnswer,
+    Verb,
+)
 from service.asking import Asked
 from service.documents import Source
-from service.secrets import MissingSecret, Secrets
+from service.secrets import PLACEHOLDER, MissingSecret, Secrets
+
+Part = TypeVar("Part")
+
+
+class Discreet:
+    """One part of a provider that was handed secrets: whatever its cloud's errors quote, it tells none of them."""
+
+    def __init__(self, inner: object, mask: Callable[[str], str]) -> None:
+        self._inner = inner
+        self._mask = mask
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        return partial(self._call, found) if callable(found) else found
+
+    def _call(self, method: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        try:
+            answer = method(*args, **more)
+        except ProviderError as error:
+            error.sentence = self._mask(error.sentence)
+            error.args = (error.sentence,)
+            raise
+        match answer:
+            case InventoryAnswer():
+                return replace(answer, parts=self._masked(answer.parts))
+            case TelemetryAnswer():
+                return replace(answer, faults=self._masked(answer.faults))
+        return answer
+
+    def _masked(self, parts: tuple[PartReport, ...]) -> tuple[PartReport, ...]:
+        return tuple(
+            part
+            if part.fault is None
+            else replace(part, fault=replace(part.fault, sentence=self._mask(part.fault.sentence)))
+            for part in parts
+        )
 
 
 class CannotDisturb:
@@ -99,11 +145,25 @@ class Fleet:
             config = registry.load(source.provider).Config.model_validate(self._secrets.reveal(source.config))
             context = BuildContext(source=source.name, now=self._now)
             built = registry.build(source.provider, config, context)
-        except ProviderError as error:
-            return Member(source=source, provider=None, fault=error.as_fault())
-        except (MissingSecret, ValueError) as error:
-            return Member(source=source, provider=None, fault=Misconfigured(self._secrets.mask(str(error))).as_fault())
+        except (ProviderError, MissingSecret, ValueError) as error:
+            fault = error.as_fault() if isinstance(error, ProviderError) else Misconfigured(str(error)).as_fault()
+            fault = replace(fault, sentence=self._secrets.mask(fault.sentence))
+            return Member(source=source, provider=None, fault=fault)
+        if PLACEHOLDER.search(str(source.config)):
+            built = self._discreet(built)
         return Member(source=source, provider=self._capped(built, source), ending=self._ending)
+
+    def _discreet(self, provider: Provider) -> Provider:
+        return replace(
+            provider,
+            inventory=self._hushed(provider.inventory),
+            telemetry=self._hushed(provider.telemetry),
+            prices=self._hushed(provider.prices),
+            actuator=self._hushed(provider.actuator),
+        )
+
+    def _hushed(self, part: Part) -> Part:
+        return part and cast(Part, Discreet(part, self._secrets.mask))
 
     def _capped(self, provider: Provider, source: Source) -> Provider:
         ceiling = lowest(self._ceiling, source.ceiling)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -18,6 +18,7 @@ from service.app import create_app
 from service.apply import apply_paths
 from service.jobs import Jobs
 from service.runtime import compose
+from service.secrets import Secrets
 from service.settings import SHORTEST_TOKEN, Settings
 
 log = structlog.get_logger()
@@ -31,7 +32,7 @@ def serve(
     Raises ValueError for settings or documents that cannot work.
     """
     with _listen(host, port) as listening:
-        configure_logs()
+        configure_logs(mask_of(settings))
         _serve(settings, listening, say)
 
 
@@ -105,17 +106,56 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"cannot listen on {host} port {port}: {reason}") from None
 
 
-def configure_logs() -> None:
-    """One JSON line per event on standard error; people read the pages and the audit log."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+def configure_logs(mask: Callable[[str], str]) -> None:
+    """One JSON line per event on standard error; people read the pages and the audit log. Of the libraries only what
+    they warn of. Whatever an error quotes, `mask` takes the secrets out.
+    """
+
+    class Masked(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return mask(super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Masked("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=log_processors(mask),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def log_processors(mask: Callable[[str], str]) -> list[structlog.typing.Processor]:
+    """From what is said to the line that tells of it."""
+
+    def masked(value: Any) -> Any:
+        match value:
+            case str():
+                return mask(value)
+            case dict():
+                return {key: masked(entry) for key, entry in value.items()}
+            case list() | tuple():
+                return [masked(entry) for entry in value]
+        return value
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        lambda _logger, _method, event: cast(dict[str, Any], masked(dict(event))),
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def mask_of(settings: Settings) -> Callable[[str], str]:
+    """Takes the secrets of documents and our own out of a text."""
+    secrets = Secrets(folder=settings.secrets_dir)
+    ours = [secret.get_secret_value() for secret in (settings.admin_token, settings.secret_key) if secret]
+
+    def mask(text: str) -> str:
+        for secret in ours:
+            text = text.replace(secret, "***") if len(secret) >= SHORTEST_TOKEN else text  # the demo's is no secret
+        return secrets.mask(text)
+
+    return mask

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -69,29 +69,29 @@ DocumentAnswer = dict[str, Any]
 
 # --- many documents --------------------------------------------------------------------------------------------------
 
+_ANY_DOCUMENT = {
+    "anyOf": [{"$ref": f"#/components/schemas/{kind.title()}"} for kind in MODELS],
+    "required": ["kind", "name"],
+}
+_NAMED_TEXT = {
+    "type": "object",
+    "required": ["name", "text"],
+    "properties": {"name": {"type": "string"}, "text": {"type": "string"}},
+}
 _APPLY_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/yaml": {"schema": {"type": "string", "description": "one or many documents"}},
+            "application/yaml": {"schema": {**_ANY_DOCUMENT, "description": "one or many, with --- between them"}},
             "application/json": {
                 "schema": {
                     "oneOf": [
-                        {"type": "array", "items": {"type": "object"}, "description": "documents"},
+                        {"type": "array", "items": _ANY_DOCUMENT, "description": "documents"},
                         {
                             "type": "object",
                             "description": "YAML files, so that a mistake names its file",
                             "required": ["files"],
-                            "properties": {
-                                "files": {
-                                    "type": "array",
-                                    "items": {
-                                        "type": "object",
-                                        "required": ["name", "text"],
-                                        "properties": {"name": {"type": "string"}, "text": {"type": "string"}},
-                                    },
-                                }
-                            },
+                            "properties": {"files": {"type": "array", "items": _NAMED_TEXT}},
                         },
                     ]
                 }
@@ -276,14 +276,37 @@ def _document_body(kind: Kind) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+_METADATA = {"type": "object", "description": "What the service said about it; ignored."}
+_RENAMED = {"Money": "WrittenMoney"}
+"""What is called alike in documents and in answers, and is not the same: an amount as people write it."""
+
+
 def schemas() -> dict[str, Any]:
-    """The documents' own schemas, for OpenAPI."""
+    """The documents' own schemas, for OpenAPI: as a PUT takes them, whose URL says kind and name."""
     found: dict[str, Any] = {}
     for kind, adapter in MODELS.items():
         schema = adapter.json_schema(ref_template="#/components/schemas/{model}")
-        found |= schema.pop("$defs", {})
-        found[kind.title()] = schema
-    return found
+        parts = schema.pop("$defs", {})
+        sorts = schema["discriminator"]["mapping"].values() if "discriminator" in schema else ()
+        for document in [parts[ref.rpartition("/")[2]] for ref in sorts] or [schema]:
+            document["properties"] |= {"kind": {"const": kind}, "metadata": _METADATA}
+            document["required"] = [field for field in document["required"] if field != "name"]
+        found |= parts | {kind.title(): schema}
+    for name, other in _RENAMED.items():
+        found[other] = found.pop(name)
+    return cast(dict[str, Any], _with_refs_renamed(found))
+
+
+def _with_refs_renamed(schema: Any) -> Any:
+    match schema:
+        case dict():
+            return {key: _with_refs_renamed(value) for key, value in schema.items()}
+        case list():
+            return [_with_refs_renamed(value) for value in schema]
+        case str():
+            where, _, name = schema.rpartition("/")
+            return f"{where}/{_RENAMED[name]}" if where == "#/components/schemas" and name in _RENAMED else schema
+    return schema
 
 
 def _one_document(request: Request, body: bytes, kind: Kind, name: str) -> RawDocument:

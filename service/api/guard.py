@@ -1,15 +1,20 @@
-"""Stands before every route: bounds what is read, refuses what no database can hold, and adds the security headers."""
+"""Stands before every route: bounds what is read, refuses what no database can hold or no route takes, and adds the
+security headers.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import unquote
 
 from fastapi import Request
+from fastapi.dependencies.models import Dependant
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import Problem, answer
+from service.documents import nearest
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """A few thousand documents; nothing else that is sent here comes near."""
@@ -80,3 +85,18 @@ def _bounded(receive: Receive) -> Receive:
 
 def _too_large() -> str:
     return f"a body may have at most {MAX_BODY_BYTES} bytes"
+
+
+def only_known_parameters(request: Request) -> None:
+    """A misspelt filter must not ask for everything: `DELETE /hold?projct=vision` would lift every hold there is."""
+    known = set(_parameters(request.scope["route"].dependant))
+    for name in request.query_params:
+        if name not in known:
+            raise Problem(422, "InvalidRequest", f"there is no parameter {name!r} here{nearest(name, known)}")
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """What a route and all it depends on read from the query."""
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for part in dependant.dependencies:
+        yield from _parameters(part)

@@ -137,13 +137,11 @@ class PreviewAnswer(Shape):
     """Breaches in the order in which they would be met, then the foreseen, then the unknown."""
 
 
+_POLICY = {"$ref": "#/components/schemas/Policy", "required": ["name"]}
 _BODY = {
     "requestBody": {
         "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/Policy"}},
-            "application/yaml": {"schema": {"$ref": "#/components/schemas/Policy"}},
-        },
+        "content": {"application/json": {"schema": _POLICY}, "application/yaml": {"schema": _POLICY}},
     }
 }
 

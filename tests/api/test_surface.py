@@ -26,6 +26,8 @@ PROBLEMS = {
     ),
     "a NUL in the path": ("GET", "/api/v1/projects/a%00b", {}, 400, "BadRequest"),
     "a NUL in a filter": ("GET", "/api/v1/findings?project=%00", {}, 400, "BadRequest"),
+    "a misspelt filter": ("GET", "/api/v1/findings?projct=vision", {}, 422, "InvalidRequest"),
+    "a misspelt part of what is lifted": ("DELETE", "/api/v1/hold?projct=vision", {}, 422, "InvalidRequest"),
     "too much": ("POST", "/api/v1/apply", {"content": b"#" * (MAX_BODY_BYTES + 1)}, 413, "TooLarge"),
 }
 

@@ -125,7 +125,7 @@ def test_settings_that_cannot_work_are_one_sentence(
 ) -> None:
     monkeypatch.setenv("CURFEW_HOME", str(tmp_path))
     monkeypatch.setenv(setting, value)
-    monkeypatch.setattr("service.serve.configure_logs", lambda: None)
+    monkeypatch.setattr("service.serve.configure_logs", lambda mask: None)
     ran = curfew("serve", "--port", "0")
     assert (ran.code, len(ran.err.splitlines())) == (2, 1)
     assert says in ran.err
