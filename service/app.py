@@ -25,7 +25,7 @@ from service.api import (
 )
 from service.api.auth import FailedLogins
 from service.api.guard import Guard, only_known_parameters
-from service.console import links, pages, together
+from service.console import links, pages, project, together
 from service.runtime import Runtime
 
 DESCRIPTION = """Sees what GPUs cost, warns the people who own them, and stops what idles.
@@ -53,7 +53,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.include_router(reference.router)
     for module in (resources, findings, actions, hold, notify, cycles, audit, preview, spend, documents, tokens):
         app.include_router(module.router, prefix="/api/v1", dependencies=[Depends(only_known_parameters)])
-    for console in (links, together, pages):
+    for console in (links, together, project, pages):
         app.include_router(console.router)
     _describe(app)
     return app

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -73,7 +73,7 @@ def first_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Respo
         reader, now = visitor.principal, runtime.clock.now()
         found = overview.overview(session, now, activity_of(runtime), reader.sees, all_of_it=reader.sees_all)
         expiring = tokens.expiring(session, now=now) if reader.may("tokens") else ()
-    shown = {"view": found, "expiring": expiring, "ceiling": _ceiling(runtime)}
+    shown: dict[str, Any] = {"view": found, "expiring": expiring, "ceiling": _ceiling(runtime)}
     return page(request, "overview.html", visitor, refresh=_refresh(runtime), **shown)
 
 
@@ -235,14 +235,25 @@ def lift_hold(
 NO_REASON = "on the console, without a reason"
 
 
-@router.api_route("/console/curfew.css", methods=LOOK)
-def stylesheet() -> Response:
-    return Response(_css(), media_type="text/css", headers={"Cache-Control": "public, max-age=300"})
+STATIC: Mapping[str, tuple[str, str]] = {
+    "curfew.css": ("curfew.css", "text/css"),
+    "project.js": ("project.js", "text/javascript"),
+    "uplot-1.6.32.css": ("uplot/uPlot-1.6.32.min.css", "text/css"),
+    "uplot-1.6.32.js": ("uplot/uPlot-1.6.32.min.js", "text/javascript"),
+}
+"""What the pages fetch, all of it from here: file and media type."""
+
+
+@router.api_route("/console/{name}", methods=LOOK)
+def static(name: str) -> Response:
+    if name not in STATIC:
+        raise Stop(404, "Not found", "There is no such file.")
+    return Response(_file(name), media_type=STATIC[name][1], headers={"Cache-Control": "public, max-age=300"})
 
 
 @cache
-def _css() -> bytes:
-    return (files("service.console") / "static" / "curfew.css").read_bytes()
+def _file(name: str) -> bytes:
+    return (files("service.console") / "static").joinpath(STATIC[name][0]).read_bytes()
 
 
 def _seen(row: Row | None, visitor: Visitor, kind: str) -> Row:

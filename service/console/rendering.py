@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlmodel import Session
 
 from policies.facts import BY_NAME
+from policies.quantities import MICROS
 from service.api.auth import runtime_of
 from service.console.sessions import Visitor
 from service.documents import mask_channel
@@ -71,13 +72,21 @@ class PageRoute(APIRoute):
                 found = Stop(409, "Not possible now", wording.sentence(error.sentence, UTC))
             except RequestValidationError:
                 found = Stop(422, "Not understood", "This form or address is not one that Curfew made.")
-            shown = {"title": found.title, "sentence": found.sentence}
-            return page(request, "refused.html", None, status=found.status, **shown)
+            return page(request, "refused.html", None, status=found.status, title=found.title, sentence=found.sentence)
 
         return handled
 
 
-def page(request: Request, template: str, visitor: Visitor | None, *, status: int = 200, **shown: Any) -> Response:
+def page(
+    request: Request,
+    template: str,
+    visitor: Visitor | None,
+    *,
+    status: int = 200,
+    draws: bool = False,
+    **shown: Any,
+) -> Response:
+    """`draws`: the page has a plot, for which scripts of ours may run on it."""
     runtime = runtime_of(request)
     context: dict[str, Any] = {
         "root": root(request),
@@ -87,7 +96,8 @@ def page(request: Request, template: str, visitor: Visitor | None, *, status: in
         "refresh": None,
     }
     text = _environment().get_template(template).render(context | shown)
-    return HTMLResponse(text, status_code=status, headers=HEADERS)
+    headers = HEADERS | {"Content-Security-Policy": f"{HEADERS['Content-Security-Policy']}; script-src 'self'"}
+    return HTMLResponse(text, status_code=status, headers=headers if draws else HEADERS)
 
 
 def back(request: Request, path: str) -> Response:
@@ -159,6 +169,7 @@ def _environment() -> Environment:
         "plain": wording.plain,
         "name": wording.name,
         "money": wording.money,
+        "units": lambda micros: micros / MICROS,
         "channel": lambda channel: wording.plain(mask_channel(channel)),
         "words": lambda word: str(word).replace("_", " ").replace("-", " "),
         "gpus": lambda count: f"{count:g}",

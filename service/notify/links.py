@@ -18,6 +18,10 @@ from service.notify.wording import moment
 
 SALT = "curfew-link"
 SALT_OF_SEVERAL = "curfew-links"
+SALT_OF_PROJECT = "curfew-project"
+"""Of their own, so that no link is taken for one of another purpose."""
+PAGE_LASTS = timedelta(days=14)
+"""How long a link to a project's page works: until well after the next message about its money."""
 
 
 class LinkVerb(StrEnum):
@@ -99,6 +103,15 @@ class Several:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProjectClaim:
+    """What a genuine link to a project's page says: its reader may read that page, and nothing else."""
+
+    project: str
+    recipient: str
+    expires: datetime
+
+
 def next_working_morning(now: datetime, zone: tzinfo) -> datetime:
     """The next 09:00, Monday to Friday, on the clocks of that zone."""
     day = now.astimezone(zone).date()
@@ -114,9 +127,9 @@ class Links:
 
     def __init__(self, key: str | Sequence[str], public_url: str) -> None:
         keys = [key] if isinstance(key, str) else list(key)
-        self._signer, self._signer_of_several = (
+        self._signer, self._signer_of_several, self._signer_of_project = (
             URLSafeSerializer(keys[::-1], salt=salt, signer_kwargs={"digest_method": hashlib.sha256})
-            for salt in (SALT, SALT_OF_SEVERAL)
+            for salt in (SALT, SALT_OF_SEVERAL, SALT_OF_PROJECT)
         )
         self._public_url = public_url.rstrip("/")
 
@@ -160,6 +173,20 @@ class Links:
         ids, episodes = zip(*several.findings, strict=True)
         told = [ids, episodes, several.recipient, int(several.expires.timestamp()), several.keeps_only]
         return f"{self._public_url}/l/all/{_text(self._signer_of_several.dumps(told))}"
+
+    def url_of_project(self, claim: ProjectClaim) -> str:
+        told = [claim.project, claim.recipient, int(claim.expires.timestamp())]
+        return f"{self._public_url}/p/{_text(self._signer_of_project.dumps(told))}"
+
+    def read_project(self, token: str, now: datetime) -> ProjectClaim:
+        """What a genuine link to a project's page says, if it has not expired. Raises BadLink."""
+        try:
+            project, recipient, expires = self._signer_of_project.loads(token)
+            claim = ProjectClaim(project=project, recipient=recipient, expires=datetime.fromtimestamp(expires, UTC))
+        except (BadData, ValueError, TypeError) as error:
+            raise BadLink(NOT_OURS) from error
+        _still_good(claim.expires, now)
+        return claim
 
     def read(self, token: str, now: datetime) -> Claim:
         """The claim of a genuine link that has not expired. Raises BadLink."""

@@ -21,7 +21,7 @@ from service.model import Status
 from service.notify import digest
 from service.notify.channels import Channels, Delivery, digest_size
 from service.notify.events import event_of
-from service.notify.links import EVERYTHING, HARMLESS, Links, Several
+from service.notify.links import EVERYTHING, HARMLESS, PAGE_LASTS, Links, LinkVerb, ProjectClaim, Several
 from service.notify.messages import Rendered, render
 from service.notify.wording import zone_of
 from service.store import audit, outbox
@@ -190,6 +190,9 @@ def _part(row: Outbox, links: Links, now: datetime, promised: datetime | None) -
         expires = now + _grace(row) + LINKS_LAST
         verbs = HARMLESS if payload.get("keeps_only") else EVERYTHING
         made = links.all_for(row.finding_id, row.episode or 0, recipient_of(row.channel), now, zone, expires, verbs)
+    elif row.kind == "budget" and links.usable:
+        claim = ProjectClaim(project=payload["project"], recipient=recipient_of(row.channel), expires=now + PAGE_LASTS)
+        made = {LinkVerb.DETAILS.value: links.url_of_project(claim)}
     due_at = (promised or now + _grace(row)) if row.kind == "warning" and payload.get("acts") else None
     return digest.Part(kind=row.kind, payload=payload, due_at=due_at, links=made)
 

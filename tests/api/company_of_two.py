@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from service.notify.links import LinkVerb, Several
+from service.notify.links import LinkVerb, ProjectClaim, Several
 from service.notify.wording import zone_of
 from service.store.tables import Cycle, Finding, Hold, MeterInterval, SourceState
 from tests.api.service_under_test import Api
@@ -133,3 +133,10 @@ def link_to_all(api: Api, *findings: str) -> str:
         expires=api.clock.now() + timedelta(days=1),
     )
     return api.rt.links.url_of_several(several).rpartition("/")[2]
+
+
+def link_to_page(api: Api, project: str) -> str:
+    """What stands after `/p/` in a message about that project's money."""
+    expires = api.clock.now() + timedelta(days=1)
+    claim = ProjectClaim(project=project, recipient=f"{project}@example.org", expires=expires)
+    return api.rt.links.url_of_project(claim).rpartition("/")[2]

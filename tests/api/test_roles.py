@@ -21,7 +21,7 @@ from service.clock import SetClock
 from service.notify.links import LinkVerb
 from service.store.database import Database
 from service.store.tables import Resource
-from tests.api.company_of_two import MARKS, METRICS, furnish, link_to, link_to_all
+from tests.api.company_of_two import MARKS, METRICS, furnish, link_to, link_to_all, link_to_page
 from tests.api.service_under_test import Api, Client, service_on
 from tests.conftest import MONDAY
 
@@ -137,6 +137,8 @@ GET    /resources?project=amber                      303     200:A    200:A     
 GET    /resources                                    303     404      200:N     404      404      200:N     200:N
 GET    /resources/amber-1                            303     200:A    200:AB    200:A    404      200:AB    200:AB
 GET    /resources/moved-to-a                            303     200:A    200:AB    200:A    404      200:AB    200:AB
+GET    /projects/amber                               303     200:A    200:A     200:A    404      200:A     200:A
+GET    /projects/none                                303     404      404       404      404      404       404
 GET    /login                                        200     200      200       200      200      200       200
 GET    /console/curfew.css                           200     200      200       200      200      200       200
 POST   /login                                        401     401      401       401      401      401       401
@@ -156,6 +158,7 @@ GET    /l/{details of amber-old}                     200:A   200:A    200:A     
 GET    /l/{keep_4h of amber-old}                     200:A   200:A    200:A     200:A    200:A    200:A     200:A
 POST   /l/{keep_4h of amber-f}                       200:A   200:A    200:A     200:A    200:A    200:A     200:A
 GET    /l/all/{amber-f amber-old}                    200:A   200:A    200:A     200:A    200:A    200:A     200:A
+GET    /p/{page of amber}                            200:A   200:A    200:A     200:A    200:A    200:A     200:A
 POST   /l/all/{amber-f amber-old}                    200:A   200:A    200:A     200:A    200:A    200:A     200:A
 """
 
@@ -244,6 +247,7 @@ def client_of(company: Api, who: str) -> Client:
 def asked(company: Api, who: str, line: str) -> httpx.Response:
     """The request of that line, as that caller: the API knows them by their token, the pages by a cookie."""
     method, path = line.split(" ", 1)
+    path = path.replace("{page of amber}", link_to_page(company, "amber"))
     path = re.sub(r"\{(\w+) of ([\w-]+)\}", lambda one: link_to(company, one[2], LinkVerb(one[1])), path)
     path = re.sub(r"\{([\w -]+)\}", lambda one: link_to_all(company, *one[1].split()), path)
     client, given = client_of(company, who), BODIES.get(line.replace("?dry_run=true", ""))
@@ -283,7 +287,7 @@ def test_the_table_gives_nobody_who_is_confined_anothers(company: Api) -> None:
     for line, cells in ROWS.items():
         for who, letter in CONFINED.items():
             seen = cells[list(CALLERS).index(who)].partition(":")[2]
-            assert set(seen) <= {letter} or " /l/" in line, line
+            assert set(seen) <= {letter} or " /l/" in line or " /p/" in line, line
 
 
 @cache
@@ -344,6 +348,7 @@ REFUSED_ALIKE = {
     "an action": "/api/v1/actions/{}",
     "the page of a finding": "/findings/{}",
     "the page of a resource": "/resources/{}",
+    "the page of a project": "/projects/{}",
     "the page of a project's resources": "/resources?project={}",
 }
 THERE = {
