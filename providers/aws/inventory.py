@@ -19,7 +19,7 @@ from providers.aws.groups import Groups, Templates
 from providers.aws.questions import Questions
 from providers.aws.reservations import DIGEST, Reader
 from providers.aws.translate import MachineType
-from providers.errors import Misconfigured, NotFound, ProviderError
+from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
 from providers.records import (
     CapacityType,
     Fault,
@@ -270,7 +270,8 @@ class Ec2Inventory:
             failure = error
         machine = self._types.get(sku) or _builtin(sku)
         if machine is None:
-            raise failure or NotFound(f"EC2 in {region} does not know the instance type {sku!r}")
+            # not NotFound: that would read as if the machine were gone
+            raise failure or Unsupported(f"EC2 in {region} does not know the instance type {sku!r}")
         return machine
 
     # spot requests

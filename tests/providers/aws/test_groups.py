@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from providers.aws.groups import Groups
 from providers.errors import Forbidden, Misconfigured, NotFound
 from providers.records import CapacityType, Fault, Kind, LossName, ResourceRecord, State, Verb
 from tests.providers.aws import groups as made
+from tests.providers.aws.conftest import Build
 from tests.providers.aws.fleet import ACCOUNT, ENVIRONMENT, REGION, sdk, start_instance
 from tests.providers.aws.front import XML, Front, Reply
 from tests.providers.aws.groups import group, make_template, ref, start_group, start_node_group
@@ -222,6 +224,48 @@ class TestWhatCannotBeSeen:
         _, fault = groups.list(REGION, [])
         assert isinstance(fault, Fault)
         assert "p99.xlarge" in fault.sentence
+
+
+class TestAmongTheMachines:
+    def test_a_group_is_listed_and_described_with_its_members(self, moto: str, aws: Build) -> None:
+        start_group(moto)
+        inventory = aws().inventory
+        assert inventory is not None
+        answer = inventory.list()
+        assert answer.complete
+        found = {record.ref.external_id: record for record in answer.records}
+        trainers = found.pop("trainers")
+        assert set(trainers.members) == set(found)
+        assert trainers.capacity_type is CapacityType.ON_DEMAND
+        assert {record.managed_by for record in found.values()} == {"autoscaling:trainers"}
+        assert inventory.describe(trainers.ref).fully_described
+
+    def test_without_its_groups_a_region_is_incomplete_and_keeps_its_machines(
+        self, moto: str, front: Front, aws: Build
+    ) -> None:
+        start_group(moto)
+        front.refuse("autoscaling:DescribeAutoScalingGroups", "AccessDenied", DENIED)
+        inventory = aws().inventory
+        assert inventory is not None
+        answer = inventory.list()
+        assert [record.ref.kind for record in answer.records] == [Kind.INSTANCE, Kind.INSTANCE]
+        (part,) = answer.parts
+        assert not part.complete
+        assert part.fault is not None
+        assert part.fault.permission == "autoscaling:DescribeAutoScalingGroups"
+
+    def test_a_group_has_no_price_and_no_samples_of_its_own(self, moto: str, front: Front, aws: Build) -> None:
+        start_group(moto)
+        provider = aws()
+        assert provider.inventory is not None
+        assert provider.prices is not None
+        assert provider.telemetry is not None
+        trainers = provider.inventory.describe(ref("trainers"))
+        front.calls.clear()
+        now = datetime.now(UTC)
+        assert not provider.prices.quote([trainers])
+        assert not provider.telemetry.samples([trainers], start=now - timedelta(hours=1), end=now).series
+        assert not front.calls
 
 
 class TestOneGroup:

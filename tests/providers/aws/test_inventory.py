@@ -10,7 +10,7 @@ import pytest
 
 from providers.aws import inventory
 from providers.contract import Inventory, Provider
-from providers.errors import Forbidden, Misconfigured, NotFound, Throttled, Unreachable
+from providers.errors import Forbidden, Misconfigured, NotFound, Throttled, Unreachable, Unsupported
 from providers.records import (
     CapacityType,
     InventoryAnswer,
@@ -312,6 +312,20 @@ class TestDescribe:
     def test_stop_protection_is_asked_for(self, moto: str, aws: Build) -> None:
         record = of(aws()).describe(ref(start_instance(moto, "g6.xlarge", stop_protected=True)))
         assert [protection.source for protection in record.protections] == ["disableApiStop"]
+
+    def test_termination_protection_keeps_it_from_that_alone(self, moto: str, aws: Build) -> None:
+        instance_id = start_instance(moto, "g6.xlarge")
+        sdk(moto, "ec2").modify_instance_attribute(InstanceId=instance_id, DisableApiTermination={"Value": True})
+        record = of(aws()).describe(ref(instance_id))
+        assert not record.protections
+        assert [blocker.verb for blocker in record.blockers if blocker.code == "disableApiTermination"] == [
+            Verb.TERMINATE
+        ]
+
+    def test_a_type_that_nobody_knows_does_not_make_it_gone(self, moto: str, front: Front, aws: Build) -> None:
+        instance_id = start_instance(moto, "p99.48xlarge")
+        with pytest.raises(Unsupported, match="p99"):
+            of(aws()).describe(ref(instance_id))
 
     @pytest.mark.parametrize("action", ["ec2:DescribeInstances", "ec2:DescribeInstanceAttribute"])
     def test_what_may_not_be_asked_is_not_assumed(self, moto: str, front: Front, aws: Build, action: str) -> None:
