@@ -120,7 +120,11 @@ def _went_wrong(row: Mapping[str, Any]) -> str:
     if row["error"]:
         return str(row["error"])
     faults = ((source["source"], source.get("fault")) for source in row["sources"])
-    parts = ((source["source"], part["fault"]) for source in row["sources"] for part in source.get("parts", ()))
+    parts = (
+        (source["source"], part["fault"])
+        for source in row["sources"]
+        for part in (*source.get("parts", ()), *source.get("telemetry", ()))
+    )
     return "; ".join(f"{name}: {fault['sentence']}" for name, fault in (*faults, *parts) if fault)
 
 

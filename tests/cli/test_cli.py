@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from service.notify.channels import Delivery
-from service.store.tables import Outbox, SourceState
+from service.store.tables import Cycle, Outbox, SourceState
 from tests.api.service_under_test import Api
 from tests.cli.conftest import Run
 
@@ -376,6 +376,16 @@ def test_explain_names_the_projects_that_claim_it_at_once(served: Api, curfew: R
     served.admin.delete("/api/v1/projects/nlp")
     assert json.loads(curfew("explain", "trainer", "-o", "json").out)["claimed_by"] == ["vision"]
     assert "at once" not in curfew("explain", "trainer").out
+
+
+def test_a_cycle_says_what_became_of_every_source(served: Api, curfew: Run) -> None:
+    fault = {"code": "Unreachable", "sentence": "it gave no answer"}
+    line = {"source": "metrics", "complete": False, "resources": 0, "parts": [], "fault": None}
+    telemetry = [{"part": "telemetry", "complete": False, "fault": fault}]
+    now = served.clock.now()
+    sources = [line | {"telemetry": telemetry}]
+    served.store(Cycle(id="c1", started_at=now, finished_at=now, requested_by="schedule", sources=sources))
+    assert "metrics: it gave no answer" in " ".join(curfew("get", "cycles").out.split())
 
 
 def test_a_source_says_how_it_does(fleet: Api, curfew: Run) -> None:

@@ -190,6 +190,16 @@ STATES: dict[str, tuple[BudgetState, Callable[[BudgetState], object], object]] =
         lambda s: (forecast(s), s.basis),
         ((3_510, 3_510), "at the present rate, as there is no history yet,"),
     ),
+    "half an hour of history says less than the present rate": (
+        state(spent(1, day=1, week=1, since=hours(0.5)), hourly={"USD": 10 * M}),
+        lambda s: (forecast(s), s.basis),
+        ((3_511, 3_511), "at the present rate, as there is no history yet,"),
+    ),
+    "it runs out when the last micro-unit is gone, not a second before": (
+        state(Spent(since=NOW, own=20_000 * M - 1), hourly={"USD": 3 * M}),
+        lambda s: s.run_out_earliest == NOW + timedelta(seconds=1),
+        True,
+    ),
     "what was never metered costs nothing": (state(Spent()), forecast, (0, 0)),
     "an hour's cost is known": (state(spent(), hourly={"USD": 98_320_000}), lambda s: s.hourly_micros, 98_320_000),
     "a range that has not begun": (
