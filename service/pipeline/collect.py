@@ -34,12 +34,10 @@ from service.pipeline.samples import SampleMemory
 log = structlog.get_logger()
 T = TypeVar("T")
 
-PATIENCE = 60.0
-"""Real seconds a source has for its listing, and once more for its prices and samples: a look at most takes twice that,
-which is well within the lease of a cycle. Who needs longer is waited for no more until it has answered."""
-LATE_LISTING_COUNTS = 600.0
-"""Real seconds. A listing that arrives after its look counts in the next one, so that an account slower than our
-patience is seen all the same; one that was asked for longer ago tells of a world that is past."""
+PATIENCE = 75.0
+"""Real seconds a source has for its listing, and once more for its prices and samples. Longer than a provider waits for
+one of its own parts (AWS: 60), so that a region that hangs is missing alone; and twice that is within a cycle's lease.
+"""
 
 LISTING, PRICES, TELEMETRY = "listing", "prices", "telemetry"
 Prices = Mapping[ResourceRef, Price]
@@ -108,10 +106,8 @@ def collect(
 
 
 def _ask_listing(member: Member, now: datetime) -> None:
-    if member.provider is None or member.provider.inventory is None:
-        return
-    late = member.asked.get(LISTING)
-    if late is None or (late.answer.done() and late.age > LATE_LISTING_COUNTS):
+    """A listing that came after its look is not used: it may tell of a time before something that was done since."""
+    if member.provider is not None and member.provider.inventory is not None and not _hangs(member, LISTING):
         _ask(member, LISTING, member.provider.inventory.list, now)
 
 
