@@ -150,7 +150,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
             consented_at=findings.breaker_lifted(session, now),
             unknown_since=rt.memory.unknown_since,
         )
-        known = resources.load_known(session)
+        known = resources.load_known(session, rt.memory.resources)
         intervals = ledger.latest(session)
         last_look = cycles.last_look(session)
         spent = spend.spent(session, windows(documents.projects, now), now)

@@ -26,6 +26,7 @@ from service.pipeline.samples import SampleMemory
 from service.secrets import Secrets
 from service.settings import Settings
 from service.store.database import Database
+from service.store.resources import Remembered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class View:
 class Memory:
     """What a cycle remembers for the next one and may forget at any time: forgetting only makes it more careful."""
 
+    resources: Remembered = field(default_factory=Remembered)
     samples: dict[str, SampleMemory] = field(default_factory=dict)
     idle_since: dict[tuple[str, str], datetime] = field(default_factory=dict)
     unknown_since: dict[str, datetime] = field(default_factory=dict)

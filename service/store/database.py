@@ -6,7 +6,7 @@ its write lock at BEGIN, so that a compare-and-set means the same on both databa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -169,17 +169,28 @@ def whole(at: datetime) -> ColumnElement[int]:
     return literal(int(at.timestamp()), BigInteger())
 
 
+def write(session: Session, table: type[SQLModel], rows: list[dict[str, Any]], *, key: Sequence[str]) -> None:
+    """Whole rows at once: each a new one, or in the place of the one with its key."""
+    if rows:
+        statement = _insert(session, table)
+        others = {name: statement.excluded[name] for name in rows[0] if name not in key}
+        session.connection().execute(statement.on_conflict_do_update(index_elements=key, set_=others), rows)
+
+
 def add_up(
-    session: Session, table: type[SQLModel], to: str, sums: Mapping[tuple[Any, ...], int], key: list[str]
+    session: Session, table: type[SQLModel], to: str, sums: Mapping[tuple[Any, ...], int], *, key: Sequence[str]
 ) -> None:
     """Add each to the column `to` of the row with that key, which is made where it is not there yet."""
-    if not sums:
-        return
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table)
-    added = {to: getattr(table, to) + statement.excluded[to]}
-    rows = [{**dict(zip(key, values, strict=True)), to: amount} for values, amount in sums.items()]
-    session.connection().execute(statement.on_conflict_do_update(index_elements=key, set_=added), rows)
+    if sums:
+        statement = _insert(session, table)
+        added = {to: getattr(table, to) + statement.excluded[to]}
+        rows = [{**dict(zip(key, values, strict=True)), to: amount} for values, amount in sums.items()]
+        session.connection().execute(statement.on_conflict_do_update(index_elements=key, set_=added), rows)
+
+
+def _insert(session: Session, table: type[SQLModel]) -> Any:
+    """Both databases have the same `ON CONFLICT`, SQLAlchemy has one for each."""
+    return (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def migrations_config(url: str) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from sqlmodel import Session, col, or_, select
@@ -13,6 +14,8 @@ from service.store.tables import Action, Finding, Hold, Resource
 
 DISRUPTION_WINDOW = timedelta(hours=1)
 """Disruption budgets and the breaker count what was disturbed within this."""
+AT_ONCE = 500
+"""Findings in one question: databases bound the parameters they take."""
 _COLUMNS = tuple(name for name in FindingState.__dataclass_fields__ if name != "was")
 _COUNTING = (ActionStatus.INTENDED, ActionStatus.TAKEN, ActionStatus.VERIFIED, ActionStatus.UNDONE)
 
@@ -33,13 +36,15 @@ def load_dismissed(session: Session) -> list[FindingState]:
 
 def save(session: Session, findings: Iterable[FindingState]) -> None:
     """Write these as they are now, but for those that somebody changed since they were read: what people say counts."""
-    for finding in findings:
-        row = session.get(Finding, finding.id, with_for_update=True)
-        if row is None:
-            session.add(Finding(**_columns(finding)))
-        elif finding.was == state_of(row):
-            row.sqlmodel_update(_columns(finding))
-            session.add(row)
+    left = iter(findings)
+    while some := {finding.id: finding for finding in islice(left, AT_ONCE)}:
+        there = session.exec(select(Finding).where(col(Finding.id).in_(some)).with_for_update()).all()
+        for row in there:
+            finding = some.pop(row.id)
+            if finding.was == state_of(row):
+                row.sqlmodel_update(_columns(finding))
+        session.add_all(Finding(**_columns(finding)) for finding in some.values())
+        session.flush()
 
 
 def state_of(row: Finding) -> FindingState:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import ColumnElement, exists
+from sqlalchemy import ColumnElement, bindparam, exists, insert, update
 from sqlalchemy import select as columns
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from service.model import Interval, MeterChange
 from service.store.tables import MeterInterval, Resource
@@ -41,25 +42,20 @@ def _read(session: Session, which: ColumnElement[bool]) -> dict[str, Interval]:
 
 
 def apply(session: Session, changes: Iterable[MeterChange]) -> None:
-    """Close and open as the meter said."""
+    """Close and open as the meter said: first all closing, for a resource has one open interval at most."""
     changes = list(changes)
-    closing = {change.resource_id: change for change in changes if change.closes}
+    closing = [{"of": change.resource_id, "at": change.at} for change in changes if change.closes]
     if closing:
-        rows = session.exec(
-            select(MeterInterval).where(
-                col(MeterInterval.ended_at).is_(None), col(MeterInterval.resource_id).in_(list(closing))
-            )
-        )
-        for row in rows:
-            row.ended_at = closing[row.resource_id].at
-            session.add(row)
-        session.flush()  # the one-open-interval index must see the close before the next open
-    session.add_all(_row_of(interval) for change in changes for interval in change.opened)
+        is_open = (col(MeterInterval.resource_id) == bindparam("of")) & col(MeterInterval.ended_at).is_(None)
+        session.connection().execute(update(MeterInterval).where(is_open).values(ended_at=bindparam("at")), closing)
+    opening = [_row_of(interval) for change in changes for interval in change.opened]
+    if opening:
+        session.connection().execute(insert(MeterInterval), opening)
 
 
 _FIELDS = tuple(Interval.__dataclass_fields__)
 _COLUMNS = tuple(col(getattr(MeterInterval, name)) for name in _FIELDS)
 
 
-def _row_of(interval: Interval) -> MeterInterval:
-    return MeterInterval(**{name: getattr(interval, name) for name in _FIELDS})
+def _row_of(interval: Interval) -> dict[str, Any]:
+    return {name: getattr(interval, name) for name in _FIELDS} | {"summed": False}

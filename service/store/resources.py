@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from providers.records import (
@@ -24,15 +26,53 @@ from providers.records import (
     Verb,
 )
 from service.model import Known, SourceAnswer
+from service.store.database import write
 from service.store.tables import Resource, SourceState
 
 IDENTITY_CHANGED = "IdentityChanged"
+AT_ONCE = 1000
+"""Rows read or written in one go."""
 
 
-def load_known(session: Session) -> dict[str, Known]:
-    """Every resource that has not ended, by id."""
-    rows = session.exec(select(Resource).where(col(Resource.ended_at).is_(None))).all()
-    return {row.id: known_of(row) for row in rows}
+NOTHING = -1
+
+
+@dataclass(kw_only=True)
+class Remembered:
+    """Resources as they were last read; it may be forgotten at any time, and then all of them are read again."""
+
+    known: dict[str, Known] = field(default_factory=dict)
+    revision: int = NOTHING
+
+
+def load_known(session: Session, remembered: Remembered | None = None) -> dict[str, Known]:
+    """Every resource that has not ended, by id. Of those that are remembered only what has changed is read."""
+    remembered = remembered or Remembered()
+    newest, there = session.exec(
+        select(
+            func.coalesce(func.max(Resource.revision), NOTHING),
+            select(func.count()).where(col(Resource.ended_at).is_(None)).scalar_subquery(),
+        )
+    ).one()
+    if newest < remembered.revision:  # another database than it was, or an older state of it
+        remembered.known, remembered.revision = {}, NOTHING
+    _refresh(session, remembered)
+    if len(remembered.known) != there:  # some are gone
+        remembered.known, remembered.revision = {}, NOTHING
+        _refresh(session, remembered)
+    remembered.revision = newest
+    return dict(remembered.known)
+
+
+def _refresh(session: Session, remembered: Remembered) -> None:
+    changed = select(Resource).where(col(Resource.revision) > remembered.revision)
+    if remembered.revision == NOTHING:
+        changed = changed.where(col(Resource.ended_at).is_(None))
+    for row in session.exec(changed, execution_options={"yield_per": AT_ONCE}):
+        if row.ended_at is None:
+            remembered.known[row.id] = known_of(row)
+        else:
+            remembered.known.pop(row.id, None)
 
 
 def find(session: Session, resource_id: str) -> Known | None:
@@ -43,8 +83,10 @@ def find(session: Session, resource_id: str) -> Known | None:
 
 def save(session: Session, resources: Iterable[Known]) -> None:
     """Write these as they are now; only changed ones are handed in."""
-    for known in resources:
-        session.merge(row_of(known))
+    newest = session.exec(select(func.coalesce(func.max(Resource.revision), 0))).one()
+    rows = (_values(known) | {"revision": newest + 1} for known in resources)
+    while some := list(islice(rows, AT_ONCE)):
+        write(session, Resource, some, key=["id"])
 
 
 def known_of(row: Resource) -> Known:
@@ -102,10 +144,10 @@ def known_of(row: Resource) -> Known:
     )
 
 
-def row_of(known: Known) -> Resource:
-    """A value as a row."""
+def _values(known: Known) -> dict[str, Any]:
+    """A value as the columns of its row."""
     record = known.record
-    return Resource(
+    return dict(
         id=known.id,
         source=known.source,
         provider=record.ref.provider,

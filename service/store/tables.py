@@ -169,6 +169,8 @@ class Resource(SQLModel, table=True):
     """Terminated, by the cloud's word or by two complete answers without it."""
     orphaned_at: datetime | None = _utc()
     """Its source was narrowed or deleted: kept, shown, never judged."""
+    revision: int = Field(default=0, sa_type=BigInteger, index=True)
+    """Rises with every writing of resources: whoever remembers them reads only what has changed since."""
 
 
 class MeterInterval(SQLModel, table=True):
