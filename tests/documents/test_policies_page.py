@@ -12,6 +12,8 @@ from policies.evaluate import compile_policy
 from policies.policy import BasePolicy, DisruptionBudget, Mode, Policy, Scope
 from service import apply, files
 from service.documents import REMEDIES
+from service.pipeline.currency import Rates
+from service.pipeline.price import PriceFile
 from service.settings import Settings
 from service.store.database import Database
 
@@ -30,7 +32,7 @@ def blocks(page: str) -> list[tuple[int, str]]:
 EXAMPLES = {f"line {line}": text for line, text in blocks(PAGE)}
 OTHERS = {
     f"{name}, line {line}": text
-    for name in ("README.md", "docs/spend.md")
+    for name in ("README.md", "docs/spend.md", "docs/prices.md")
     for line, text in blocks((ROOT / name).read_text(encoding="utf-8"))
     if text.startswith("kind:")
 }
@@ -44,6 +46,15 @@ def test_every_example_is_taken(example: str) -> None:
         if isinstance(parsed.document, BasePolicy):
             assert compile_policy(parsed.document).policy == parsed.document
             assert parsed.document.mode is Mode.OBSERVE
+
+
+def test_the_files_of_prices_and_rates_are_taken(tmp_path: Path) -> None:
+    of_prices, of_rates = (
+        text for _, text in blocks((ROOT / "docs" / "prices.md").read_text(encoding="utf-8")) if text.startswith("- ")
+    )
+    for text, read in ((of_prices, PriceFile.read), (of_rates, Rates.read)):
+        (tmp_path / "file.yaml").write_text(text, encoding="utf-8")
+        assert read(tmp_path / "file.yaml")
 
 
 def test_the_examples_can_be_applied_together(sqlite_url: str) -> None:
