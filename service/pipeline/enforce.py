@@ -222,8 +222,19 @@ def _call(action: Action, known: Known, provider: Provider, hands: Hands) -> str
         busy = action.undoes is not None and isinstance(error, Conflict)  # it is still stopping
         if error.retry or busy:  # what happened is not known: the next look reads the truth back
             return _keep(action, known, hands, status=ActionStatus.INTENDED, error=error.sentence)
+        _give_back(action, known, provider)
         return _keep(action, known, hands, status=ActionStatus.FAILED, error=error.sentence)
     return _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
+
+
+def _give_back(action: Action, known: Known, provider: Provider) -> None:
+    """An act on a group takes several calls. If it came to nothing, what the first of them silenced speaks again."""
+    if action.undoes is not None or not known.is_group or provider.actuator is None:
+        return
+    try:
+        provider.actuator.restore(known.record.ref, action.pre_state, request_id=f"{action.id}-back")
+    except ProviderError as error:
+        log.warning("half of an act could not be given back", action=action.id, reason=error.sentence)
 
 
 def _keep(action: Action, known: Known, hands: Hands, *, status: ActionStatus, error: str | None) -> str:
@@ -369,7 +380,9 @@ def _why_not_again(
 
 def _abandon(action: Action, known: Known | None, why: str, hands: Hands) -> None:
     """Give an intent up; its finding starts anew. Who asked for an undo is told."""
-    now = hands.now()
+    now, provider = hands.now(), reachable(action.source, hands)
+    if known is not None and provider is not None:
+        _give_back(action, known, provider)
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
         row = session.get(Action, action.id)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from providers.errors import Unreachable
+from providers.errors import Unreachable, Unsupported
 from providers.records import CapacityType, ResourceRef, State, Verb
 from providers.simulated.activity import Busy, Idle, Silent
 from providers.simulated.catalogue import SKUS
@@ -176,6 +176,17 @@ def test_a_group_whose_answer_is_lost_is_scaled_once(here: Company) -> None:
 
     assert len(here.stops) == 1
     assert here.finding(ref).status == Status.ENFORCED
+
+
+def test_an_act_that_came_to_nothing_is_given_back_whole(here: Company) -> None:
+    """It takes several calls on a real cloud, of which some may have had their effect."""
+    ref = trainers(here)
+    here.cycle()
+    here.cloud.fail(Unsupported("AWS does not like it"), "act", times=1)
+    here.cycle(after=minutes(31))
+
+    assert [(act.verb, act.changed) for act in here.cloud.acts] == [(Verb.SCALE_TO_ZERO, False), (Verb.START, False)]
+    assert (sizes(here), here.finding(ref).status) == ((1, 3, 6), Status.REFUSED)
 
 
 def test_without_accepting_the_loss_of_its_members_it_is_refused_in_words(here: Company) -> None:
