@@ -65,6 +65,7 @@ _REFUSED_OPTIONS = {
     "pgp": "Curfew does not encrypt mail",
     "wkd": "Curfew does not encrypt mail",
 }
+_RECIPIENTS = frozenset({"to", "cc", "bcc"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +303,8 @@ def _mail(plugin: Any, rendered: Rendered, message_id: str) -> EmailMessage:
         message["Date"] = formatdate()  # when it was handed over, by the machine's clock: mail programs sort by it
         message["Auto-Submitted"] = "auto-generated"
         for header, value in plugin.headers.items():
+            if header.strip().lower().removeprefix("resent-") in _RECIPIENTS:
+                raise _Undeliverable(f"a channel's URL may not set the header {header}: {_REFUSED_OPTIONS['bcc']}")
             message[header] = value
     except (ValueError, IndexError, MessageError) as error:
         raise _Undeliverable(f"the mail's addresses or headers are not valid: {error}") from error

@@ -113,6 +113,19 @@ class TestMail:
         assert not delivery.ok
         assert says in (delivery.error or "")
 
+    @pytest.mark.parametrize("header", ["Bcc", "cc", "Resent-Bcc", "To"])
+    def test_no_header_of_an_url_sends_the_links_to_others_too(self, sink: Sink, header: str) -> None:
+        mail = f"{relay(sink.port)}&%2B{header}=all@example.org"
+        delivery = channels(mail).deliver("mail:lan@example.org", MESSAGE, message_id="m")
+        assert not delivery.ok
+        assert f"may not set the header {header}" in (delivery.error or "")
+        assert sink.arrived == []
+
+    def test_another_header_goes_with_the_mail(self, sink: Sink) -> None:
+        mail = f"{relay(sink.port)}&%2BX-Team=platform"
+        assert channels(mail).deliver("mail:lan@example.org", MESSAGE, message_id="m").ok
+        assert sink.arrived[0]["X-Team"] == "platform"
+
     def test_a_private_mail_server_is_refused_unless_allowed(self, sink: Sink) -> None:
         delivery = channels(relay(sink.port), allowed=()).deliver("mail:lan@example.org", MESSAGE, message_id="m")
         assert not delivery.ok
