@@ -272,6 +272,14 @@ def test_where_clocks_go_back_over_midnight_a_day_comes_twice() -> None:
     assert len({day for day, _, _ in found}) == 3
 
 
+def test_a_window_that_begins_when_the_day_comes_again_ends_that_day_with_it() -> None:
+    zone = ZoneInfo("America/St_Johns")
+    again = datetime(2010, 11, 6, 23, 30, tzinfo=zone, fold=1).astimezone(UTC)
+    first, second, *_ = days_in(again, again + timedelta(days=2), zone)
+    assert (first[0], second[0]) == (date(2010, 11, 6), date(2010, 11, 7))
+    assert first[2] - again <= timedelta(hours=1)
+
+
 @pytest.mark.parametrize(("day", "start"), [("2026-09-06", "2026-09-06T04:00"), ("2026-09-07", "2026-09-07T03:00")])
 def test_where_midnight_is_skipped_the_day_begins_after_it(day: str, start: str) -> None:
     assert f"{day_start(date.fromisoformat(day), ZoneInfo('America/Santiago')):%Y-%m-%dT%H:%M}" == start
