@@ -18,6 +18,7 @@ from service.pipeline.budget import BudgetState
 from service.pipeline.evaluate import Judged
 from service.runtime import Counted, Runtime
 from service.store import totals
+from service.store.findings import active_holds
 from service.store.resources import source_states
 
 Labels = tuple[str, ...]
@@ -55,6 +56,7 @@ def page(rt: Runtime, judged: Judged, budgets: Iterable[BudgetState], now: datet
         ("curfew_avoided_cost_total", "counter", "Avoided by verified stops.", saved, _units(rows.avoided)),
         ("curfew_potential_avoided_cost_total", "counter", "What was not acted on.", saved, _units(rows.potential)),
         ("curfew_findings", "gauge", "Active findings.", ("policy", "status", "project"), rows.findings),
+        ("curfew_holds", "gauge", "Holds in force; without a project: everywhere.", ("project",), rows.holds),
         ("curfew_actions_total", "counter", "Actions so far.", ("policy", "verb", "outcome"), rows.actions),
         ("curfew_notifications_total", "counter", "Messages so far.", ("channel", "outcome"), rows.notifications),
         ("curfew_telemetry_coverage_ratio", "gauge", "Running, activity known.", ("source",), fleet.coverage),
@@ -89,6 +91,7 @@ class _Rows:
     actions: Mapping[Labels, int]
     findings: Mapping[Labels, int]
     notifications: Mapping[Labels, int]
+    holds: Mapping[Labels, int]
     sources: Mapping[Labels, float]
 
 
@@ -103,7 +106,8 @@ def _from_rows(rt: Runtime, now: datetime) -> _Rows:
             actions=totals.actions(session),
             findings=totals.findings(session),
             notifications=totals.notifications(session),
-            sources=source_states(session),
+            holds=Counter((hold.project or "",) for hold in active_holds(session, now)),
+            sources={key: at for key, at in source_states(session).items() if key[0] in rt.fleet.members},
         )
 
 

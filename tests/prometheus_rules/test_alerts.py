@@ -18,6 +18,7 @@ COVERAGE = "curfew_telemetry_coverage_ratio"
 MESSAGES = "curfew_notifications_total"
 ACTIONS = "curfew_actions_total"
 FINDINGS = "curfew_findings"
+HOLDS = "curfew_holds"
 USED = "curfew_spend_budget_used_ratio"
 FORECAST = "curfew_spend_budget_forecast_ratio"
 HOURLY = "curfew_hourly_cost"
@@ -220,7 +221,22 @@ CASES = {
         ],
         at="100m",
     ),
-    "a hold keeps acts back since the morning": Case(
+    "everything is on hold since the morning": Case(
+        alert="CurfewHeld",
+        lines=[answering(), line(HOLDS, "1x300", project="")],
+        at="250m",
+        fires=(({**PLACE}, "Everything has been on hold for four hours."),),
+    ),
+    "one project is": Case(
+        alert="CurfewHeld",
+        lines=[answering(), line(HOLDS, "1x300", project="vision")],
+        at="250m",
+        fires=(({**PLACE, "project": "vision"}, "Project vision has been on hold for four hours."),),
+    ),
+    "a hold was lifted after an hour": Case(
+        alert="CurfewHeld", lines=[answering(), line(HOLDS, "1x60 stale", project="vision")], at="250m"
+    ),
+    "acts wait since the morning": Case(
         alert="CurfewActsWait",
         lines=[answering(), line(FINDINGS, "2x300", policy="idle-gpus", status="due", project="vision")],
         at="250m",

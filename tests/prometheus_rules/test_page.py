@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from providers.errors import Unreachable
 from service.clock import SetClock
+from service.store.tables import Hold
 from tests.prometheus_rules.rules import PLACE, RULES, promtool
 from tests.spine.company import Company, minutes, small_company
 
@@ -25,7 +26,7 @@ def here(sqlite_url: str, clock: SetClock) -> Iterator[Company]:
 
 @pytest.fixture
 def page(here: Company) -> str:
-    """An act had no effect, a source was silent, and the mail server takes nothing more."""
+    """An act had no effect, a source was silent, the mail server takes nothing more, and one project is on hold."""
     here.document(
         "project",
         name="vision",
@@ -41,6 +42,8 @@ def page(here: Company) -> str:
     here.cycle(after=minutes(1))
     here.postman.dead = True
     here.machine("another")
+    with here.rt.database.transaction() as session:
+        session.add(Hold(project="vision", reason="a visit", created_by="lead", created_at=here.clock.now()))
     here.cycle(after=minutes(1))
     return here.rt.metrics.decode()
 
