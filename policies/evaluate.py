@@ -374,14 +374,15 @@ class Judgement:
             if not unseen:
                 return "None of its members runs."
             return f"{unseen} of its {len(self.facts.members[row])} members {were(unseen)} not seen as a GPU machine."
-        name = self.facts.base["name"][member]
-        reason = self.decision(outcome.policy.name, member).reason
         opening = {
             Verdict.BREACH: "Every member that runs is in breach, and so is the group.",
             Verdict.FORESEEN: "Every member that runs will be in breach, and so will the group.",
             Verdict.UNKNOWN: "A group is met as a whole, and of one member it is not known.",
         }.get(outcome.verdict(row), "A group is met as a whole, and one member spares it.")
-        return f"{opening} {name}: {reason}"
+        projects, names = self.facts.base["project"], self.facts.base["name"]
+        if projects[member] != projects[row]:
+            return f"{opening} It is another project's."
+        return f"{opening} {names[member]}: {self.decision(outcome.policy.name, member).reason}"
 
 
 def evaluate(facts: Facts, policies: Sequence[BasePolicy]) -> Judgement:

@@ -74,7 +74,7 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
             }
         )
     return {
-        "resource": _resource(known),
+        "resource": _resource(known, rt.view),
         "claimed_by": [name for name in _claims(known, documents.projects) if to is None or name in to],
         "judged_at": None if rt.view is None else rt.view.at.isoformat(),
         "hold": None
@@ -125,8 +125,9 @@ def _cannot(rt: Runtime, known: Known, policy: str) -> str | None:
     return why_not(known, rt.view.policies[policy].policy, rt.view.limits, rt.clock.now())
 
 
-def _resource(known: Known) -> dict[str, Any]:
+def _resource(known: Known, view: View | None) -> dict[str, Any]:
     record = known.record
+    row = None if view is None else view.judged.rows.get(known.id)
     return {
         "id": known.id,
         "name": record.name,
@@ -142,6 +143,9 @@ def _resource(known: Known) -> dict[str, Any]:
         "project": known.project,
         "owner": known.owner,
         "managed_by": record.managed_by,
+        "member_of": None if view is None or row is None else view.judged.facts.base["member_of"][row],
+        "members": list(record.members),
+        "stopped_by": record.stopped_by.value if record.stopped_by else None,
         "started_at": known.started_at.isoformat() if known.started_at else None,
         "restarted_at": known.restarted_at.isoformat() if known.restarted_at else None,
     }

@@ -123,6 +123,14 @@ def test_a_group_that_a_policy_for_groups_does_not_mean_exposes_none_of_its_memb
     assert (outcome.breaches, outcome.in_scope) == ([], 0)
 
 
+def test_nothing_is_told_of_a_member_that_another_project_pays_for() -> None:
+    decision = judged([member(project="secret", number=7)], {**IDLE, "scope": {"projects": ["vision"]}}).decision(
+        "rule", 0
+    )
+
+    assert decision.reason == "A group is met as a whole, and one member spares it. It is another project's."
+
+
 def test_who_counts_counts_members_and_not_the_group_once_more() -> None:
     """16 GPUs run in the group: a quota of 16 is kept, one of 15 is not."""
     members = [member(number=1), member(number=2)]
