@@ -171,6 +171,7 @@ def _environment() -> Environment:
         "money": wording.money,
         "units": lambda micros: micros / MICROS,
         "channel": lambda channel: wording.plain(mask_channel(channel)),
+        "actor": _actor,
         "words": lambda word: str(word).replace("_", " ").replace("-", " "),
         "gpus": lambda count: f"{count:g}",
         "number": _number,
@@ -190,6 +191,11 @@ def _environment() -> Environment:
         "ACTIVITIES": overview.ACTIVITIES,
     }
     return environment
+
+
+def _actor(actor: str) -> str:
+    """Who did it, as the audit log names them; of a link sent to a webhook only what may be shown."""
+    return wording.plain(mask_channel(actor) if "://" in actor else actor)
 
 
 def _fact(key: object) -> str:

@@ -313,6 +313,22 @@ class TestTheFirstPage:
         assert "The last look broke off. it broke off" in text_of(house.client.get("/"))
 
 
+WHO = {"curfew": "curfew", "token:ops": "token:ops", "link:lan@example.org": "link:lan@example.org",
+       "link:slack://A/B/C": "link:slack[:]//***"}  # fmt: skip
+
+
+@pytest.mark.parametrize("actor", WHO)
+def test_who_did_something_is_named_as_in_the_audit_log_without_what_is_secret(house: House, actor: str) -> None:
+    resource, now = house.resource(), house.clock.now()
+    finding = house.finding(resource, approved_at=now, approved_by=actor, stop_now_by=actor)
+    house.action(resource, finding, requested_by=actor)
+    house.add(Hold(id="h", project=None, reason="a demo", created_by=actor, created_at=now))
+    house.log_in()
+    told, first = text_of(house.client.get(f"/findings/{finding.id}")), text_of(house.client.get("/"))
+    assert told.count(f"by {WHO[actor]}") == 3
+    assert f"By {WHO[actor]}, now." in first
+
+
 class TestAReaderConfinedToAProject:
     @pytest.fixture
     def confined(self, house: House) -> House:
