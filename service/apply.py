@@ -5,6 +5,7 @@ What a document looks like is `service.files`'; how it is kept is `service.store
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import chain, islice
@@ -17,11 +18,13 @@ from service import files
 from service.documents import AnyDocument, Exemption, Kind, Project, Source, endpoints, kind_of, nearest_of, written
 from service.files import FieldPath, Mistake, Parsed, RawDocument, Refused
 from service.notify.channels import refusal_of
+from service.pipeline.attribute import attribute
 from service.runtime import Runtime
 from service.secrets import MissingSecret, Secrets, placeholders
 from service.settings import Settings
 from service.store import documents as store
 from service.store.documents import Change
+from service.store.resources import load_known
 from service.targets import ForbiddenTarget, check_endpoint
 
 
@@ -44,13 +47,65 @@ def plan(
     changes = store.plan_changes(session, [entry.document for entry in parsed], set_name=set_name, prune=prune)
     gone = [(change.kind, change.name) for change in changes if change.action == "delete"]
     check_names(session, parsed, [change.document for change in changes if change.document is not None], gone)
+    told = dict(_contested(session, changes))
     return [
         replace(
             change,
-            notes=(*change.notes, *_lost_budgets(session, change, budgets, changes), *_not_set(change, secrets)),
+            notes=(
+                *change.notes,
+                *_lost_budgets(session, change, budgets, changes),
+                *(told.get(change.name, ()) if change.kind == "project" else ()),
+                *_not_set(change, secrets),
+            ),
         )
         for change in changes
     ]
+
+
+def _will_be(session: Session, kind: Kind, changes: Sequence[Change]) -> dict[str, AnyDocument]:
+    """The documents of a kind as they will be; none where one of today's cannot be read, which is told elsewhere."""
+    try:
+        documents = store.load(session)
+    except store.UnreadableDocument:
+        return {}
+    found: dict[str, AnyDocument] = dict(documents.projects if kind == "project" else documents.policies)
+    for change in changes:
+        if change.kind == kind:
+            found.pop(change.name, None)
+            if change.document is not None:
+                found[change.name] = change.document
+    return found
+
+
+def _contested(session: Session, changes: Sequence[Change]) -> Iterator[tuple[str, list[str]]]:
+    """Project → what will belong to nobody, because another one claims it too."""
+    matching = {
+        change.name
+        for change in changes
+        if isinstance(change.document, Project)
+        and (change.action == "create" or any(field.field.startswith("match") for field in change.fields))
+    }
+    if not matching:
+        return
+    projects = {
+        name: document
+        for name, document in _will_be(session, "project", changes).items()
+        if isinstance(document, Project)
+    }
+    rivals: dict[str, Counter[tuple[str, ...]]] = {}
+    for known in load_known(session).values():
+        claims = attribute(known.record, known.source, projects).claimed_by
+        for name in matching.intersection(claims) if len(claims) > 1 else ():
+            rivals.setdefault(name, Counter())[tuple(other for other in claims if other != name)] += 1
+    for name, counts in rivals.items():
+        yield (
+            name,
+            [
+                f"{count} resource{' is' if count == 1 else 's are'} claimed by {' and '.join(others)} too, "
+                "and will belong to none of them"
+                for others, count in sorted(counts.items())
+            ],
+        )
 
 
 def _lost_budgets(
@@ -63,18 +118,11 @@ def _lost_budgets(
     lost = budgets.get(project.name, frozenset()) - {budget.name for budget in project.spend_budgets}
     if not lost:
         return
-    try:
-        policies: dict[str, BasePolicy] = dict(store.load(session).policies)
-    except store.UnreadableDocument:
-        return  # told wherever it is read; it must not keep anybody from mending it
-    for other in changes:
-        if other.kind == "policy":
-            policies.pop(other.name, None)
-            if isinstance(other.document, BasePolicy):
-                policies[other.name] = other.document
-    for name, policy in sorted(policies.items()):
+    for name, policy in sorted(_will_be(session, "policy", changes).items()):
+        if not isinstance(policy, BudgetPolicy):
+            continue
         speaks_of_it = not policy.scope.projects or project.name in policy.scope.projects
-        if isinstance(policy, BudgetPolicy) and policy.budget.budget in lost and speaks_of_it:
+        if policy.budget.budget in lost and speaks_of_it:
             yield f"policy {name!r} reads its spend budget {policy.budget.budget!r}, which goes"
 
 

@@ -279,6 +279,34 @@ def test_a_spend_budget_that_goes_is_missed_by_the_policies_that_read_it(desk: D
     assert desk.apply(project("vision", "other"))[0].notes == ()
 
 
+def test_what_two_projects_will_claim_is_told_before_it_is_nobodys(desk: Desk, clock: SetClock) -> None:
+    def project(name: str, match: str) -> str:
+        return f"kind: project\nname: {name}\nmatch: [{match}]\n---\n"
+
+    with desk.database.transaction() as session:
+        for number, team in enumerate(("cv", "cv", "nlp")):
+            session.add(
+                Resource(
+                    id=f"r{number}", source="research", provider="aws", account="1", region="r", kind="instance",
+                    external_id=f"r{number}", incarnation="1", name="x", sku="x", gpu_count=1, gpu_share=1,
+                    capacity_type="spot", state="running", state_since=clock.now(), first_seen=clock.now(),
+                    tags={"team": team},
+                )
+            )  # fmt: skip
+    desk.apply(project("vision", "{tags: {team: cv}}") + project("nlp", "{tags: {team: nlp}}"))
+    coming = project("everything", "{sources: [research]}")
+    source = "kind: source\nname: research\nprovider: simulated\n---\n"
+    changes = desk.apply(source + coming)
+    assert [change.notes for change in changes if change.kind == "project"] == [
+        (
+            "1 resource is claimed by nlp too, and will belong to none of them",
+            "2 resources are claimed by vision too, and will belong to none of them",
+        )
+    ]
+    [same] = desk.apply(coming)
+    assert same.notes == ()
+
+
 def test_a_secret_that_is_not_set_is_told_and_stops_nothing(desk: Desk) -> None:
     text = 'kind: project\nname: vision\nnotify: ["slack://${SLACK}", "webhooks://h/?secret=${HOOK}", "pagerduty://${PD}"]\n'
     secrets = Secrets(folder=None, environment={"CURFEW_SECRET_SLACK": "hunter2"})
