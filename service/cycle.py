@@ -200,7 +200,7 @@ def _write(
     """All or nothing, and only under the newest lease."""
     with rt.database.transaction() as session:
         lease.check(session, held)
-        resources.save(session, [known for known in ruling.resources if known.id in ruling.changed])
+        revision = resources.save(session, [known for known in ruling.resources if known.id in ruling.changed])
         resources.save_answers(session, collected.answers, now)
         ledger.apply(session, ruling.meter)
         findings.save(session, ruling.plan.findings)
@@ -213,6 +213,7 @@ def _write(
             )
         alerts = budget_alerts(session, ruling.look.budgets, rt.rates, now)
         queued(session, [*ruling.plan.messages, *alerts], dict(documents.projects), rt.settings.notify, now)
+    rt.memory.resources.written(ruling.resources, revision)
 
 
 def _hands(rt: Runtime, held: lease.Held, limits: Limits, look: Look) -> Hands:

@@ -22,6 +22,8 @@ class SampleMemory:
 
     def __init__(self) -> None:
         self._series: dict[_Key, Series] = {}
+        self._times: dict[tuple[int, ...], tuple[int, ...]] = {}
+        """Moments, by themselves."""
         self._asked_until: dict[ResourceRef, datetime] = {}
         self._ambiguous: frozenset[ResourceRef] = frozenset()
         self._faults: tuple[PartReport, ...] = ()
@@ -88,17 +90,25 @@ class SampleMemory:
         answer = provider.samples(records, start=start, end=end)
         for series in answer.series:
             key = (series.ref, series.device, series.signal)
-            self._series[key] = merged(self._series.get(key), series)
+            self._series[key] = self._sharing_times(merged(self._series.get(key), series))
         ambiguous |= answer.ambiguous
         faults += answer.faults
         if not answer.faults:  # what failed is asked again in full
             self._asked_until |= {record.ref: end for record in records}
 
+    def _sharing_times(self, series: Series) -> Series:
+        """A fleet is sampled at the same moments: kept once, they take half the memory."""
+        times = self._times.setdefault(series.times, series.times)
+        if times is series.times:
+            return series
+        return Series(ref=series.ref, device=series.device, signal=series.signal, times=times, values=series.values)
+
     def _forget(self, refs: set[ResourceRef], before: datetime) -> None:
         """Drop what no window reaches any more and what is gone."""
         oldest = int(before.timestamp())
+        self._times = {}
         self._series = {
-            key: series if series.times and series.times[0] >= oldest else _since(series, oldest)
+            key: self._sharing_times(series if series.times and series.times[0] >= oldest else _since(series, oldest))
             for key, series in self._series.items()
             if key[0] in refs
         }

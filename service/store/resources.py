@@ -44,6 +44,11 @@ class Remembered:
     known: dict[str, Known] = field(default_factory=dict)
     revision: int = NOTHING
 
+    def written(self, resources: Iterable[Known], revision: int | None) -> None:
+        """All of them as they are by now, once that is committed: nobody need read what he wrote himself."""
+        self.known = {known.id: known for known in resources if known.ended_at is None}
+        self.revision = self.revision if revision is None else revision
+
 
 def load_known(session: Session, remembered: Remembered | None = None) -> dict[str, Known]:
     """Every resource that has not ended, by id. Of those that are remembered only what has changed is read."""
@@ -81,12 +86,15 @@ def find(session: Session, resource_id: str) -> Known | None:
     return None if row is None else known_of(row)
 
 
-def save(session: Session, resources: Iterable[Known]) -> None:
-    """Write these as they are now; only changed ones are handed in."""
+def save(session: Session, resources: Iterable[Known]) -> int | None:
+    """Write these as they are now; only changed ones are handed in. Their revision; None when there were none."""
     newest = session.exec(select(func.coalesce(func.max(Resource.revision), 0))).one()
     rows = (_values(known) | {"revision": newest + 1} for known in resources)
+    wrote = False
     while some := list(islice(rows, AT_ONCE)):
         write(session, Resource, some, key=["id"])
+        wrote = True
+    return newest + 1 if wrote else None
 
 
 def known_of(row: Resource) -> Known:
