@@ -40,6 +40,8 @@ PATIENCE_SECONDS = 60.0
 again, and several pages can be waited for at the pace of an account that AWS throttles."""
 REGIONS_HOLD = timedelta(minutes=10)
 """How long a list of enabled regions is trusted."""
+REQUESTS_HOLD = timedelta(minutes=10)
+"""How long what a spot request allows is told to the plan. Before an act it is asked anew."""
 TYPES_WAIT_SECONDS = 5.0
 """For another region that asks for the same machine types already. Then both ask."""
 PAGE = 1000
@@ -87,6 +89,8 @@ class Ec2Inventory:
         self._templates: Templates = {}
         self._unchanged: dict[Place, Mapping[bytes, Sequence[ResourceRecord]]] = {}
         """Records by what their reservation's bytes were when it was last listed."""
+        self._requests: dict[Place, Mapping[str, tuple[datetime, Mapping[str, Any]]]] = {}
+        """Spot requests by instance, and when they were told."""
 
     def list(self) -> InventoryAnswer:
         """All machines with accelerators of all accounts, terminated ones for as long as EC2 shows them."""
@@ -202,7 +206,7 @@ class Ec2Inventory:
             broken = error.as_fault()
         self._unchanged[account, region] = unchanged
         unjudged = {sku for sku in skipped if translate.ACCELERATED_FAMILY.match(sku)}
-        all_records, spot_fault = self._with_spot_requests(client, region, found)
+        all_records, spot_fault = self._with_spot_requests(client, (account, region), found)
         groups, group_fault = self._groups(client).list(region, all_records)
         faults = (broken, group_fault, _types_fault(builtin, unjudged, unanswered), spot_fault)
         return Look(
@@ -277,31 +281,39 @@ class Ec2Inventory:
     # spot requests
 
     def _with_spot_requests(
-        self, client: Client, region: str, records: Sequence[ResourceRecord]
+        self, client: Client, place: Place, records: Sequence[ResourceRecord]
     ) -> tuple[Sequence[ResourceRecord], Fault | None]:
         """What spot requests forbid, for the plan and the preview. Unanswered, it is left to `describe`."""
+        now = self._now()
         spot = {
             record.ref.external_id
             for record in records
             if record.capacity_type is CapacityType.SPOT and record.state is not State.TERMINATED
         }
+        before = self._requests.get(place, {})
+        told = {one: before[one] for one in spot & before.keys() if timedelta() <= now - before[one][0] < REQUESTS_HOLD}
+        fault: Fault | None = None
         try:
-            requests = self._spot_requests(client, region, sorted(spot))
+            found = self._spot_requests(client, place[1], sorted(spot - told.keys()))
+            told |= {one: (now, request) for one, request in found.items()}
         except ProviderError as error:
-            return records, error.as_fault()
-        return [
-            translate.with_spot_request(record, requests.get(record.ref.external_id))
-            if record.ref.external_id in spot
-            else record
-            for record in records
-        ], None
+            fault = error.as_fault()
+        self._requests[place] = told
+
+        def allowed(record: ResourceRecord) -> ResourceRecord:
+            one = record.ref.external_id
+            if one not in spot or (one not in told and fault is not None):
+                return record
+            return translate.with_spot_request(record, told[one][1] if one in told else None)
+
+        return [allowed(record) for record in records], fault
 
     def _spot_requests(
         self, client: Client, region: str, instance_ids: Sequence[str]
     ) -> Mapping[str, Mapping[str, Any]]:
         """Spot requests by the instance they brought."""
         return {
-            request["InstanceId"]: request
+            request["InstanceId"]: {name: request.get(name) for name in translate.SPOT_REQUEST}
             for batch in batches(instance_ids, SPOT_REQUESTS_PER_CALL)
             for request in client.items(
                 "ec2",

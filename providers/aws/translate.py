@@ -345,6 +345,10 @@ def _losses(machine: MachineType) -> Iterable[Loss]:
 # What takes a question of its own.
 
 
+SPOT_REQUEST = ("Type", "State", "LaunchGroup", "AvailabilityZoneGroup")
+"""What of a spot request is looked at."""
+
+
 def with_spot_request(record: ResourceRecord, request: Answer | None) -> ResourceRecord:
     """A spot machine together with what its spot request allows. No request found allows nothing."""
     blockers = tuple(

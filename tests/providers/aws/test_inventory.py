@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -123,7 +123,7 @@ class TestAMixedFleet:
         set_launch_time(instance_id, days_ago)
         assert by_id(of(aws()).list())[instance_id].launched_at == days_ago
 
-    def test_is_listed_in_five_calls_and_in_four_when_its_types_are_known(
+    def test_is_listed_in_five_calls_and_in_three_when_its_types_and_spot_requests_are_known(
         self, moto: str, front: Front, aws: Build
     ) -> None:
         make_fleet(moto)
@@ -136,11 +136,10 @@ class TestAMixedFleet:
             [
                 "sts:GetCallerIdentity",
                 "ec2:DescribeInstances",
-                "ec2:DescribeSpotInstanceRequests",
                 "autoscaling:DescribeAutoScalingGroups",
             ]
         )
-        assert first == always + Counter(["ec2:DescribeInstanceTypes"])
+        assert first == always + Counter(["ec2:DescribeInstanceTypes", "ec2:DescribeSpotInstanceRequests"])
         assert again == always
 
 
@@ -295,6 +294,37 @@ class TestSpotRequests:
         start_instance(moto, "g6.xlarge")
         of(aws()).list()
         assert front.counted["ec2:DescribeSpotInstanceRequests"] == 0
+
+    def test_are_remembered_for_a_while_and_only_new_ones_asked_for(self, moto: str, front: Front, aws: Build) -> None:
+        clock = [datetime(2026, 11, 20, 8, tzinfo=UTC)]
+        provider = aws(now=lambda: clock[0])
+        first = start_spot_instance(moto, "g5.xlarge")
+        asked: list[Sequence[str]] = []
+        for minute in range(12):
+            clock[0] += timedelta(minutes=1)
+            if minute == 2:
+                second = start_spot_instance(moto, "g5.xlarge", request_type="persistent")
+            answer = of(provider).list()
+            assert stop_blockers(by_id(answer)[first]) == ["OneTimeSpot"]
+            asked += [
+                sorted(value for key, values in call.fields.items() if "Value" in key for value in values)
+                for call in front.calls
+                if call.operation == "DescribeSpotInstanceRequests"
+            ]
+            front.calls.clear()
+        assert asked == [[first], [second], [first]]
+
+    def test_that_cannot_be_asked_for_again_are_as_they_were_until_then(
+        self, moto: str, front: Front, aws: Build
+    ) -> None:
+        provider, instance_id = aws(), start_spot_instance(moto, "g5.xlarge")
+        of(provider).list()
+        front.refuse("ec2:DescribeSpotInstanceRequests", "UnauthorizedOperation", DENIED)
+        another = start_spot_instance(moto, "g5.xlarge")
+        answer = of(provider).list()
+        assert stop_blockers(by_id(answer)[instance_id]) == ["OneTimeSpot"]
+        assert stop_blockers(by_id(answer)[another]) == []
+        assert part(answer).fault is not None
 
     def test_not_found_forbids(self, moto: str, aws: Build) -> None:
         answer = sdk(moto, "ec2").run_instances(
