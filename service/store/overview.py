@@ -9,14 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from service.store import outbox, views
 from service.store import totals as money
+from service.store.sums import counted
 from service.store.tables import Action, Cycle, Document, Finding, Hold, Outbox, Resource, SourceState
 
+Row = TypeVar("Row", bound=SQLModel)
 Sees = Callable[[str | None], bool]
 """Whether things of this project (None: nobody's) may be shown."""
 ActivityOf = Callable[[str], str]
@@ -39,6 +41,7 @@ class Totals:
 
     project: str | None = None
     resources: int = 0
+    """Groups too; the GPUs and the cost of a group are its members', and counted with them."""
     gpus: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
     """Activity (`stopped` for what does not run) → GPUs, a shared one counted by its share."""
     hourly: Money = field(default_factory=lambda: defaultdict(int))
@@ -126,15 +129,15 @@ def overview(session: Session, now: datetime, activity: ActivityOf, sees: Sees, 
     total = Totals()
     for one in projects:
         total.add(one)
-    findings = active_findings(session, sees)
+    findings, found = most_urgent(session, sees, AT_FIRST)
     undelivered, because = outbox.undelivered(session) if all_of_it else (0, None)
     return Overview(
         total=total,
         projects=projects,
         avoided=_by_currency(money.avoided(session, now), sees),
         potential=_by_currency(money.potential(session, now), sees),
-        findings=findings[:AT_FIRST],
-        findings_left_out=max(0, len(findings) - AT_FIRST),
+        findings=findings,
+        findings_left_out=found - len(findings),
         actions=recent_actions(session, sees),
         sources=sources(session) if all_of_it else (),
         holds=[hold for hold in views.holds(session, now=now) if hold.project is None or sees(hold.project)],
@@ -156,16 +159,19 @@ def totals(session: Session, activity: ActivityOf, sees: Sees) -> list[Totals]:
             Resource.gpu_share,
             Resource.rate_micros,
             Resource.currency,
+            counted(),
         ).where(col(Resource.ended_at).is_(None), col(Resource.orphaned_at).is_(None))
     )
     found: dict[str | None, Totals] = {}
-    for resource_id, project, state, count, share, rate, currency in rows:
+    for resource_id, project, state, gpus, share, rate, currency, counts in rows:
         if not sees(project):
             continue
         one = found.setdefault(project, Totals(project=project))
-        doing = shown_activity(state, activity(resource_id))
         one.resources += 1
-        one.gpus[doing] += count * share
+        if not counts:
+            continue
+        doing = shown_activity(state, activity(resource_id))
+        one.gpus[doing] += gpus * share
         if rate is None or currency is None:
             one.unpriced += state == "running"
             continue
@@ -184,27 +190,44 @@ def shown_activity(state: str, told: str) -> str:
 
 def active_findings(session: Session, sees: Sees) -> list[FindingRow]:
     """By resource, those that have not ended: the most urgent first, then the dearest."""
-    rows = session.exec(
-        select(Finding, Resource)
-        .outerjoin(Resource, col(Resource.id) == col(Finding.resource_id))
-        .where(col(Finding.closed_at).is_(None))
-    ).all()
-    by_resource: dict[str, list[Finding]] = defaultdict(list)
-    resources: dict[str, Resource | None] = {}
-    for finding, resource in rows:
-        if sees(finding.project):
-            by_resource[finding.resource_id].append(finding)
-            resources[finding.resource_id] = resource if resource and sees(resource.project) else None
-    found = []
-    for resource_id, findings in by_resource.items():
-        first, *others = sorted(findings, key=_urgency)
-        found.append(FindingRow(finding=first, resource=resources[resource_id], others=others))
-    return sorted(found, key=lambda row: _urgency(row.finding))
+    rows, _ = most_urgent(session, sees)
+    return rows
 
 
-def _urgency(finding: Finding) -> tuple[int, int, str]:
-    status = URGENCY.index(finding.status) if finding.status in URGENCY else len(URGENCY)
-    return status, -(finding.rate_micros or 0), finding.id
+def most_urgent(session: Session, sees: Sees, at_most: int | None = None) -> tuple[list[FindingRow], int]:
+    """The first so many of `active_findings`, and how many there are in all. Only what is shown is read in full."""
+    asked = select(Finding.id, Finding.resource_id, Finding.project, Finding.status, Finding.rate_micros)  # type: ignore[call-overload]  # five columns
+    by_resource: dict[str, list[tuple[tuple[int, int, str], str]]] = defaultdict(list)
+    for id, resource_id, project, status, rate in session.exec(asked.where(col(Finding.closed_at).is_(None))):
+        if sees(project):
+            by_resource[resource_id].append((_urgency(status, rate, id), id))
+    ranked = sorted(sorted(found) for found in by_resource.values())
+    shown = [[id for _, id in found] for found in ranked[:at_most]]
+    findings = _by_id(session, Finding, [id for ids in shown for id in ids])
+    resources = _by_id(session, Resource, [findings[ids[0]].resource_id for ids in shown])
+    rows = []
+    for first, *others in shown:
+        resource = resources.get(findings[first].resource_id)
+        rows.append(
+            FindingRow(
+                finding=findings[first],
+                resource=resource if resource and sees(resource.project) else None,
+                others=[findings[id] for id in others],
+            )
+        )
+    return rows, len(ranked)
+
+
+def _by_id(session: Session, table: type[Row], ids: Sequence[str]) -> dict[str, Row]:
+    key: Any = table.id  # type: ignore[attr-defined]
+    found: dict[str, Row] = {}
+    for some in outbox.batched(ids, outbox.ASKED_AT_ONCE):
+        found |= {row.id: row for row in session.exec(select(table).where(key.in_(some)))}  # type: ignore[attr-defined]
+    return found
+
+
+def _urgency(status: str, rate_micros: int | None, id: str) -> tuple[int, int, str]:
+    return URGENCY.index(status) if status in URGENCY else len(URGENCY), -(rate_micros or 0), id
 
 
 def _by_currency(found: Mapping[tuple[str, ...], int], sees: Sees) -> Money:

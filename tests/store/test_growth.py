@@ -17,7 +17,7 @@ from sqlmodel import Session, SQLModel, col, func, select
 
 from service.days import day_start
 from service.model import Window
-from service.store import audit, lease, ledger, retention, spend, sums, totals
+from service.store import audit, lease, ledger, overview, retention, spend, sums, totals
 from service.store.database import Database
 from service.store.retention import Keep
 from service.store.spend import By, Cost, Metered
@@ -496,3 +496,34 @@ def test_by_default_every_line_stays(database: Database) -> None:
     write(database, 9000)
     tidied(database)
     assert lines(database) == ["of 9000 days ago"]
+
+
+# --- what pages show --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_page_counts_groups_by_their_members(database: Database) -> None:
+    store(database, [here("a"), here("b", state="stopped", rate_micros=0), here("group", kind="node_group")])
+    with database.reading() as session:
+        [found] = overview.totals(session, lambda id: "idle", lambda project: True)
+    assert (found.resources, found.all_gpus, found.gpus["idle"]) == (3, 16, 8)
+    assert (found.hourly, found.idle_hourly) == ({"USD": 3600 * 10**6}, {"USD": 3600 * 10**6})
+
+
+def test_of_many_findings_only_those_shown_are_read(database: Database) -> None:
+    rows = [here(f"r{n}") for n in range(5)]
+    rows += [finding(f"f{n}", resource_id=f"r{n}", status="open", closed_at=None, rate_micros=n) for n in range(5)]
+    rows += [finding("due", resource_id="r1", status="due", closed_at=None, policy="spot")]
+    rows += [finding("hidden", resource_id="r2", status="due", closed_at=None, policy="spot", project="secret")]
+    store(database, [*rows, finding("ended", resource_id="r0")])
+    with database.reading() as session:
+        shown, count = overview.most_urgent(session, lambda project: project == "vision", 3)
+        everything = overview.active_findings(session, lambda project: project == "vision")
+    assert [(row.finding.id, [other.id for other in row.others]) for row in shown] == [
+        ("due", ["f1"]),
+        ("f4", []),
+        ("f3", []),
+    ]
+    assert [row.resource.id for row in shown if row.resource] == ["r1", "r4", "r3"]
+    assert count == 5
+    assert everything[:3] == shown
+    assert [row.finding.id for row in everything[3:]] == ["f2", "f0"]
