@@ -63,6 +63,8 @@ class SourceAnswer:
     fault: Fault | None = None
     identity: str | None = None
     """Who the source was when it first answered; None before."""
+    missing: tuple[PartReport, ...] = ()
+    """What of its prices and telemetry could not be told."""
 
     @property
     def identity_changed(self) -> bool:

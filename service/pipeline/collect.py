@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar, cast
@@ -97,6 +97,7 @@ def collect(
             if ref in ids:
                 series[ids[ref]] = series.get(ids[ref], ()) + found
         ambiguous |= {ids[ref] for ref in memory.ambiguous if ref in ids}
+    answers = tuple(replace(answer, missing=faults[answer.source]) for answer in answers)
     return Collected(
         answers=answers, quotes=quotes, series=series, ambiguous=frozenset(ambiguous), telemetry_faults=faults
     )

@@ -203,8 +203,24 @@ def migrations_config(url: str) -> Config:
     return config
 
 
+CONNECT_SECONDS = 10
+SILENT_SECONDS = 30
+"""How long a PostgreSQL server may say nothing, while it is connected to and later: without these a network that
+swallows what is sent would hold a cycle for a quarter of an hour, and one that loses the answer for two hours.
+"""
+
+
 def _pool(*, sqlite: bool) -> dict[str, Any]:
-    return {"connect_args": {"check_same_thread": False, "timeout": 30}} if sqlite else {"pool_size": 10}
+    if sqlite:
+        return {"connect_args": {"check_same_thread": False, "timeout": 30}}
+    patience = {
+        "connect_timeout": CONNECT_SECONDS,
+        "tcp_user_timeout": 1000 * SILENT_SECONDS,
+        "keepalives_idle": SILENT_SECONDS // 3,
+        "keepalives_interval": SILENT_SECONDS // 3,
+        "keepalives_count": 2,
+    }
+    return {"pool_size": 10, "connect_args": patience}
 
 
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:

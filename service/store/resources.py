@@ -243,13 +243,20 @@ def save_answers(session: Session, answers: Sequence[SourceAnswer], now: datetim
         row = session.get(SourceState, answer.source) or SourceState(source=answer.source)
         row.attempted_at = now
         row.fault = fault_of(answer)
-        row.parts = []
+        parts = (*(answer.answer.parts if answer.answer is not None else ()), *answer.missing)
+        row.parts = [plain_part(part) for part in parts]
         if answer.answer is not None:
             row.identity = row.identity or answer.answer.identity
-            row.parts = [plain_part(part) for part in answer.answer.parts]
-            if answer.answer.complete and not answer.identity_changed:
-                row.succeeded_at = now
+        if _succeeded(answer):
+            row.succeeded_at = now
         session.add(row)
+
+
+def _succeeded(answer: SourceAnswer) -> bool:
+    """It told all there is; of a source that only has telemetry, all of that."""
+    if answer.answer is None:
+        return answer.fault is None and not answer.missing
+    return answer.answer.complete and not answer.identity_changed
 
 
 def fault_of(answer: SourceAnswer) -> dict[str, Any] | None:
