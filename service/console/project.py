@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlmodel import Session
 
+from providers.records import Kind
 from service.api.auth import TheRuntime
 from service.console.pages import Looking
 from service.console.rendering import LOOK, PageRoute, Stop, activity_of, page
@@ -54,6 +55,11 @@ class Running:
     doing: str
     idle_seconds: int | None
 
+    @property
+    def counted(self) -> bool:
+        """A group's cost is its members' and counted with them."""
+        return Kind(self.resource.kind).counted
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectView:
@@ -72,6 +78,8 @@ class ProjectView:
     more: bool
     """There are more resources than are shown."""
     findings: Sequence[FindingRow]
+    found: int
+    """How many there are in all."""
     holds: Sequence[Hold]
 
 
@@ -122,9 +130,15 @@ def _view(session: Session, runtime: Runtime, project: Project) -> ProjectView:
     running = [Running(resource=row, doing=one, idle_seconds=told(row.id)[1]) for row, one in doing if one != "stopped"]
     idle_hourly: Money = defaultdict(int)
     for one in running:
-        if one.doing == "idle" and one.resource.rate_micros is not None and one.resource.currency is not None:
+        if (
+            one.doing == "idle"
+            and one.counted
+            and one.resource.rate_micros is not None
+            and one.resource.currency is not None
+        ):
             idle_hourly[one.resource.currency] += one.resource.rate_micros
     days = _days(session, project, now)
+    findings, found = overview.most_urgent(session, lambda project: project == name, overview.SHOWN)
     first, _ = month_of(day_of(now, project.zone))
     states = budget.states(
         {name: project},
@@ -146,7 +160,8 @@ def _view(session: Session, runtime: Runtime, project: Project) -> ProjectView:
         running=running,
         stopped=len(rows) - len(running),
         more=len(rows) == overview.SHOWN,
-        findings=overview.active_findings(session, lambda project: project == name),
+        findings=findings,
+        found=found,
         holds=[hold for hold in views.holds(session, now=now) if hold.project in (None, name)],
     )
 

@@ -58,7 +58,7 @@ FORGED: dict[str, Callable[[House], str]] = {
     "a digest's link": lambda house: (
         "/p/" + house.link_to_all(house.finding(house.resource("more"))).rpartition("/")[2]
     ),
-    "a session's cookie": lambda house: house.log_in(ADMIN) and f"/p/{house.client.cookies['curfew_session']}",
+    "a session's cookie": lambda house: f"/p/{house.log_in(ADMIN).cookies['curfew_session']}",
     "signed with another key": lambda house: (
         "/p/"
         + links.Links("k" * 32, URL)
@@ -128,6 +128,17 @@ class TestWhatItSays:
         page = furnished.client.get(PAGE)
         assert re.findall(r'data-currency="(\w+)"', page.text) == ["EUR", "USD"]
         assert "Spent this month €100.00 $500.00" in text_of(page)
+
+    def test_a_groups_cost_is_its_members_and_counted_once(self, house: House) -> None:
+        house.resource("workers", kind="node_group")
+        house.resource("workers-1")
+        house.log_in()
+        told = text_of(house.client.get(PAGE))
+        assert "Running cost $98.32 an hour" in told
+        assert (
+            "workers 8×H100, p5.48xlarge, on demand us-east-1 aws, 123456789012 unknown lan@example.org its members'"
+            in told
+        )
 
     def test_what_nobody_saw_says_so(self, furnished: House) -> None:
         spent(furnished, ago=2, hours=1, assumed=True)
