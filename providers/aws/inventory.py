@@ -182,6 +182,7 @@ class Ec2Inventory:
     def _look(self, account: str, region: str) -> Look:
         client = self._accounts.of(account)
         before = self._unchanged.get((account, region), {})
+        reader = Reader(before, of_no_interest=self._has_no_accelerators)
         unchanged: dict[bytes, Sequence[ResourceRecord]] = {}
         found: list[ResourceRecord] = []
         unanswered: dict[str, Fault] = {}
@@ -189,7 +190,7 @@ class Ec2Inventory:
         broken: Fault | None = None
         try:
             for page in client.pages(
-                "ec2", region, "DescribeInstances", "Reservations", reading=Reader(before), MaxResults=PAGE
+                "ec2", region, "DescribeInstances", "Reservations", reading=reader, MaxResults=PAGE
             ):
                 with translated("ec2", region, "DescribeInstances"):
                     skus = {instance["InstanceType"] for instance in _instances(page)}
@@ -236,6 +237,10 @@ class Ec2Inventory:
         return Groups(client, types=self._types, templates=self._templates)
 
     # machine types
+
+    def _has_no_accelerators(self, sku: str) -> bool:
+        machine = self._types.get(sku)
+        return machine is not None and machine.devices is None
 
     def _learn_types(self, client: Client, region: str, skus: set[str]) -> Mapping[str, Fault]:
         """Asks for types not known yet, once for all regions. Answers what was not answered, and why."""

@@ -27,10 +27,16 @@ Read = Callable[[Element], Any]
 
 
 class Reader:
-    """Reads page by page, for `Client.pages`. What did not change by a byte since it was known is not read again."""
+    """Reads page by page, for `Client.pages`. What did not change by a byte since it was known is not read again, and
+    of an instance whose type is of no interest the type alone.
+    """
 
-    def __init__(self, known: Collection[bytes] = ()) -> None:
+    def __init__(
+        self, known: Collection[bytes] = (), *, of_no_interest: Callable[[str], bool] = lambda sku: False
+    ) -> None:
         self._known = known
+        self._of_no_interest = of_no_interest
+        self._read = _structure({"instancesSet": ("Instances", _list(self._instance))})
 
     def __call__(self, response: dict[str, Any], answer: dict[str, Any]) -> None:
         """Takes the reservations out of the response and puts what they are into the answer, or does nothing."""
@@ -41,19 +47,32 @@ class Reader:
         reservations = []
         for piece in pieces:
             digest = sha256(piece).digest()
-            reservation = _reservation(piece) if digest not in self._known else {}
+            reservation = self._reservation(piece) if digest not in self._known else {}
             if reservation is None:
                 return
             reservations.append({DIGEST: digest, **reservation})
         response["body"] = frame
         answer["Reservations"] = reservations
 
+    def _reservation(self, piece: bytes) -> Mapping[str, Any] | None:
+        """What the SDK would make of it, as far as `translate` looks. None when that is in doubt."""
+        try:
+            return cast(Mapping[str, Any], self._read(fromstring(ITEM + ID + piece, _parser())))
+        except (XMLSyntaxError, ValueError, LookupError):
+            return None
+
+    def _instance(self, element: Element) -> Mapping[str, Any]:
+        sku = element.findtext("instanceType")
+        if sku and self._of_no_interest(sku):
+            return {"InstanceType": sku}
+        return cast(Mapping[str, Any], _INSTANCE(element))
+
 
 def _cut(body: bytes) -> tuple[bytes, Sequence[bytes]] | None:
     """The answer without its reservations, and each of them by itself. None when the cut could be a wrong one.
 
     Where no comment and no CDATA can hide one, a tag is a tag. So a reservation begins where its id does, provided
-    that every piece is well-formed by itself, which `_reservation` sees to.
+    that every piece is well-formed by itself, which shows when it is read.
     """
     if b"!" in body and b"<!" in body:  # one byte is found ten times as fast as two
         if b"<!DOCTYPE" in body:  # entities that grow when they are read; AWS sends none
@@ -88,14 +107,6 @@ def _is_frame(frame: bytes) -> bool:
     except XMLSyntaxError:
         return False
     return len(sets) == 1 and len(sets[0]) == 0
-
-
-def _reservation(piece: bytes) -> Mapping[str, Any] | None:
-    """What the SDK would make of it, as far as `translate` looks. None when that is in doubt."""
-    try:
-        return cast(Mapping[str, Any], _RESERVATION(fromstring(ITEM + ID + piece, _parser())))
-    except (XMLSyntaxError, ValueError, LookupError):
-        return None
 
 
 def _parser() -> XMLParser:
@@ -172,4 +183,3 @@ _INSTANCE = _structure(
         ),
     }
 )
-_RESERVATION = _structure({"instancesSet": ("Instances", _list(_INSTANCE))})

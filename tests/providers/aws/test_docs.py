@@ -9,6 +9,9 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
+
+from providers.aws import Config
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "aws.md").read_text("utf-8")
@@ -68,3 +71,11 @@ def test_every_code_of_a_blocker_of_groups_is_explained() -> None:
     codes = set(re.findall(r'"(\w+)",\s+(?:sentence=)?f?"(?:its? |the |an |EKS |\{_some)', source))
     assert len(codes) > 15
     assert {code for code in codes if f"`{code}`" not in PAGE} == set()
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+def test_a_source_on_the_page_is_one(text: str) -> None:
+    said = yaml.safe_load(text)
+    assert (said.pop("kind"), said.pop("provider")) == ("source", "aws")
+    del said["name"]
+    Config.model_validate(said)

@@ -235,6 +235,14 @@ def test_what_is_known_is_not_read_again() -> None:
     assert instances({"Reservations": again})[0]["InstanceType"] == "m5.xlarge"
 
 
+def test_of_what_is_of_no_interest_the_type_alone_is_read() -> None:
+    found: dict[str, Any] = {}
+    Reader(of_no_interest=lambda sku: sku == "p5.48xlarge")({"body": FULL}, found)
+    accelerated, not_of_interest, other = instances(found)
+    assert not_of_interest == {"InstanceType": "p5.48xlarge"}
+    assert [accelerated, other] == [one for one in instances(by_us(FULL)) if one["InstanceType"] != "p5.48xlarge"]
+
+
 @given(st.integers(0, len(FULL) - 1), st.integers(0, 255))
 def test_a_change_by_a_byte_is_a_change(place: int, byte: int) -> None:
     changed = FULL[:place] + bytes([byte]) + FULL[place + 1 :]
