@@ -18,6 +18,11 @@ def whole_seconds(start: datetime, end: datetime) -> int:
     return max(0, int((end - start).total_seconds()))
 
 
+def cumulative(base: int, rest: int) -> int:
+    """The cumulative integer, from its whole micro-units and what is left of one."""
+    return base * SECONDS_PER_HOUR + rest
+
+
 def interval_cost(base: int, rate_micros: int, seconds: int) -> int:
     """Micro-units of an interval: the difference of the cumulative floor at its two ends."""
     return (base + rate_micros * seconds) // SECONDS_PER_HOUR - base // SECONDS_PER_HOUR

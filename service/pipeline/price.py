@@ -18,11 +18,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from policies.quantities import parse_amount
+from policies.quantities import format_amount, parse_amount
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 from service.documents import Currency, Discount, nearest
 from service.model import Known
 from service.pipeline.entries import read_entries
+
+DEAREST_MICROS = 100_000_000 * 10**6
+"""Per hour. The dearest machine costs some millions in the smallest currencies; ten years of this fit the meter."""
 
 
 def _pattern(value: str) -> str:
@@ -37,6 +40,13 @@ def _capacity_pattern(value: str) -> str:
     return value
 
 
+def _hourly(value: int) -> int:
+    if value > DEAREST_MICROS:
+        raise ValueError(f"is more than {format_amount(DEAREST_MICROS)} an hour; is it the price of one resource?")
+    return value
+
+
+HourlyMicros = Annotated[int, BeforeValidator(parse_amount), AfterValidator(_hourly)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
@@ -51,7 +61,7 @@ class FilePrice(BaseModel):
     sku: Pattern = "*"
     capacity_type: Annotated[Pattern, AfterValidator(_capacity_pattern)] = "*"
     gpu_model: Pattern = "*"
-    hourly: Annotated[int, BeforeValidator(parse_amount)] = Field(description="for the whole resource")
+    hourly: HourlyMicros = Field(description="for the whole resource")
     currency: Currency = "USD"
     as_of: date
 

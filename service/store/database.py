@@ -24,6 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlmodel import Session, SQLModel
 
 from alembic import command
+from service.money import SECONDS_PER_HOUR
 
 log = structlog.get_logger()
 _SAID = "said"
@@ -167,6 +168,16 @@ def _postgresql_epoch(element: epoch, compiler: SQLCompiler, **more: Any) -> str
 def whole(at: datetime) -> ColumnElement[int]:
     """A known moment as `epoch` counts."""
     return literal(int(at.timestamp()), BigInteger())
+
+
+def micros_after(rate: Any, seconds: Any, *, rest: Any = 0) -> ColumnElement[int]:
+    """Whole micro-units that a rate makes in so many seconds, from a rest on. What an hour has in whole ones is counted
+    apart, so that years of the dearest machine in the smallest currency fit 64 bits.
+    """
+    micros: ColumnElement[int] = (rate // SECONDS_PER_HOUR) * seconds + (
+        rest + (rate % SECONDS_PER_HOUR) * seconds
+    ) // SECONDS_PER_HOUR
+    return micros
 
 
 def write(session: Session, table: type[SQLModel], rows: list[dict[str, Any]], *, key: Sequence[str]) -> None:

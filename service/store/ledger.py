@@ -10,6 +10,7 @@ from sqlalchemy import select as columns
 from sqlmodel import Session, col
 
 from service.model import Interval, MeterChange
+from service.money import SECONDS_PER_HOUR, cumulative
 from service.store.tables import MeterInterval, Resource
 
 
@@ -38,7 +39,7 @@ def _last(session: Session, *which: ColumnElement[bool]) -> dict[str, Interval]:
 
 def _read(session: Session, which: ColumnElement[bool]) -> dict[str, Interval]:
     rows = session.connection().execute(columns(*_COLUMNS).where(which))
-    return {row.resource_id: Interval(**dict(zip(_FIELDS, row, strict=True))) for row in rows}
+    return {row.resource_id: _interval_of(row) for row in rows}
 
 
 def apply(session: Session, changes: Iterable[MeterChange]) -> None:
@@ -54,8 +55,16 @@ def apply(session: Session, changes: Iterable[MeterChange]) -> None:
 
 
 _FIELDS = tuple(Interval.__dataclass_fields__)
-_COLUMNS = tuple(col(getattr(MeterInterval, name)) for name in _FIELDS)
+_COLUMNS = tuple(col(getattr(MeterInterval, name)) for name in (*_FIELDS, "base_rest"))
+
+
+def _interval_of(row: Any) -> Interval:
+    values = row._asdict()
+    values["base"] = cumulative(values["base"], values.pop("base_rest"))
+    return Interval(**values)
 
 
 def _row_of(interval: Interval) -> dict[str, Any]:
-    return {name: getattr(interval, name) for name in _FIELDS} | {"summed": False}
+    base, rest = divmod(interval.base, SECONDS_PER_HOUR)
+    values = {name: getattr(interval, name) for name in _FIELDS}
+    return values | {"base": base, "base_rest": rest, "summed": False}

@@ -20,8 +20,8 @@ from sqlmodel import Session, col, select
 
 from service.days import day_of, days_in
 from service.model import BudgetKey, Spent, Window
-from service.money import SECONDS_PER_HOUR, window_cost
-from service.store.database import epoch, whole
+from service.money import cumulative, window_cost
+from service.store.database import epoch, micros_after, whole
 from service.store.sums import BEGINNING, counted
 from service.store.tables import MeterInterval, MeterSum, Resource
 
@@ -138,6 +138,7 @@ def _of_intervals(
             MeterInterval.assumed,
             MeterInterval.currency,
             MeterInterval.base,
+            MeterInterval.base_rest,
             MeterInterval.rate_micros,
             MeterInterval.started_at,
             MeterInterval.ended_at,
@@ -157,7 +158,7 @@ def _of_intervals(
             activity=row.activity,
             assumed=row.assumed,
             currency=row.currency,
-            base=row.base,
+            base=cumulative(row.base, row.base_rest),
             rate_micros=row.rate_micros,
             started_at=row.started_at,
             ended_at=row.ended_at or row.missing_since or now,
@@ -212,7 +213,7 @@ def _intervals(now: datetime, *which: ColumnElement[bool]) -> CTE:
             col(MeterInterval.activity),
             col(MeterInterval.assumed),
             col(MeterInterval.currency),
-            col(MeterInterval.base),
+            col(MeterInterval.base_rest),
             col(MeterInterval.rate_micros),
             epoch(MeterInterval.started_at).label("began"),
             ended.label("ended"),
@@ -229,8 +230,7 @@ def _cost(rows: CTE, start: datetime, end: datetime) -> ColumnElement[int]:
     last = case((rows.c.ended > whole(end), whole(end)), else_=rows.c.ended)
 
     def reached(at: ColumnElement[int]) -> ColumnElement[int]:
-        micros: ColumnElement[int] = (rows.c.base + rows.c.rate_micros * (at - rows.c.began)) // SECONDS_PER_HOUR
-        return micros
+        return micros_after(rows.c.rate_micros, at - rows.c.began, rest=rows.c.base_rest)
 
     return case((last > first, reached(last) - reached(first)), else_=0)
 

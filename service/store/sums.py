@@ -18,7 +18,7 @@ from sqlmodel import Session, col, select
 
 from providers.records import Kind
 from service.days import day_start, days_in
-from service.money import window_cost
+from service.money import cumulative, window_cost
 from service.store.database import add_up
 from service.store.tables import Document, MeterInterval, MeterSum, Resource
 
@@ -97,10 +97,11 @@ def _add(session: Session, rows: Iterable[MeterInterval], to: str) -> None:
     for row in rows:
         if row.ended_at is None or row.resource_id not in whats:
             continue
+        base = cumulative(row.base, row.base_rest)
         kind = (*whats[row.resource_id], row.capacity_type, row.activity, row.assumed, row.currency)
         project = row.project or ""
         for begins, ends, start, end in _days(row.started_at, row.ended_at, zones.get(project, UTC)):
-            micros = window_cost(row.base, row.rate_micros, row.started_at, row.ended_at, start, end)
+            micros = window_cost(base, row.rate_micros, row.started_at, row.ended_at, start, end)
             if micros:
                 sums[project, begins, ends, *kind] += micros
                 sums[project, BEGINNING, BEGINNING, *kind] += micros

@@ -176,8 +176,9 @@ class Resource(SQLModel, table=True):
 class MeterInterval(SQLModel, table=True):
     """A stretch of time in which nothing that money depends on changed. Closed only by change.
 
-    `base` is the resource's one cumulative integer at `started_at`, in micro-units × seconds per hour (so a rate of
-    r for s seconds adds r·s exactly). Cost between two moments is the difference of the cumulative floor(x / 3600).
+    `base` and `base_rest` are the resource's one cumulative integer at `started_at`, in micro-units × seconds per hour
+    (so a rate of r for s seconds adds r·s exactly), as `base` · 3600 + `base_rest`: years of it in dong would fit no
+    column of 64 bits. Cost between two moments is the difference of the cumulative floor(x / 3600).
     """
 
     __tablename__ = "meter_interval"
@@ -216,6 +217,9 @@ class MeterInterval(SQLModel, table=True):
     started_at: datetime = _utc(nullable=False)
     ended_at: datetime | None = _utc()
     base: int = Field(sa_type=BigInteger)
+    """Whole micro-units."""
+    base_rest: int = 0
+    """Below 3600."""
     summed: bool = False
     """Its cost is in `MeterSum`; only what has ended ever is."""
 

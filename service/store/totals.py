@@ -15,8 +15,8 @@ from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
 from service.model import Status
-from service.money import AVOIDED_AT_MOST, SECONDS_PER_HOUR, avoided_micros
-from service.store.database import add_up, epoch, whole
+from service.money import AVOIDED_AT_MOST, avoided_micros
+from service.store.database import add_up, epoch, micros_after, whole
 from service.store.spend import metered_by_kind
 from service.store.tables import Action, Finding, Outbox, Tally
 
@@ -97,8 +97,7 @@ def _avoided(rate: Any, start: Any, end: Any, now: datetime) -> ColumnElement[in
     at_most = int(AVOIDED_AT_MOST.total_seconds())
     lasted = func.coalesce(epoch(end), whole(now)) - epoch(start)
     seconds = case((lasted < 0, 0), (lasted > at_most, at_most), else_=lasted)
-    micros: ColumnElement[int] = (rate * seconds) // SECONDS_PER_HOUR
-    return micros
+    return micros_after(rate, seconds)
 
 
 def _grouped(session: Session, kinds: tuple[Any, ...], sum_: Any, *where: ColumnElement[bool]) -> Counter[Labels]:

@@ -143,7 +143,12 @@ def test_the_cost_to_date_is_the_sum_of_the_meter(api_everywhere: Api) -> None:
         **common, rate_micros=rate, currency="USD", base=0, started_at=start, ended_at=start + timedelta(seconds=10)
     )
     second = MeterInterval(
-        **common, rate_micros=rate, currency="USD", base=10 * rate, started_at=start + timedelta(seconds=10)
+        **common,
+        rate_micros=rate,
+        currency="USD",
+        base=10 * rate // 3600,
+        base_rest=10 * rate % 3600,
+        started_at=start + timedelta(seconds=10),
     )
     foreign = MeterInterval(
         **common, rate_micros=rate, currency="EUR", base=0, started_at=start - timedelta(hours=1), ended_at=start

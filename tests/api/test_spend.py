@@ -24,7 +24,7 @@ def vision(api_everywhere: Api) -> Api:
     project(api, spend_budgets=budgets)
     api.resource()
     metered(api, -36, -12, activity="busy")
-    metered(api, -12, None, base=24 * 3600 * RATE, activity="idle")
+    metered(api, -12, None, base=24 * RATE, activity="idle")
     return api
 
 

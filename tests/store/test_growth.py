@@ -91,10 +91,10 @@ def histories(draw: st.DrawFn) -> History:
         kind = draw(st.sampled_from(["instance", "instance", "node_group"]))
         model, provider = draw(st.sampled_from(["H100", "L4"])), draw(st.sampled_from(["aws", "gcp"]))
         resources.append({"id": str(number), "kind": kind, "gpu_model": model, "provider": provider})
-        at, base = START + draw(st.integers(0, 40 * 86400)) * SECOND, draw(st.integers(0, 10**10))
+        at, base = START + draw(st.integers(0, 40 * 86400)) * SECOND, draw(st.integers(0, 10**20))
         turns = draw(st.integers(1, 5))
         for turn in range(turns):
-            seconds, rate = draw(st.integers(0, 9 * 86400)), draw(st.integers(0, 10**9))
+            seconds, rate = draw(st.integers(0, 9 * 86400)), draw(st.integers(0, 10**14))
             end = min(NOW, at + seconds * SECOND)
             row = {
                 "resource_id": str(number), "project": draw(st.sampled_from(PROJECTS)), "rate_micros": rate,

@@ -89,7 +89,10 @@ def test_no_row_is_lost_on_the_way_to_the_newest_revision(of_the_first_revision:
 
     database.upgrade()
 
-    assert contents(database, tables) == before
+    after = contents(database, tables)
+    for row in before["meter_interval"]:
+        row["base"] //= 3600  # and the rest in a column of its own
+    assert after == before
     command.check(migrations_config(database.url))
     with database.reading() as session:  # and what was written then is read now
         for model in SQLModel.__subclasses__():

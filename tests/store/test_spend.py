@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -14,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.days import day_of, day_start, days_in
-from service.model import Window
-from service.store import spend, totals
+from service.model import Interval, MeterChange, Window
+from service.store import ledger, spend, totals
 from service.store.database import Database
 from service.store.spend import By, Cost, Metered
 from service.store.tables import MeterInterval, Resource
@@ -23,6 +24,7 @@ from service.store.tables import MeterInterval, Resource
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 RATE = 3_600_000_000
+A_CLUSTER_IN_DONG = 2_550_000 * 10**6
 """A million micro-units a second."""
 
 
@@ -37,13 +39,15 @@ def resource(id: str = "trainer", **more: Any) -> Resource:
 
 
 def interval(start: timedelta, end: timedelta | None = None, **more: Any) -> MeterInterval:
-    """Of the trainer, in hours around NOW."""
+    """Of the trainer, in hours around NOW. `base` is the cumulative integer."""
     given = {
         "resource_id": "trainer", "project": "vision", "state": "running", "capacity_type": "spot", "activity": "busy",
         "rate_micros": RATE, "currency": "USD", "price_source": "list", "base": 0,
         "started_at": NOW + start, "ended_at": None if end is None else NOW + end,
     }  # fmt: skip
-    return MeterInterval(**given | more)
+    values = given | more
+    values["base"], values["base_rest"] = divmod(values["base"], 3600)
+    return MeterInterval(**values)
 
 
 def stored(database: Database, *rows: Any) -> None:
@@ -154,9 +158,9 @@ def test_what_the_database_sums_is_what_we_sum(database: Database) -> None:
     for machine in range(40):
         missing = NOW - chance.randrange(400_000) * SECOND if chance.random() < 0.2 else None
         rows.append(resource(str(machine), missing_since=missing, gpu_model=chance.choice(["H100", None])))
-        at, base = NOW - 2_000_000 * SECOND + chance.randrange(10**6) * SECOND, chance.randrange(10**12)
+        at, base = NOW - 2_000_000 * SECOND + chance.randrange(10**6) * SECOND, chance.randrange(10**20)
         for turn in range(6):
-            length, rate = chance.randrange(10**5), chance.choice([0, 1, 999_999_937, RATE])
+            length, rate = chance.randrange(10**5), chance.choice([0, 1, 999_999_937, RATE, A_CLUSTER_IN_DONG])
             rows.append(
                 interval(
                     at - NOW,
@@ -206,7 +210,7 @@ def rows(draw: st.DrawFn) -> list[Metered]:
     for machine in range(draw(st.integers(1, 3))):
         at, base = datetime(2026, 10, 20, tzinfo=UTC) + timedelta(seconds=draw(st.integers(0, 10**6))), 0
         for _ in range(draw(st.integers(1, 4))):
-            seconds, rate = draw(st.integers(0, 5 * 10**5)), draw(st.integers(0, 10**9))
+            seconds, rate = draw(st.integers(0, 5 * 10**5)), draw(st.integers(0, 10**14))
             found.append(
                 Metered(
                     project="vision", resource=str(machine), name="n", provider=draw(st.sampled_from(["aws", "gcp"])),
@@ -283,3 +287,28 @@ def test_a_window_that_begins_when_the_day_comes_again_ends_that_day_with_it() -
 @pytest.mark.parametrize(("day", "start"), [("2026-09-06", "2026-09-06T04:00"), ("2026-09-07", "2026-09-07T03:00")])
 def test_where_midnight_is_skipped_the_day_begins_after_it(day: str, start: str) -> None:
     assert f"{day_start(date.fromisoformat(day), ZoneInfo('America/Santiago')):%Y-%m-%dT%H:%M}" == start
+
+
+def test_years_of_a_cluster_in_the_smallest_currency_are_metered_to_the_last_micro_unit(database: Database) -> None:
+    """Rate times seconds would fit 64 bits for six weeks."""
+    stored(database, resource(currency="VND", rate_micros=A_CLUSTER_IN_DONG))
+    years = timedelta(days=10 * 365)
+    first = Interval(
+        resource_id="trainer", project="vision", state="running", capacity_type="spot", rate_micros=A_CLUSTER_IN_DONG,
+        currency="VND", price_source="file", started_at=NOW - years, base=1,
+    )  # fmt: skip
+    second = replace(first, started_at=NOW, base=first.reached(NOW), activity="busy")
+    opened = [
+        MeterChange(resource_id="trainer", closes=False, at=first.started_at, opened=(first,)),
+        MeterChange(resource_id="trainer", closes=True, at=NOW, opened=(second,)),
+    ]
+    with database.transaction() as session:
+        for change in opened:
+            ledger.apply(session, [change])
+
+    with database.reading() as session:
+        assert ledger.latest(session)["trainer"].base == 1 + A_CLUSTER_IN_DONG * 10 * 365 * 86400
+        by_kind = spend.metered_by_kind(session, NOW)
+        [row] = [row for row in spend.metered(session, now=NOW, projects=["vision"]) if row.ended_at > row.started_at]
+    assert set((+by_kind).values()) == {A_CLUSTER_IN_DONG * 10 * 365 * 24}
+    assert row.cost(NOW - years, NOW) == A_CLUSTER_IN_DONG * 10 * 365 * 24
