@@ -153,7 +153,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
         known = resources.load_known(session, rt.memory.resources)
         intervals = ledger.latest(session)
         last_look = cycles.last_look(session)
-        spent = spend.spent(session, windows(documents.projects, now), now)
+        spent = spend.spent(session, windows(documents.projects, now), now, rt.memory.paces)
     return World(
         known=known,
         answers=collected.answers,

@@ -27,6 +27,7 @@ from service.secrets import Secrets
 from service.settings import Settings
 from service.store.database import Database
 from service.store.resources import Remembered
+from service.store.spend import Paces
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class Memory:
     """What a cycle remembers for the next one and may forget at any time: forgetting only makes it more careful."""
 
     resources: Remembered = field(default_factory=Remembered)
+    paces: Paces = field(default_factory=Paces)
     samples: dict[str, SampleMemory] = field(default_factory=dict)
     idle_since: dict[tuple[str, str], datetime] = field(default_factory=dict)
     unknown_since: dict[str, datetime] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any
@@ -269,22 +269,46 @@ def _kind(project: str, *rest: str) -> Kind:
     return project or None, provider, gpu_model, capacity_type, currency, activity
 
 
-def spent(session: Session, windows: Mapping[BudgetKey, Window], now: datetime) -> dict[BudgetKey, Spent]:
+@dataclass(kw_only=True)
+class Paces:
+    """How fast projects spent, as of the last full hour: every cycle of that hour goes by it. It may be forgotten."""
+
+    hour: datetime | None = None
+    by_project: dict[str, Spent] = field(default_factory=dict)
+
+    def of(self, session: Session, project: str, now: datetime) -> Spent:
+        """What a project spent in its last day and week, the same for all its spend budgets. With a week behind it, to
+        the full hour: to read a week of a large fleet takes seconds.
+        """
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        if hour != self.hour:
+            self.hour, self.by_project = hour, {}
+        since = _first_metered(session, project)
+        if since is None or since > hour - LAST_WEEK:
+            return _pace(session, project, since, now)
+        if project not in self.by_project:
+            self.by_project[project] = _pace(session, project, since, hour)
+        return self.by_project[project]
+
+
+def spent(
+    session: Session, windows: Mapping[BudgetKey, Window], now: datetime, paces: Paces | None = None
+) -> dict[BudgetKey, Spent]:
     """What each spend budget needs to know."""
-    paces = {project: _paces(session, project, now) for project in {project for project, _ in windows}}
+    paces = paces or Paces()
+    pace = {project: paces.of(session, project, now) for project in {project for project, _ in windows}}
     return {
-        (project, name): replace(paces[project], **_period(session, project, window, now))
+        (project, name): replace(pace[project], **_period(session, project, window, now))
         for (project, name), window in windows.items()
     }
 
 
-def _paces(session: Session, project: str, now: datetime) -> Spent:
-    """What a project spent in its last day and week: the same for all its spend budgets."""
+def _pace(session: Session, project: str, since: datetime | None, now: datetime) -> Spent:
     rows = _intervals(now, _asked_for(project, now - LAST_WEEK))
     day, week = (func.sum(_cost(rows, now - length, now)) for length in (LAST_DAY, LAST_WEEK))
     found = session.connection().execute(columns(rows.c.currency, day, week).group_by(rows.c.currency)).all()
     return Spent(
-        since=_first_metered(session, project),
+        since=since,
         last_day=+Counter({currency: int(in_day) for currency, in_day, _ in found}),
         last_week=+Counter({currency: int(in_week) for currency, _, in_week in found}),
     )

@@ -137,6 +137,26 @@ def test_what_a_spend_budget_asks(database: Database) -> None:
     assert found["nlp", "m"].own == 0
 
 
+def test_a_pace_goes_by_the_last_full_hour_once_there_is_a_week_of_history(database: Database) -> None:
+    """It is read once an hour; what a younger project spends is read with every cycle."""
+    stored(database, resource(), resource("other"), interval(-200 * HOUR, -20 * HOUR), interval(-20 * HOUR))
+    stored(database, interval(-5 * HOUR, resource_id="other", project="young"))
+    window = Window(start=NOW - 350 * HOUR, end=None, currency="USD", zone=UTC)
+    asked, paces = {("vision", "m"): window, ("young", "m"): window}, spend.Paces()
+
+    def at(after: timedelta) -> list[tuple[int, int, int]]:
+        with database.reading() as session:
+            found = spend.spent(session, asked, NOW + after, paces).values()
+        return [(one.own // RATE, one.last_day["USD"] // RATE, one.last_week["USD"] // RATE) for one in found]
+
+    half = HOUR / 2
+    assert at(timedelta(0)) == [(200, 24, 168), (5, 5, 5)]
+    with database.transaction() as session:  # what changes within the hour counts from the next one on
+        session.get_one(MeterInterval, 1).rate_micros = 0
+    assert at(half) == [(20, 24, 168), (5, 5, 5)]
+    assert at(HOUR) == [(21, 21, 21), (6, 6, 6)]
+
+
 def test_an_hour_costs_what_is_there_and_judged(database: Database) -> None:
     stored(
         database,
