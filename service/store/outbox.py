@@ -64,7 +64,7 @@ def batched(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 def is_queued(session: Session, key: str) -> bool:
     """Has a message about this ever been queued, for whatever channel?"""
-    about = select(Outbox.id).where(Outbox.message_id > f"{key}:", Outbox.message_id < f"{key};")  # ; follows :
+    about = select(Outbox.id).where(col(Outbox.message_id).startswith(f"{key}:", autoescape=True))
     return session.exec(about.limit(1)).first() is not None
 
 

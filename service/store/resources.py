@@ -272,10 +272,9 @@ def fault_of(answer: SourceAnswer) -> dict[str, Any] | None:
 
 def report_of(answer: SourceAnswer) -> dict[str, Any]:
     """One source's line in a cycle's report."""
-    usable = answer.answer is not None and not answer.identity_changed
     return {
         "source": answer.source,
-        "complete": usable and answer.answer is not None and answer.answer.complete,
+        "complete": _succeeded(answer),
         "resources": len(answer.answer.records) if answer.answer is not None else 0,
         "parts": [plain_part(part) for part in answer.answer.parts] if answer.answer is not None else [],
         "fault": fault_of(answer),

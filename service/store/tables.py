@@ -400,7 +400,7 @@ class Outbox(SQLModel, table=True):
     message_id: str = Field(unique=True)
     """Built from what it is about, so that the same message cannot be queued twice."""
     kind: str
-    """warning, enforced, undone, failed, quiet_ended, breaker, unknown, notice"""
+    """warning, reminder, notice, enforced, undone, failed, breaker, unknown, protected, budget"""
     finding_id: str | None = Field(default=None, index=True)
     episode: int | None = None
     action_id: str | None = None
@@ -411,7 +411,7 @@ class Outbox(SQLModel, table=True):
     payload: dict[str, Any] = _json()
     """What the message says, as data; rendered when sent."""
     status: str = "pending"
-    """pending, delivered, failed"""
+    """pending, delivered, failed (given up), withdrawn (no longer true when its turn came)"""
     attempts: int = 0
     created_at: datetime = _utc(nullable=False)
     next_try_at: datetime = _utc(nullable=False)
