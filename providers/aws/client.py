@@ -5,6 +5,7 @@ The only file that sees botocore's exceptions. What answers mean is `translate`'
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -254,6 +255,14 @@ class _AskersCredentials(Credentials):
         if credentials is None:
             raise sdk.NoCredentialsError
         return credentials.get_frozen_credentials()
+
+
+def _not_our_business(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Refreshing temporary credentials failed")
+
+
+logging.getLogger("botocore.credentials").addFilter(_not_our_business)
+"""A role that is refused is reported by its account, in a sentence; the SDK would log a traceback with each call."""
 
 
 class _Role:

@@ -36,8 +36,8 @@ T = TypeVar("T")
 REGIONS_AT_ONCE = 16
 """Of one account; threads here only wait."""
 PATIENCE_SECONDS = 60.0
-"""For one region of one account: a usual cycle. Twice the SDK's own time-out, so that a lost answer can be asked for
-again, and several pages can be waited for at the pace of an account that AWS throttles."""
+"""For one region of one account, and for one machine: a usual cycle. Twice the SDK's own time-out, so that a lost
+answer can be asked for again, and several pages can be waited for at the pace of an account that AWS throttles."""
 REGIONS_HOLD = timedelta(minutes=10)
 """How long a list of enabled regions is trusted."""
 REQUESTS_HOLD = timedelta(minutes=10)
@@ -79,7 +79,7 @@ class Ec2Inventory:
         self._accounts = accounts
         self._regions = regions
         self._now = now
-        self._questions: Questions[Place] = Questions(patience=patience_seconds, at_once=REGIONS_AT_ONCE)
+        self._questions: Questions[tuple[str, ...]] = Questions(patience=patience_seconds, at_once=REGIONS_AT_ONCE)
         self._enabled: dict[str, tuple[datetime, Sequence[str]]] = {}
         """Regions by account, and when they were told."""
         self._types: dict[str, MachineType] = {}
@@ -96,16 +96,11 @@ class Ec2Inventory:
         """All machines with accelerators of all accounts, terminated ones for as long as EC2 shows them."""
         roster = self._roster()
         regions, unknown = self._asked_regions(roster)
-        looks = self._questions.answers(
-            {
-                (account, region): partial(self._look, account, region)
-                for account, names in regions.items()
-                for region in names
-            }
-        )
+        places = [(account, region) for account, names in regions.items() for region in names]
+        looks = self._questions.answers({place: partial(self._look, *place) for place in places})
         seen = {
             place: Look(records=(), complete=False, fault=look.as_fault()) if isinstance(look, ProviderError) else look
-            for place, look in looks.items()
+            for place, look in zip(places, looks.values(), strict=True)
         }
         return InventoryAnswer(
             identity=roster.identity,
@@ -121,6 +116,10 @@ class Ec2Inventory:
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         """One machine or group, fresh, with all that takes a question of its own. Raises rather than leave one open."""
+        key = (ref.account, ref.region, ref.kind, ref.external_id)
+        return _or_raise(self._questions.answers({key: partial(self._describe, ref)})[key])
+
+    def _describe(self, ref: ResourceRef) -> ResourceRecord:
         client = self._accounts.of(ref.account)
         if ref.kind is Kind.NODE_GROUP:
             return self._groups(client).describe(ref)

@@ -19,10 +19,11 @@ T = TypeVar("T")
 
 
 class Questions(Generic[K]):
-    """Questions by key, the first of which is the account: so many at once for each account, in threads of their own.
+    """Questions by key, which begins with an account and a region: so many at once for each account, in threads of
+    their own.
 
-    A thread that is given up is not waited for, not even at exit, and what it was asked is not asked again before it
-    ends. Its answer is thrown away: it may tell of a time before something that was done since.
+    A thread that is given up is not waited for, not even at exit, and nothing else is asked of its account and region
+    before it ends. Its answer is thrown away: it may tell of a time before something that was done since.
     """
 
     def __init__(self, *, patience: float, at_once: int) -> None:
@@ -36,7 +37,8 @@ class Questions(Generic[K]):
     def answers(self, questions: Mapping[K, Callable[[], T]]) -> Mapping[K, T | ProviderError]:
         """All answers, in the order of the questions. Raises what a question raises other than ProviderError."""
         with self._lock:
-            hanging = {key: self._hanging[key] for key in questions if key in self._hanging}
+            places = {key[:2]: since for key, since in self._hanging.items()}
+            hanging = {key: places[key[:2]] for key in questions if key[:2] in places}
             order = sorted(questions.keys() - hanging.keys(), key=lambda key: (self._answered.get(key, 0.0), repr(key)))
         asked = _Round({key: questions[key] for key in order}, ended=self._ended)
         asked.start(self._at_once)

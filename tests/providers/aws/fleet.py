@@ -187,9 +187,9 @@ def set_launch_time(instance_id: str, time: datetime, *, region: str = REGION) -
     _instance(instance_id, region).launch_time = time.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-def forget(instance_id: str, *, region: str = REGION) -> None:
+def forget(instance_id: str, *, region: str = REGION, account: str = ACCOUNT) -> None:
     """As if the machine had been terminated long ago: EC2 knows no such id."""
-    for reservation in get_backend("ec2")[ACCOUNT][region].reservations.values():
+    for reservation in get_backend("ec2")[account][region].reservations.values():
         reservation.instances = [instance for instance in reservation.instances if instance.id != instance_id]
 
 

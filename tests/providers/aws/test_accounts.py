@@ -17,10 +17,10 @@ import pytest
 from providers.aws import Config, build, questions
 from providers.aws.accounts import Accounts
 from providers.contract import BuildContext, Inventory, Provider
-from providers.errors import Forbidden, Misconfigured
+from providers.errors import Forbidden, Misconfigured, Unreachable
 from providers.records import InventoryAnswer, Kind, PartReport, ResourceRef, State, Verb
 from tests.providers.aws.conftest import Build
-from tests.providers.aws.fleet import ACCOUNT, IMAGE, every_minute, reset, sdk
+from tests.providers.aws.fleet import ACCOUNT, IMAGE, every_minute, forget, reset, sdk
 from tests.providers.aws.front import Call, Front, Reply, error
 
 REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "ap-southeast-1")
@@ -241,7 +241,7 @@ class TestAListOfAccounts:
 
 class TestOneAccountThatFails:
     def test_a_role_that_is_refused_is_said_of_all_its_regions_and_the_others_are_complete(
-        self, company: Company, front: Front, all_accounts: Build
+        self, company: Company, front: Front, all_accounts: Build, caplog: pytest.LogCaptureFixture
     ) -> None:
         bad, *good = company.working
         front.rules.append(in_account(bad, error("sts", "AccessDenied", "not authorized to perform: sts:AssumeRole")))
@@ -255,6 +255,7 @@ class TestOneAccountThatFails:
             assert not part.complete
             assert part.fault is not None
             assert part.fault.permission == "sts:AssumeRole"
+        assert not caplog.records, "it is said in the report, not in tracebacks"
 
     def test_where_its_regions_are_not_known_one_part_speaks_for_them_all(
         self, company: Company, front: Front, all_accounts: Build
@@ -284,7 +285,8 @@ class TestOneAccountThatFails:
         self, company: Company, front: Front, all_accounts: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         inventory = of(all_accounts())
-        assert inventory.list().complete
+        before = inventory.list()
+        assert before.complete
         stuck, *good = company.working
         let_go = Event()
 
@@ -312,6 +314,8 @@ class TestOneAccountThatFails:
             assert Counter(call.account for call in front.calls)[stuck] == calls[stuck], "it is not asked again"
             for region, part in parts_of(again, stuck).items():
                 assert part.fault == told[region].fault, "since when is told"
+            with pytest.raises(Unreachable):  # at once, or acting on the others would have to wait
+                inventory.describe(next(record.ref for record in before.records if record.ref.account == stuck))
         finally:
             let_go.set()
         while not inventory.list().complete:
@@ -386,7 +390,7 @@ class TestOneMachine:
     """Whatever is done about a machine is done in its account."""
 
     @pytest.fixture
-    def ref(self, company: Company, moto_server: str) -> ResourceRef:
+    def ref(self, company: Company, moto_server: str) -> Iterator[ResourceRef]:
         account = company.working[1]
         ec2 = sdk_in(moto_server, account, "ec2", "eu-west-1")
         started = ec2.run_instances(ImageId=IMAGE, InstanceType="g6.xlarge", MinCount=1, MaxCount=1)
@@ -395,7 +399,7 @@ class TestOneMachine:
             provider="aws", account=account, region="eu-west-1", kind=Kind.INSTANCE, external_id=instance_id
         )
         yield ref
-        ec2.terminate_instances(InstanceIds=[instance_id])
+        forget(instance_id, region=ref.region, account=account)
 
     def test_it_is_described_stopped_and_started_there(
         self, ref: ResourceRef, front: Front, all_accounts: Build

@@ -107,6 +107,15 @@ def test_while_it_hangs_it_is_not_asked_again_and_not_waited_for(stuck: Event) -
     assert re.findall("since.*", again["a", "1"].sentence) == re.findall("since.*", first.sentence)
 
 
+def test_while_it_hangs_nothing_is_asked_of_its_region_and_all_of_the_others(stuck: Event) -> None:
+    patient: Questions[tuple[str, ...]] = Questions(patience=SHORT, at_once=4)
+    patient.answers({("a", "here"): hanging(stuck)})
+    patient._patience = LONG
+    asked = [("a", "here", "i-1"), ("a", "here", "i-2"), ("a", "there", "i-3"), ("b", "here", "i-4")]
+    found = patient.answers(dict.fromkeys(asked, lambda: "yes"))
+    assert [answer == "yes" for answer in found.values()] == [False, False, True, True]
+
+
 def test_when_it_ended_it_is_asked_anew_and_its_old_answer_is_forgotten(stuck: Event) -> None:
     patient = questions(SHORT)
     patient.answers({("a", "1"): hanging(stuck)})
