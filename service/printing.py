@@ -273,6 +273,10 @@ def spend(console: Console, found: Mapping[str, Any]) -> None:
             _some(total["assumed"]),
         )
     console.print(shown if found["totals"] else "nothing")
+    if found["unpriced"]:
+        count = found["unpriced"]
+        said = "1 resource runs" if count == 1 else f"{count} resources run"
+        console.print(f"{said} without a price that anybody knows, and in no sum (docs/prices.md: how to give one).")
     for budget in found["budgets"]:
         console.print()
         console.print(Text(budget["words"]))

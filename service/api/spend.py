@@ -109,6 +109,8 @@ class SpendAnswer(Shape):
     totals: list[Total]
     groups: list[SpendGroup]
     """They add up to the totals exactly."""
+    unpriced: int
+    """Resources that run just now without a price that anybody knows: they are in no sum."""
     budgets: list[BudgetAnswer]
 
 
@@ -137,6 +139,7 @@ def get_spend(
         until = max(start, min(end, now))  # what a clock that was set back has metered later is not yet so
         rows = list(spend.metered(session, now=now, projects=[name], start=start))
         budgets = _budgets(session, runtime, project, now)
+        unpriced = spend.unpriced(session, name)
     by_activity = spend.sums(rows, [By.ACTIVITY], start, until, project.zone)
     names = {row.resource: row.name for row in rows}
     groups = spend.sums(rows, asked, start, until, project.zone) if asked else {}
@@ -152,6 +155,7 @@ def get_spend(
             "groups": [
                 _group(asked, *key, cost, names) for key, cost in sorted(groups.items(), key=lambda one: one[0])
             ],
+            "unpriced": unpriced,
             "budgets": [_budget(state) for state in budgets],
         }
     )

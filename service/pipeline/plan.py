@@ -187,7 +187,7 @@ def why_not(known: Known, policy: BasePolicy, limits: Limits, now: datetime) -> 
     if record.ref.kind is Kind.NODE:
         return "It is a Kubernetes node; nodes are never stopped directly, only through what runs on them."
     if verb not in limits.verbs.get(known.source, {}).get(record.ref.kind, frozenset()):
-        return f"Its cloud offers no way to {verb.value.replace('_', ' ')} it through Curfew."
+        return f"Curfew has no way to do that here ({verb.value.replace('_', ' ')})."
     if record.managed_by is not None:
         return f"It is a member of {record.managed_by}; members are never acted on, only their owner."
     for protection in record.protections:

@@ -18,6 +18,7 @@ from sqlalchemy import CTE, ColumnElement, Select, and_, case, func, literal_col
 from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
+from providers.records import State
 from service.days import day_of, days_in
 from service.model import BudgetKey, Spent, Window
 from service.money import cumulative, window_cost
@@ -312,6 +313,20 @@ def _pace(session: Session, project: str, since: datetime | None, now: datetime)
         last_day=+Counter({currency: int(in_day) for currency, in_day, _ in found}),
         last_week=+Counter({currency: int(in_week) for currency, _, in_week in found}),
     )
+
+
+def unpriced(session: Session, project: str) -> int:
+    """How many of a project's resources run without a price that anybody knows: they are in no sum."""
+    return session.exec(
+        select(func.count()).where(
+            Resource.project == project,
+            counted(),
+            Resource.state == State.RUNNING,
+            col(Resource.running_rate_micros).is_(None),
+            col(Resource.ended_at).is_(None),
+            col(Resource.orphaned_at).is_(None),
+        )
+    ).one()
 
 
 def _first_metered(session: Session, project: str) -> datetime | None:

@@ -170,11 +170,15 @@ def last_seen(session: Session, rows: Sequence[Resource]) -> dict[str, datetime]
     """Resource → when its cloud last spoke of it."""
     sources = {row.source for row in rows}
     states = session.exec(select(SourceState).where(col(SourceState.source).in_(sources))).all()
-    succeeded = {state.source: state.succeeded_at for state in states}
+    by_source = {state.source: (state, {p["part"] for p in state.parts if p["complete"]}) for state in states}
     found = {}
     for row in rows:
-        gone_at = row.missing_since or row.ended_at or row.orphaned_at
-        found[row.id] = max(gone_at or succeeded.get(row.source) or row.first_seen, row.first_seen)
+        at = row.missing_since or row.ended_at or row.orphaned_at
+        if at is None and row.source in by_source:
+            state, told = by_source[row.source]
+            of_its_part = state.fault is None and not told.isdisjoint({row.region, f"{row.account}/{row.region}"})
+            at = state.attempted_at if of_its_part else state.succeeded_at
+        found[row.id] = max(at or row.first_seen, row.first_seen)
     return found
 
 

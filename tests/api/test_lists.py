@@ -181,6 +181,19 @@ def test_last_seen_is_when_its_cloud_last_spoke_of_it(api: Api) -> None:
     }
 
 
+def test_one_region_that_is_forbidden_makes_no_machine_of_another_look_old(api: Api) -> None:
+    now = api.clock.now()
+    parts = [{"part": "us-east-1", "complete": True}, {"part": "eu-west-1", "complete": False}]
+    long_ago = now - timedelta(days=30)
+    api.store(SourceState(source="research", attempted_at=now, succeeded_at=long_ago, parts=parts))
+    api.resource("there", region="us-east-1", first_seen=long_ago)
+    api.resource("forbidden", region="eu-west-1", first_seen=long_ago)
+
+    seen = {item["id"]: item["last_seen"] for item in api.admin.get("/api/v1/resources").json()["items"]}
+
+    assert seen == {"there": "2026-11-16T09:00:00Z", "forbidden": "2026-10-17T09:00:00Z"}
+
+
 def test_a_protection_that_ran_out_protects_no_more(api: Api) -> None:
     until = api.clock.now() + timedelta(hours=1)
     marker = {"source": "curfew-protect", "sentence": "tagged curfew-protect", "until": until.isoformat()}

@@ -61,6 +61,14 @@ def dollars(hours: float) -> dict[str, Any]:
     return {"amount_micros": round(hours * RATE), "currency": "USD"}
 
 
+def test_what_runs_without_a_price_is_counted_apart(vision: Api) -> None:
+    before = spend(vision)["unpriced"]
+    vision.resource(id="nameless", external_id="i-2", running_rate_micros=None, rate_micros=None, currency=None)
+    vision.resource(id="asleep", external_id="i-3", running_rate_micros=None, rate_micros=None, state="stopped")
+
+    assert spend(vision)["unpriced"] == before + 1
+
+
 def test_without_a_window_it_is_this_month_of_the_project(vision: Api) -> None:
     answer = spend(vision)
     assert (answer["from"], answer["to"], answer["until"]) == (

@@ -427,7 +427,7 @@ STEPS: dict[str, tuple[tuple[Known, ...], dict[str, Any], Status, str, bool, str
         (ONE,),
         {"limits": replace(limits(), verbs={SOURCE: {Kind.INSTANCE: frozenset({Verb.TERMINATE})}})},
         Status.REFUSED,
-        "Its cloud offers no way to stop it through Curfew.",
+        "Curfew has no way to do that here (stop).",
         False,
         "notice",
     ),
