@@ -22,8 +22,8 @@ class SampleMemory:
 
     def __init__(self) -> None:
         self._series: dict[_Key, Series] = {}
-        self._times: dict[tuple[int, ...], tuple[int, ...]] = {}
-        """Moments, by themselves."""
+        self._times: dict[tuple[int, int, int], tuple[int, ...]] = {}
+        """Moments, by the first, the last and how many they are."""
         self._asked_until: dict[ResourceRef, datetime] = {}
         self._ambiguous: frozenset[ResourceRef] = frozenset()
         self._faults: tuple[PartReport, ...] = ()
@@ -98,8 +98,11 @@ class SampleMemory:
 
     def _sharing_times(self, series: Series) -> Series:
         """A fleet is sampled at the same moments: kept once, they take half the memory."""
-        times = self._times.setdefault(series.times, series.times)
-        if times is series.times:
+        if not series.times:
+            return series
+        about = (series.times[0], series.times[-1], len(series.times))
+        times = self._times.setdefault(about, series.times)
+        if times is series.times or times != series.times:
             return series
         return Series(ref=series.ref, device=series.device, signal=series.signal, times=times, values=series.values)
 
