@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -44,6 +45,8 @@ def _serve(settings: Settings, listening: socket.socket, say: Callable[[str], No
     jobs = Jobs(rt)
     app = create_app(rt)
     jobs.start()
+    # uvicorn raises it once more when it has stopped, which would end us before a running cycle has ended in order.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         config = uvicorn.Config(app, **server_options(settings))
         _Server(config, settings, rt.database.kind, say).run(sockets=[listening])

@@ -74,6 +74,16 @@ class Curfew:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(30)
 
+    def ended(self, *, within: float) -> int:
+        """Its exit code."""
+        assert self._process is not None
+        return self._process.wait(within)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -43,14 +43,19 @@ class Installation:
     machines: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Name → region and instance id."""
 
-    def machine(self, name: str, region: str, *, percent: float = 0) -> None:
-        """A running machine of `vision`, as busy as that from before now until long after."""
+    def machine(self, name: str, region: str, *, percent: float = 0, until: timedelta = timedelta(hours=3)) -> None:
+        """A running machine of `vision`, as busy as that from before now until then."""
         instance = start_instance(self.front.moto, "g6.xlarge", name=name, tags={"project": "vision"}, region=region)
         set_launch_time(instance, self.clock.now() - timedelta(hours=3), region=region)
-        start = self.clock.now() - timedelta(minutes=70)
-        samples = [(start + timedelta(minutes=minute), percent) for minute in range(0, 240, 4)]
-        push_gpu_samples(self.front.moto, instance, 0, samples, region=region)
         self.machines[name] = (region, instance)
+        self.sampled(name, percent=percent, since=timedelta(minutes=-70), until=until)
+
+    def sampled(self, name: str, *, percent: float, since: timedelta, until: timedelta) -> None:
+        """Samples every four minutes."""
+        region, instance = self.machines[name]
+        start, minutes = self.clock.now() + since, int((until - since).total_seconds()) // 60
+        samples = [(start + timedelta(minutes=minute), percent) for minute in range(0, minutes, 4)]
+        push_gpu_samples(self.front.moto, instance, 0, samples, region=region)
 
     def document(self, kind: str, **body: Any) -> None:
         model = MODELS[kind].validate_python(body)  # type: ignore[index]
