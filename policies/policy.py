@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -107,7 +108,13 @@ class IdleProfile(_Part):
     @property
     def key(self) -> str:
         """Equal profiles are judged once; `when` is a condition, not part of the window."""
-        return self.model_dump_json(exclude={"when"})
+        return _key_of(self)
+
+
+@cache
+def _key_of(profile: IdleProfile) -> str:
+    """Asked for once per resource and policy, and there are few profiles."""
+    return profile.model_dump_json(exclude={"when"})
 
 
 def _max_disturbed(value: Any) -> int | float:

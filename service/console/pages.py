@@ -80,10 +80,9 @@ def first_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Respo
 @router.api_route("/findings", methods=LOOK)
 def findings_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Response:
     with runtime.database.reading() as session:
-        rows = overview.active_findings(session, visitor.principal.sees)
+        shown, count = overview.most_urgent(session, visitor.principal.sees, overview.SHOWN)
         timezones = overview.timezones(session)
-    shown = rows[: overview.SHOWN]
-    return page(request, "findings.html", visitor, rows=shown, count=len(rows), timezones=timezones)
+    return page(request, "findings.html", visitor, rows=shown, count=count, timezones=timezones)
 
 
 @router.api_route("/findings/{finding_id}", methods=LOOK)

@@ -188,14 +188,10 @@ def shown_activity(state: str, told: str) -> str:
     return told if told in ("busy", "idle") else "unknown"
 
 
-def active_findings(session: Session, sees: Sees) -> list[FindingRow]:
-    """By resource, those that have not ended: the most urgent first, then the dearest."""
-    rows, _ = most_urgent(session, sees)
-    return rows
-
-
 def most_urgent(session: Session, sees: Sees, at_most: int | None = None) -> tuple[list[FindingRow], int]:
-    """The first so many of `active_findings`, and how many there are in all. Only what is shown is read in full."""
+    """By resource, findings that have not ended: the first so many of the most urgent, then of the dearest, and how
+    many there are in all. Only what is shown is read in full.
+    """
     asked = select(Finding.id, Finding.resource_id, Finding.project, Finding.status, Finding.rate_micros)  # type: ignore[call-overload]  # five columns
     by_resource: dict[str, list[tuple[tuple[int, int, str], str]]] = defaultdict(list)
     for id, resource_id, project, status, rate in session.exec(asked.where(col(Finding.closed_at).is_(None))):
