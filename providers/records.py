@@ -181,6 +181,7 @@ class PartReport:
     """How listing one part (a region, a zone, a namespace) of a source went."""
 
     part: str
+    """`*` speaks for everything of its account."""
     complete: bool
     fault: Fault | None = None
     account: str | None = None
