@@ -40,7 +40,9 @@ def fold(codes: bytes, facts: Facts, policy: BasePolicy) -> Folded:
             spoken_for.update(known)
         elif kinds:
             spoken_for.update(row for row in known if facts.base["kind"][row] not in kinds)
-        if codes[group] < OUT and codes[group] != WHERE_UNKNOWN:
+        if codes[group] < OUT and facts.base["state"][group] is None:
+            after[group], decided_by[group] = UNKNOWN, None  # nor is it known whom it has now
+        elif codes[group] < OUT and codes[group] != WHERE_UNKNOWN:
             after[group], decided_by[group] = _together(codes, members, facts.base["state"])
     return Folded(codes=bytes(after), spoken_for=frozenset(spoken_for), decided_by=decided_by)
 

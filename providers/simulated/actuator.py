@@ -83,6 +83,8 @@ class SimulatedActuator:
         if remembered["verb"] == Verb.MOVE_TO_SPOT:
             before, group.launches = group.launches, CapacityType(remembered["launches"])
             return before is not group.launches
+        if (group.minimum, group.desired) != (0, 0):
+            return False  # somebody has set its sizes since
         return self._cloud.resize(
             group.name, remembered["desired"], minimum=remembered["minimum"], maximum=remembered["maximum"]
         )

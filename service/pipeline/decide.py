@@ -18,10 +18,10 @@ from service.money import SECONDS_PER_HOUR
 from service.pipeline.attribute import attributed
 from service.pipeline.budget import hourly_of, states
 from service.pipeline.currency import Rates
-from service.pipeline.evaluate import Judged, Look, groups_in, judge
+from service.pipeline.evaluate import Judged, Look, groups_in, judge, of_members
 from service.pipeline.meter import LONGEST_GAP, meter
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
-from service.pipeline.price import PriceFile, price_of, together
+from service.pipeline.price import PriceFile, price_of
 from service.pipeline.reconcile import reconcile
 
 
@@ -76,21 +76,10 @@ def _price(known: Known, world: World) -> Price | None:
 
 
 def _with_groups(resources: Iterable[Known]) -> tuple[Known, ...]:
-    """A group costs what its members cost, and what protects one of them protects it. At zero it keeps its price."""
+    """What groups take from their members. At zero a group keeps its price."""
     resources = tuple(resources)
-    after = {group.id: _of_members(group, members) for group, members in groups_in(resources) if members}
+    after = {group.id: of_members(group, members) for group, members in groups_in(resources) if members}
     return tuple(after.get(known.id, known) for known in resources)
-
-
-def _of_members(group: Known, members: Sequence[Known | None]) -> Known:
-    protections = tuple(
-        replace(protection, sentence=f"its member {member.record.name}: {protection.sentence}")
-        for member in members
-        if member is not None
-        for protection in member.record.protections
-    )
-    record = replace(group.record, protections=group.record.protections + protections)
-    return replace(group, record=record, price=together(members))
 
 
 def decide(world: World, now: datetime) -> Ruling:

@@ -103,20 +103,29 @@ def reconsider(documents: Documents, hands: Hands) -> None:
         if policy is None or known is None:
             continue
         try:
-            _reconsider_one(finding, known, policy, hands)
+            _reconsider_one(finding, known, policy, documents, hands)
         except lease.LeaseLost:
             raise
         except Exception:
             log.exception("what forbids an act could not be asked again", finding=finding.id)
 
 
-def _reconsider_one(finding: FindingState, known: Known, policy: BasePolicy, hands: Hands) -> None:
+def _reconsider_one(
+    finding: FindingState, known: Known, policy: BasePolicy, documents: Documents, hands: Hands
+) -> None:
     provider = reachable(known.source, hands)
     if provider is None:
         return
-    fresh = recheck.describe(known, provider)
     now = hands.now()
-    forbidden = fresh.refusal or (fresh.record and recheck.forbidden(known, fresh.record, policy, hands.limits, now))
+    forbidden = recheck.still_forbidden(
+        known,
+        policy,
+        provider=provider,
+        projects=documents.projects,
+        limits=hands.limits,
+        look=hands.look,
+        now=now,
+    )
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
         row = session.get(Finding, finding.id, with_for_update=True)
@@ -163,7 +172,8 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
         return _not_done(finding, f"what an undo needs could not be learnt: {error.sentence}", hands)
     try:
         with hands.database.transaction() as session:
-            _still_wanted(session, replace(known, record=fresh.record), policy, documents, hands)
+            afresh = replace(known, record=fresh.record)
+            _still_wanted(session, afresh, fresh.members, policy, documents, hands)
             action = actions.claim(
                 session,
                 intent,
@@ -188,7 +198,14 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
     return _call(action, known, provider, hands)
 
 
-def _still_wanted(session: Session, fresh: Known, policy: BasePolicy, planned: Documents, hands: Hands) -> None:
+def _still_wanted(
+    session: Session,
+    fresh: Known,
+    members: Sequence[Known],
+    policy: BasePolicy,
+    planned: Documents,
+    hands: Hands,
+) -> None:
     """Documents may have changed since the plan was made: whoever objected in time is heard."""
     documents = load(session)
     if documents.policies.get(policy.name) != policy:
@@ -197,7 +214,11 @@ def _still_wanted(session: Session, fresh: Known, policy: BasePolicy, planned: D
         raise actions.NotClaimed("its source was changed a moment ago")
     if attribute(fresh.record, fresh.source, documents.projects).project != fresh.project:
         raise actions.NotClaimed("another project pays for it since a moment ago")
-    exemption = exemption_for(fresh, policy.name, tuple(documents.exemptions.values()), hands.now())
+    for member in members:
+        if attribute(member.record, member.source, documents.projects).project != member.project:
+            raise actions.NotClaimed(f"another project pays for its member {member.record.name} since a moment ago")
+    exemptions = tuple(documents.exemptions.values())
+    exemption = exemption_for(fresh, policy.name, exemptions, hands.now(), members=members)
     if exemption is not None:
         raise actions.NotClaimed(f"it was exempted a moment ago: {exemption.reason}")
     if session.exec(
@@ -327,11 +348,11 @@ def _finish(
     """What the truth makes of an intent. `original`: what an undo puts back."""
     if resource_id(record.ref, record.incarnation) != known.id:
         _abandon(action, known, "another resource has taken its name", hands)
-    elif _took_effect(action, record):
+    elif _took_effect(action, record) and not _of_group(action, original, known):
         _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
     elif action.abandon_at <= hands.now():
         _abandon(action, known, action.error or "it did not take effect in time", hands)
-    elif original is not None and original.resumed_at is not None:
+    elif original is not None and original.resumed_at is not None and not known.is_group:
         _abandon(action, known, "it was started and stopped again by somebody else meanwhile", hands)
     else:
         why = None if original is not None else _why_not_again(action, known, record, documents, provider, hands)
@@ -361,11 +382,7 @@ def _why_not_again(
         return "it was restarted or changed in the meantime"
     if hold is not None:
         return held_words(hold)
-    fresh = replace(known, record=record)
-    exemption = exemption_for(fresh, policy.name, tuple(documents.exemptions.values()), hands.now())
-    if exemption is not None:
-        return f"it is exempt now: {exemption.reason}"
-    return recheck.look_again(
+    again = recheck.look_again(
         known,
         findings.state_of(row),
         policy,
@@ -375,7 +392,10 @@ def _why_not_again(
         limits=hands.limits,
         look=hands.look,
         now=hands.now(),
-    ).refusal
+    )
+    fresh, exemptions = replace(known, record=record), tuple(documents.exemptions.values())
+    exemption = exemption_for(fresh, policy.name, exemptions, hands.now(), members=again.members)
+    return again.refusal if exemption is None else f"it is exempt now: {exemption.reason}"
 
 
 def _abandon(action: Action, known: Known | None, why: str, hands: Hands) -> None:
@@ -421,6 +441,12 @@ def _took_effect(action: Action, record: ResourceRecord) -> bool:
     if action.verb == Verb.TERMINATE:
         return record.state is State.TERMINATED
     return record.state in (State.STOPPING, State.STOPPED, State.SUSPENDED, State.TERMINATED)
+
+
+def _of_group(action: Action, original: Action | None, known: Known) -> bool:
+    """Is it the undo of a group's going to zero? Its sizes are not all that was changed: whoever scaled it up by hand
+    did not wake what we had silenced. Only its own cloud tells, and putting back twice is putting back once."""
+    return original is not None and known.is_group and action.verb == Verb.START
 
 
 def _seen(record: ResourceRecord) -> dict[str, Any]:

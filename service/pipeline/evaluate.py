@@ -6,19 +6,20 @@ A resource that was not described in this look has no state (NULL), so that noth
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from policies.evaluate import Judgement, evaluate
 from policies.facts import BASE, TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
-from providers.records import Kind, ResourceRef, State
+from providers.records import Blocker, Kind, ResourceRef, State, Verb
 from service.documents import Project
 from service.model import LAST_LOOK, BudgetKey, Known, Telemetry
 from service.pipeline.activity import UNKNOWN, Activity, judge_activity, together
 from service.pipeline.budget import BudgetState
 from service.pipeline.own import Columns, own_facts
+from service.pipeline.price import together as together_costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +89,55 @@ def longest_window(policies: Sequence[BasePolicy]) -> timedelta:
 
 
 def groups_in(resources: Iterable[Known]) -> list[tuple[Known, list[Known | None]]]:
-    """Each group with its members, None for those that are no resources of ours."""
+    """Each group with its members, None for those that are no resources of ours, or are seen through another source:
+    what caps an act there is not what caps it here."""
     resources = tuple(resources)
     groups = [known for known in resources if known.is_group]
     if not groups:
         return []
-    by_place = {place_of(known.record.ref): known for known in resources if known.record.ref.kind is Kind.INSTANCE}
+    by_place = {
+        (known.source, *place_of(known.record.ref)): known
+        for known in resources
+        if known.record.ref.kind is Kind.INSTANCE
+    }
     return [
-        (group, [by_place.get(place_of(group.record.ref, name)) for name in group.record.members]) for group in groups
+        (group, [by_place.get((group.source, *place_of(group.record.ref, name))) for name in group.record.members])
+        for group in groups
     ]
+
+
+def of_members(group: Known, members: Sequence[Known | None]) -> Known:
+    """A group costs what its members cost; what protects one of them protects it, and who pays for one must be asked
+    for it. What it was told of them before, as when it was not described in this look, is not told twice."""
+    there = [member for member in members if member is not None]
+    protections = [
+        replace(protection, sentence=f"its member {member.record.name}: {protection.sentence}")
+        for member in there
+        for protection in member.record.protections
+    ]
+    blockers = [
+        Blocker(
+            verb=verb,
+            code="MemberOfAnotherProject",
+            sentence=f"its member {member.record.name} belongs to project {member.project}, "
+            f"and the group to {group.project or 'none'}",
+        )
+        for member in there
+        if member.project not in (None, group.project)
+        for verb in (Verb.SCALE_TO_ZERO, Verb.MOVE_TO_SPOT)
+    ]
+    own = tuple(one for one in group.record.blockers if one.code != "MemberOfAnotherProject")
+    record = replace(
+        group.record,
+        protections=tuple(dict.fromkeys([*group.record.protections, *protections])),
+        blockers=(*own, *dict.fromkeys(blockers)),
+    )
+    return replace(group, record=record, price=together_costs(members))
+
+
+def members_in(resources: Iterable[Known]) -> Mapping[str, Sequence[Known]]:
+    """Id of a group → those of its members that are resources of ours."""
+    return {group.id: [one for one in members if one is not None] for group, members in groups_in(resources)}
 
 
 def place_of(ref: ResourceRef, external_id: str | None = None) -> tuple[str, str, str, str]:

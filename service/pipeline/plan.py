@@ -23,7 +23,7 @@ from policies.resolve import Candidate, resolve
 from providers.records import CapacityType, Kind, State, Verb
 from service.documents import Exemption, Project
 from service.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status
-from service.pipeline.evaluate import Judged
+from service.pipeline.evaluate import Judged, members_in
 
 UNKNOWN_REPORTED_AFTER = timedelta(hours=6)
 """How long a running machine may be silent before its people are told so."""
@@ -210,19 +210,30 @@ def _ended(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
 
 
-def exemption_for(known: Known, policy: str, exemptions: Sequence[Exemption], now: datetime) -> Exemption | None:
-    """The exemption that covers a resource from a policy the longest, if one does now."""
-    record = known.record
+def exemption_for(
+    known: Known, policy: str, exemptions: Sequence[Exemption], now: datetime, *, members: Iterable[Known] = ()
+) -> Exemption | None:
+    """The exemption that covers a resource from a policy the longest, if one does now. One of a group's member covers
+    the group: it cannot be met without it.
+    """
+    all_met = (known, *members)
     covering = [
         exemption
         for exemption in exemptions
         if exemption.until_utc > now
         and (not exemption.policies or policy in exemption.policies)
-        and (not exemption.resources or {known.id, record.ref.external_id, record.name} & set(exemption.resources))
-        and (not exemption.projects or known.project in exemption.projects)
-        and all(record.tags.get(key) == value for key, value in exemption.tags.items())
+        and any(_covers(exemption, one) for one in all_met)
     ]
     return max(covering, key=lambda exemption: exemption.until_utc, default=None)
+
+
+def _covers(exemption: Exemption, known: Known) -> bool:
+    record = known.record
+    return (
+        (not exemption.resources or not {known.id, record.ref.external_id, record.name}.isdisjoint(exemption.resources))
+        and (not exemption.projects or known.project in exemption.projects)
+        and all(record.tags.get(key) == value for key, value in exemption.tags.items())
+    )
 
 
 def hold_for(project: str | None, holds: Sequence[ActiveHold]) -> ActiveHold | None:
@@ -381,6 +392,7 @@ class _Planner:
         self.findings = dict(self.before)
         self.active = {(f.policy, f.resource_id): f for f in standing.findings}
         self.quiet = {(f.policy, f.resource_id): f for f in standing.dismissed}
+        self.members = members_in(resources.values())
         self.still_breached: dict[str, tuple[InForce, Known]] = {}
         self.messages: list[Message] = []
         self.unknown_since: dict[str, datetime] = {}
@@ -520,7 +532,8 @@ class _Planner:
 
     def _exempt(self, finding: FindingState, policy: BasePolicy, known: Known) -> FindingState | None:
         """The finding at rest, while an exemption covers it."""
-        exemption = exemption_for(known, policy.name, self.exemptions, self.now)
+        members = self.members.get(known.id, ())
+        exemption = exemption_for(known, policy.name, self.exemptions, self.now, members=members)
         if exemption is None:
             return None
         return replace(

@@ -19,7 +19,7 @@ from service.documents import Project
 from service.fleet import Member
 from service.model import FindingState, Known, Telemetry
 from service.pipeline.attribute import attributed
-from service.pipeline.evaluate import Look, judge, longest_window, place_of
+from service.pipeline.evaluate import Look, judge, longest_window, of_members, place_of
 from service.pipeline.plan import COUNTING, Limits, why_not
 
 
@@ -28,6 +28,8 @@ class Fresh:
     """What a second look found: the resource as it is now, or why nothing may be done."""
 
     record: ResourceRecord | None
+    members: tuple[Known, ...] = ()
+    """Those of a group, as they are now."""
     refusal: str | None = None
     forbidden: bool = False
     """True when a protection, precondition or loss forbids it, rather than the world having moved on."""
@@ -54,7 +56,7 @@ def look_again(
     members, unseen = described_members(after, look, provider, projects, now)
     if unseen is not None:
         return _moved(record, unseen)
-    if why := forbidden(known, record, policy, limits, now):
+    if why := why_not(of_members(after, members), policy, limits, now):
         return Fresh(record=record, refusal=why, forbidden=True)
     if after.project != finding.project:
         return _moved(record, f"its project is {after.project or 'none'} now, it was {finding.project or 'none'}")
@@ -62,19 +64,15 @@ def look_again(
         return _moved(record, f"it is {record.state.value} now")
     if record.launched_at != known.record.launched_at:
         return _moved(record, "it was restarted in the meantime")
-    for member in members:
-        if member.record.protections:
-            why = f"Its member {member.record.name} is protected: {member.record.protections[0].sentence}."
-            return Fresh(record=record, refusal=why, forbidden=True)
     if finding.stop_now_by is not None:
-        return Fresh(record=record)
+        return Fresh(record=record, members=members)
     afresh = (after, *members)
     telemetry = sampled_now(members or afresh, policy, telemetry_members, now)
     judged = judge(_looked(look, afresh, policy, telemetry, now), [policy])
     decision = judged.judgement.decision(policy.name, judged.rows[known.id])
     if decision.verdict is not Verdict.BREACH:
         return _moved(record, f"a second look says {decision.verdict.value.replace('_', ' ')}: {decision.reason}")
-    return Fresh(record=record)
+    return Fresh(record=record, members=members)
 
 
 def described_members(
@@ -83,7 +81,11 @@ def described_members(
     """The members of a group as they are now, each read back by itself; or why they cannot be told."""
     if not group.is_group:
         return (), None
-    known = {place_of(one.record.ref): one for one in look.resources if one.record.ref.kind is Kind.INSTANCE}
+    known = {
+        place_of(one.record.ref): one
+        for one in look.resources
+        if one.record.ref.kind is Kind.INSTANCE and one.source == group.source
+    }
     members = []
     for name in group.record.members:
         before = known.get(place_of(group.record.ref, name))
@@ -114,9 +116,23 @@ def _looked(look: Look, afresh: Sequence[Known], policy: BasePolicy, telemetry: 
     )
 
 
-def forbidden(known: Known, record: ResourceRecord, policy: BasePolicy, limits: Limits, now: datetime) -> str | None:
-    """What of a fresh description forbids acting, if anything."""
-    return why_not(replace(known, record=record), policy, limits, now)
+def still_forbidden(
+    known: Known,
+    policy: BasePolicy,
+    *,
+    provider: Provider,
+    projects: Mapping[str, Project],
+    limits: Limits,
+    look: Look,
+    now: datetime,
+) -> str | None:
+    """What of a fresh description, of its members too, forbids acting, if anything."""
+    fresh = describe(known, provider)
+    if fresh.record is None or fresh.refusal is not None:
+        return fresh.refusal
+    after = attributed(replace(known, record=fresh.record), projects, now)
+    members, unseen = described_members(after, look, provider, projects, now)
+    return unseen or why_not(of_members(after, members), policy, limits, now)
 
 
 def describe(known: Known, provider: Provider) -> Fresh:

@@ -92,7 +92,7 @@ def _described(before: Known | None, key: str, source: str, record: ResourceReco
 def _in_state(before: Known, after: Known, now: datetime) -> Known:
     """Since when it is in its state, and since when it runs."""
     record = after.record
-    relaunched = _later(record.launched_at, before.record.launched_at)
+    relaunched = _later(record.launched_at, before.record.launched_at) or _all_others(record, before.record)
     if record.state in _RUNNING and (before.started_at is None or relaunched):
         # a launch time that did not move tells of an earlier start: this one happened just before we saw it
         start = _start(record, now) if relaunched else now
@@ -106,6 +106,11 @@ def _in_state(before: Known, after: Known, now: datetime) -> Known:
 def _by_cloud(before: ResourceRecord) -> bool:
     """An interrupted spot machine comes back by its cloud when there is capacity again; others by a person."""
     return before.stopped_by is Initiator.CLOUD and before.capacity_type is CapacityType.SPOT
+
+
+def _all_others(after: ResourceRecord, before: ResourceRecord) -> bool:
+    """A group has no launch time: it runs anew when none of those it had is left."""
+    return bool(after.members and before.members) and set(after.members).isdisjoint(before.members)
 
 
 def _counted(before: Known, after: Known, now: datetime) -> Known:

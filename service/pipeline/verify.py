@@ -69,6 +69,8 @@ def _shows(action: Action, record: ResourceRecord) -> bool:
     if action.undoes is not None:
         return record.state is State.RUNNING
     if record.state is State.RUNNING:
+        if record.members:  # a group has no launch time; machines that are all others than before came afterwards
+            return set(record.members).isdisjoint(action.pre_state.get("seen_members", ()))
         return _runs_anew(action, record.launched_at, None)
     if action.verb == Verb.TERMINATE:
         return record.state is State.TERMINATED

@@ -173,3 +173,9 @@ def test_a_member_that_falls_silent_never_brings_its_group_into_breach(
     hushed = [{**row, "activity": None, "idle_seconds": None} if at in silent else row for at, row in enumerate(rows)]
 
     assert set(judged(hushed).outcomes["rule"].breaches) <= set(judged(rows).outcomes["rule"].breaches)
+
+
+def test_a_group_that_was_not_described_in_this_look_is_unknown() -> None:
+    """Whom it has now is not known, however much those it had are in breach."""
+    judgement = judged([member(number=1)], group={**GROUP, "state": None})
+    assert judgement.decision("rule", 0).verdict is Verdict.UNKNOWN
