@@ -112,5 +112,6 @@ def test_the_one_that_governs_is_killed_as_it_acts(
     assert front.counted["ec2:StopInstances"] == (1 if done else 2), "one act, never two, never none"
     [reservation] = sdk(front.moto, "ec2").describe_instances(InstanceIds=[trainer])["Reservations"]
     assert reservation["Instances"][0]["State"]["Name"] == "stopped"
+    until(lambda: len(sink.arrived) > 1, "people are told")
     subjects = [mail["Subject"] for mail in sink.arrived]
     assert subjects == ["Will be stopped now: trainer (1×L4)", "Stopped: trainer (1×L4)"]
