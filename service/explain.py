@@ -14,6 +14,7 @@ from policies.decision import Verdict
 from service.documents import Project
 from service.model import Known
 from service.pipeline.attribute import attribute
+from service.pipeline.evaluate import members_in
 from service.pipeline.plan import PROTECTION_REPORTED_AFTER, exemption_for, hold_for, why_not
 from service.runtime import Runtime, View
 from service.store import outbox
@@ -53,10 +54,11 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
     newest: dict[str, Finding] = {}
     for finding in findings:
         newest.setdefault(finding.policy, finding)
+    members = () if rt.view is None else members_in(rt.view.resources.values()).get(known.id, ())
     policies = []
     for name in sorted(documents.policies if seen is None else seen):
         verdict = _verdict(rt.view, known, name)
-        exemption = exemption_for(known, name, tuple(documents.exemptions.values()), now)
+        exemption = exemption_for(known, name, tuple(documents.exemptions.values()), now, members=members)
         policies.append(
             {
                 "policy": name,

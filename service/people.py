@@ -110,7 +110,7 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         raise NotPossible("NotUndoable", "this is an undo itself; what it put back can be acted on anew")
     if action.status not in (ActionStatus.TAKEN, ActionStatus.VERIFIED):
         raise NotPossible("NotUndoable", f"an action that is {action.status} has nothing to put back")
-    if action.resumed_at is not None:
+    if action.resumed_at is not None and action.verb != "scale_to_zero":  # a group's processes may still be silenced
         raise NotPossible("NotUndoable", "the resource runs again already")
     if action.verb == "terminate":
         raise NotPossible("NotUndoable", "what was terminated cannot be put back")

@@ -119,8 +119,7 @@ def of_members(group: Known, members: Sequence[Known | None]) -> Known:
         Blocker(
             verb=verb,
             code="MemberOfAnotherProject",
-            sentence=f"its member {member.record.name} belongs to project {member.project}, "
-            f"and the group to {group.project or 'none'}",
+            sentence="one of its members belongs to another project",  # whose name is not everybody's to know
         )
         for member in there
         if member.project not in (None, group.project)

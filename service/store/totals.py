@@ -24,6 +24,8 @@ CostKey = tuple[str | None, str, str, str, str]
 """project, provider, gpu model, capacity type, currency"""
 Labels = tuple[str, ...]
 
+SAVING_NOTHING = ("notify", "move_to_spot")
+"""Remedies that stop nothing: what moving to spot saves comes as members are replaced, and is not claimed."""
 _OBSERVED = [status.value for status in (Status.OPEN, Status.WARNED, Status.CLEARED)]
 """Findings that were never acted on."""
 
@@ -86,7 +88,7 @@ def _stopped() -> ColumnElement[bool]:
 def _missed() -> ColumnElement[bool]:
     return and_(
         col(Finding.status).in_(_OBSERVED),
-        col(Finding.remedy) != "notify",
+        col(Finding.remedy).not_in(SAVING_NOTHING),
         col(Finding.rate_micros) > 0,
         col(Finding.currency).is_not(None),
     )
@@ -130,7 +132,13 @@ def tally_findings(session: Session, *, at_most: int) -> int:
     rows = session.exec(ended.limit(at_most).with_for_update()).all()
     sums: Counter[Labels] = Counter()
     for row in rows:
-        if row.status in _OBSERVED and row.remedy != "notify" and row.rate_micros and row.currency and row.closed_at:
+        if (
+            row.status in _OBSERVED
+            and row.remedy not in SAVING_NOTHING
+            and row.rate_micros
+            and row.currency
+            and row.closed_at
+        ):
             labels = (row.policy, row.project or "", row.currency)
             sums[labels] += avoided_micros(row.rate_micros, row.opened_at, row.closed_at)
     add_to_tally(session, "potential", sums)

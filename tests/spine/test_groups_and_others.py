@@ -78,7 +78,11 @@ SAYS: dict[str, tuple[Callable[[Company], None], Status, str]] = {
     "one member is exempt by its id": (exempt_by_id, Status.EXEMPT, "the paper"),
     "one member is exempt by its name": (exempt_by_name, Status.EXEMPT, "the paper"),
     "one member is exempt by a tag": (exempt_by_tag, Status.EXEMPT, "the paper"),
-    "one member is another project's": (of_another_project, Status.REFUSED, "belongs to project speech"),
+    "one member is another project's": (
+        of_another_project,
+        Status.REFUSED,
+        "one of its members belongs to another project",
+    ),
 }
 
 
