@@ -260,14 +260,18 @@ class SimulatedCloud:
             group.desired = desired
             group.minimum = min(group.minimum, desired) if minimum is None else minimum
             group.maximum = max(group.maximum, desired) if maximum is None else maximum
-            for machine in self.members(group)[desired:]:
+            for machine in self._staying(group)[desired:]:
                 self.stop(machine.external_id, into=State.TERMINATED)
             self._fill(group, self.now(), at_once=False)
             return before != (group.minimum, group.desired, group.maximum)
 
+    def _staying(self, group: Group) -> list[Machine]:
+        """Its machines but for those that are going."""
+        return [machine for machine in self.members(group) if machine.history[-1][1] is not State.TERMINATED]
+
     def _fill(self, group: Group, at: datetime, *, at_once: bool) -> None:
         starting = [(at, State.PENDING), (at + self.transition, State.RUNNING)]
-        for _ in range(group.desired - len(self.members(group))):
+        for _ in range(group.desired - len(self._staying(group))):
             self.add(
                 Machine(
                     name=f"{group.name}-{len(self.machines)}",

@@ -139,12 +139,21 @@ def _verified(session: Session, row: Action, known: Known, hands: Hands, *, resu
         told(session, "undone", row, known, hands.fallback_channels, now)
         return
     row.resumed_at = None if resumed is None else max(resumed, now)
+    if row.resumed_at is not None and known.is_group:
+        _restarted(session, known.id, row.resumed_at)
     finding = acting(session, row)
     if finding is not None:
         finding.status = Status.ENFORCED.value
         finding.status_reason = f"Verified in the cloud at {now.isoformat()}."
         session.add(finding)
     told(session, "enforced", row, known, hands.fallback_channels, now)
+
+
+def _restarted(session: Session, group_id: str, at: datetime) -> None:
+    """Somebody wants its machines again before it was ever seen without: its cool-down starts here all the same."""
+    group = resources.find(session, group_id)
+    if group is not None:
+        resources.save(session, [replace(group, restarted_at=at)])
 
 
 def _undone(session: Session, original_id: str, row: Action, now: datetime) -> None:

@@ -217,3 +217,22 @@ def test_a_machine_that_joins_a_group_after_its_warning_is_never_met_by_itself(h
     assert here.stops == []
     assert here.finding(alone).status == Status.CLEARED
     assert "met as a whole" in here.finding(alone).status_reason
+
+
+def test_who_scales_it_up_while_the_old_members_still_go_is_not_fought(here: Company) -> None:
+    """It is never seen without members; that there are others now is all that tells."""
+    ref = trainers(here)
+    here.cloud.transition = minutes(10)
+    here.cycle()
+    here.cycle(after=minutes(31))
+    here.clock.forward(minutes(1))
+    here.cloud.resize("trainers", 2)
+    here.cycles(hours(3))
+
+    assert len(here.stops) == 1
+    resource = here.resource(ref)
+    assert resource.restarted_at is not None
+    [action] = here.actions()
+    assert action.resumed_at is not None
+    here.cycles(hours(3))
+    assert len(here.stops) == 2  # once the cool-down is over, it is idle like any other
