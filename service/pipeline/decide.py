@@ -67,6 +67,12 @@ class Ruling:
     plan: Plan
 
 
+def _as_it_was(known: Known, world: World) -> Known:
+    """The very value we had, where nothing of it changed: a fleet is kept in memory once."""
+    before = world.known.get(known.id)
+    return before if before == known and before is not None else known
+
+
 def _price(known: Known, world: World) -> Price | None:
     """What is said of it now, else what was said before."""
     if known.is_group:
@@ -89,6 +95,7 @@ def decide(world: World, now: datetime) -> Ruling:
         replace(after, price=_price(after, world))
         for after in (attributed(known, world.projects, now) for known in merged.resources)
     )
+    resources = tuple(_as_it_was(known, world) for known in resources)
     governed = [known for known in resources if known.governed]
     look = Look(
         resources=governed,
@@ -120,5 +127,5 @@ def decide(world: World, now: datetime) -> Ruling:
         now=now,
         last_look=world.last_look,
     )
-    changed = frozenset(known.id for known in resources if world.known.get(known.id) != known)
+    changed = frozenset(known.id for known in resources if world.known.get(known.id) is not known)
     return Ruling(resources=resources, changed=changed, meter=tuple(changes), look=look, judged=judged, plan=planned)
