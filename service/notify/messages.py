@@ -522,7 +522,7 @@ _BRIEFLY = ("When", "Not before", "Cost", "Asked for by")
 def brief(words: str, links: Sequence[tuple[str, str]]) -> str:
     """Markdown within what every chat takes: first the links have room, then as much of the words as fits."""
     line = " · ".join(f"[{chat(label)}]({url})" for label, url in links)
-    room = BRIEF_AT_MOST - len(line)
+    room = BRIEF_AT_MOST - len(line) - len("\n\n")
     if len(words) > room:
         words = words[: max(0, room - 1)].rstrip() + "…"
     return "\n\n".join(part for part in (words, line) if part)

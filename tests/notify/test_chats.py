@@ -11,7 +11,7 @@ import pytest
 import requests
 from apprise.plugins.discord import NotifyDiscord
 from apprise.plugins.slack import NotifySlack
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -137,6 +137,7 @@ def test_a_name_that_anyone_may_set_marks_nothing_up_and_calls_nobody(send: Send
 
 
 @given(kind=st.sampled_from(KINDS), name=hostile, other=hostile, acts=st.booleans())
+@example(kind="warning", name="x", other="n" * 400, acts=True)
 def test_a_brief_is_short_and_holds_no_markup_but_its_links(kind: str, name: str, other: str, acts: bool) -> None:
     changed = payload(
         acts=acts,
