@@ -89,7 +89,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
             now=now,
         )
         said["summary"] = f"{sum(len(a.answer.records) for a in collected.answers if a.answer)} resources"
-    report.sources = [_source_report(answer, collected) for answer in collected.answers]
+    report.sources = [_source_report(answer) for answer in collected.answers]
     rt.counted.source_errors.update((line["source"],) for line in report.sources if not _flawless(line))
     say_what_changed(rt.memory.faults, report.sources)
 
@@ -228,9 +228,8 @@ def _hands(rt: Runtime, held: lease.Held, limits: Limits, look: Look) -> Hands:
     )
 
 
-def _source_report(answer: SourceAnswer, collected: Collected) -> dict[str, Any]:
-    faults = collected.telemetry_faults.get(answer.source, ())
-    return resources.report_of(answer) | {"telemetry": [resources.plain_part(part) for part in faults]}
+def _source_report(answer: SourceAnswer) -> dict[str, Any]:
+    return resources.report_of(answer) | {"telemetry": [resources.plain_part(part) for part in answer.missing]}
 
 
 def _flawless(line: dict[str, Any]) -> bool:

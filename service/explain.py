@@ -54,7 +54,7 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
     newest: dict[str, Finding] = {}
     for finding in findings:
         newest.setdefault(finding.policy, finding)
-    members = () if rt.view is None else members_in(rt.view.resources.values()).get(known.id, ())
+    members = members_in(rt.view.resources.values()).get(known.id, ()) if rt.view and known.is_group else ()
     policies = []
     for name in sorted(documents.policies if seen is None else seen):
         verdict = _verdict(rt.view, known, name)

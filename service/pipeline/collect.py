@@ -53,11 +53,9 @@ class Collected:
     series: Mapping[str, tuple[Series, ...]]
     """Resource id → series."""
     ambiguous: frozenset[str]
-    telemetry_faults: Mapping[str, tuple[PartReport, ...]]
-    """Source → what of its telemetry and its prices failed."""
 
     def telemetry(self, prior_idle: Mapping[tuple[str, str], datetime]) -> Telemetry:
-        faults = tuple(part for parts in self.telemetry_faults.values() for part in parts if part.part != PRICES)
+        faults = tuple(part for answer in self.answers for part in answer.missing if part.part != PRICES)
         return Telemetry(series=self.series, ambiguous=self.ambiguous, faults=faults, prior_idle=prior_idle)
 
 
@@ -98,9 +96,7 @@ def collect(
                 series[ids[ref]] = series.get(ids[ref], ()) + found
         ambiguous |= {ids[ref] for ref in memory.ambiguous if ref in ids}
     answers = tuple(replace(answer, missing=faults[answer.source]) for answer in answers)
-    return Collected(
-        answers=answers, quotes=quotes, series=series, ambiguous=frozenset(ambiguous), telemetry_faults=faults
-    )
+    return Collected(answers=answers, quotes=quotes, series=series, ambiguous=frozenset(ambiguous))
 
 
 # what there is

@@ -70,7 +70,7 @@ class Ruling:
 def _as_it_was(known: Known, world: World) -> Known:
     """The very value we had, where nothing of it changed: a fleet is kept in memory once."""
     before = world.known.get(known.id)
-    return before if before == known and before is not None else known
+    return known if before is None or before != known else before
 
 
 def _price(known: Known, world: World) -> Price | None:

@@ -435,12 +435,17 @@ def _abandon(action: Action, known: Known | None, why: str, hands: Hands) -> Non
 def _took_effect(action: Action, record: ResourceRecord) -> bool:
     """Does the cloud already show what the action wanted?"""
     if action.verb == Verb.MOVE_TO_SPOT:
-        return (record.capacity_type is CapacityType.SPOT) is (action.undoes is None)
+        return launches_as_wanted(action, record)
     if action.undoes is not None:
         return record.state in (State.RUNNING, State.PENDING)
     if action.verb == Verb.TERMINATE:
         return record.state is State.TERMINATED
     return record.state in (State.STOPPING, State.STOPPED, State.SUSPENDED, State.TERMINATED)
+
+
+def launches_as_wanted(action: Action, record: ResourceRecord) -> bool:
+    """Of a move to spot: on spot, and after its undo no more."""
+    return (record.capacity_type is CapacityType.SPOT) is (action.undoes is None)
 
 
 def _of_group(action: Action, original: Action | None, known: Known) -> bool:

@@ -70,9 +70,10 @@ def judge(look: Look, policies: Sequence[BasePolicy]) -> Judged:
     """Everything each policy says of each governed resource, at one moment."""
     resources, now = look.resources, look.at
     profiles = {profile.key: profile for profile in (DEFAULT_PROFILE, *(profile_of(policy) for policy in policies))}
-    activity = {key: _activity(resources, look.telemetry, profile, now) for key, profile in profiles.items()}
+    groups = groups_in(resources)
+    activity = {key: _activity(resources, groups, look.telemetry, profile, now) for key, profile in profiles.items()}
     own = own_facts(policies, resources, look.projects, look.budgets, now)
-    facts = facts_of(resources, look.seen, activity, look.cost_to_date, now, own=own)
+    facts = facts_of(resources, groups, look.seen, activity, look.cost_to_date, now, own=own)
     return Judged(
         facts=facts,
         rows={known.id: row for row, known in enumerate(resources)},
@@ -88,7 +89,11 @@ def longest_window(policies: Sequence[BasePolicy]) -> timedelta:
     return max(profile.for_ + profile.max_gap + profile.telemetry_delay for profile in profiles)
 
 
-def groups_in(resources: Iterable[Known]) -> list[tuple[Known, list[Known | None]]]:
+Groups = Sequence[tuple[Known, Sequence[Known | None]]]
+"""Each group with its members, in the order in which it names them."""
+
+
+def groups_in(resources: Iterable[Known]) -> Groups:
     """Each group with its members, None for those that are no resources of ours, or are seen through another source:
     what caps an act there is not what caps it here."""
     resources = tuple(resources)
@@ -145,7 +150,7 @@ def place_of(ref: ResourceRef, external_id: str | None = None) -> tuple[str, str
 
 
 def _activity(
-    resources: Sequence[Known], telemetry: Telemetry, profile: IdleProfile, now: datetime
+    resources: Sequence[Known], groups: Groups, telemetry: Telemetry, profile: IdleProfile, now: datetime
 ) -> dict[str, Activity]:
     prior = _prior(telemetry, profile, now)
     found = {
@@ -161,7 +166,7 @@ def _activity(
         for known in resources
         if known.record.state is State.RUNNING and not known.is_group
     }
-    for group, members in groups_in(resources):
+    for group, members in groups:
         if group.record.state is State.RUNNING:
             found[group.id] = together([UNKNOWN if one is None else found.get(one.id, UNKNOWN) for one in members])
     return found
@@ -175,6 +180,7 @@ def _prior(telemetry: Telemetry, profile: IdleProfile, now: datetime) -> Mapping
 
 def facts_of(
     resources: Sequence[Known],
+    groups: Groups,
     seen: frozenset[str],
     activity: Mapping[str, Mapping[str, Activity]],
     cost_to_date: Mapping[str, int],
@@ -184,8 +190,7 @@ def facts_of(
 ) -> Facts:
     """The facts table: one row per resource, in the order given."""
     place = {known.id: row for row, known in enumerate(resources)}
-    groups = {group.id: members for group, members in groups_in(resources)}
-    group_of = {member.id: group for group, members in groups.items() for member in members if member is not None}
+    group_of = {member.id: group.id for group, members in groups for member in members if member is not None}
     rows = [
         _row(known, known.id in seen, group_of.get(known.id), cost_to_date.get(known.id), now) for known in resources
     ]
@@ -207,8 +212,8 @@ def facts_of(
         tags=tags,
         own=own or {},
         members={
-            place[group]: [None if member is None else place[member.id] for member in members]
-            for group, members in groups.items()
+            place[group.id]: [None if member is None else place[member.id] for member in members]
+            for group, members in groups
         },
     )
 

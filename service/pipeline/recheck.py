@@ -14,12 +14,12 @@ from policies.decision import Verdict
 from policies.policy import BasePolicy
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
-from providers.records import Kind, ResourceRecord, Series, State, resource_id
+from providers.records import ResourceRecord, Series, State, resource_id
 from service.documents import Project
 from service.fleet import Member
 from service.model import FindingState, Known, Telemetry
 from service.pipeline.attribute import attributed
-from service.pipeline.evaluate import Look, judge, longest_window, of_members, place_of
+from service.pipeline.evaluate import Look, groups_in, judge, longest_window, of_members
 from service.pipeline.plan import COUNTING, Limits, why_not
 
 
@@ -81,14 +81,9 @@ def described_members(
     """The members of a group as they are now, each read back by itself; or why they cannot be told."""
     if not group.is_group:
         return (), None
-    known = {
-        place_of(one.record.ref): one
-        for one in look.resources
-        if one.record.ref.kind is Kind.INSTANCE and one.source == group.source
-    }
+    [(_, seen)] = groups_in([group, *(one for one in look.resources if not one.is_group)])
     members = []
-    for name in group.record.members:
-        before = known.get(place_of(group.record.ref, name))
+    for name, before in zip(group.record.members, seen, strict=True):
         if before is None:
             return (), f"its member {name} was not seen before"
         fresh = describe(before, provider)

@@ -14,9 +14,9 @@ from sqlmodel import Session
 
 from policies.quantities import format_duration
 from providers.errors import NotFound, ProviderError
-from providers.records import CapacityType, ResourceRecord, State, Verb
+from providers.records import ResourceRecord, State, Verb
 from service.model import ActionStatus, Known, Status
-from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, reachable
+from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, launches_as_wanted, reachable
 from service.pipeline.tell import told
 from service.store import actions, audit, lease, resources
 from service.store.tables import Action, Finding
@@ -65,7 +65,7 @@ def _runs_anew(action: Action, launched_at: datetime | None, started_at: datetim
 def _shows(action: Action, record: ResourceRecord) -> bool:
     """Does the cloud show what the action wanted, or that somebody has undone it since?"""
     if action.verb == Verb.MOVE_TO_SPOT:
-        return (record.capacity_type is CapacityType.SPOT) is (action.undoes is None)
+        return launches_as_wanted(action, record)
     if action.undoes is not None:
         return record.state is State.RUNNING
     if record.state is State.RUNNING:

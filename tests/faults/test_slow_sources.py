@@ -277,4 +277,5 @@ def test_what_hangs_does_not_keep_the_process_from_ending(account: Make) -> None
 
 def said(looked: Collected, source: str) -> dict[str, str]:
     """Part → what is said of it."""
-    return {part.part: part.fault.sentence for part in looked.telemetry_faults[source] if part.fault is not None}
+    missing = {answer.source: answer.missing for answer in looked.answers}
+    return {part.part: part.fault.sentence for part in missing[source] if part.fault is not None}

@@ -184,7 +184,7 @@ def test_a_source_tells_of_another_source_s_machines(fronted: Fronted, trainer: 
     sources = {source.name: source for source in map(Source.model_validate, documents)}
     members = Fleet(secrets=secrets, ceiling=Mode.OBSERVE, now=lambda: NOON).update(sources)
     looked = collect(members.values(), identities={}, memories={}, window=timedelta(hours=1), now=NOON)
-    assert looked.telemetry_faults["metrics"] == ()
+    assert {answer.source: answer.missing for answer in looked.answers}["metrics"] == ()
     told = [one for series in looked.series.values() for one in series if one.device == "GPU-9"]
     assert [(one.ref, one.signal, max(one.values)) for one in told] == [
         (trainer, Signal.UTILISATION, pytest.approx(0.42))
