@@ -12,10 +12,10 @@ import pytest
 from tests.databases import Postgres
 from tests.e2e.process import Curfew, curfew
 from tests.notify.conftest import Sink, sink
+from tests.providers.aws.conftest import moto_server
 from tests.providers.aws.fleet import (
     ENVIRONMENT,
     every_minute,
-    moto_endpoint,
     push_gpu_samples,
     reset,
     set_launch_time,
@@ -23,7 +23,7 @@ from tests.providers.aws.fleet import (
 )
 from tests.providers.aws.front import Front
 
-__all__ = ["sink"]
+__all__ = ["moto_server", "sink"]
 
 DOCUMENTS = """
 kind: source
@@ -51,12 +51,6 @@ action: stop
 accept_loss: [local_disks]
 disruption_budget: {{max: 100%}}
 """
-
-
-@pytest.fixture(scope="session")
-def moto_server() -> Iterator[str]:
-    with moto_endpoint() as endpoint:
-        yield endpoint
 
 
 @pytest.fixture

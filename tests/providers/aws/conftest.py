@@ -64,6 +64,13 @@ def front(moto: str) -> Iterator[Front]:
         yield front
 
 
+@pytest.fixture(scope="module")
+def shared_front(moto_server: str) -> Iterator[Front]:
+    """One for all tests of a module, as every new address needs new clients, which take longer than most tests."""
+    with Front(moto_server).serving() as front:
+        yield front
+
+
 @pytest.fixture
 def aws(front: Front) -> Build:
     """Builds the provider, by default for us-east-1 alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -34,13 +34,6 @@ PREDICTIVE = {
     "MaxCapacityBreachBehavior": "IncreaseMaxCapacity",
     "MaxCapacityBuffer": 10,
 }
-
-
-@pytest.fixture(scope="module")
-def shared_front(moto_server: str) -> Iterator[Front]:
-    """One for all tests here, as every new address needs new clients, which take longer than most tests."""
-    with Front(moto_server).serving() as front:
-        yield front
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,13 +22,6 @@ from tests.providers.aws.groups import group, make_template, ref, start_group, s
 
 GPUS_BY_ATTRIBUTES = {"VCpuCount": {"Min": 4}, "MemoryMiB": {"Min": 16384}, "AcceleratorTypes": ["gpu"]}
 DENIED = "User is not authorized to perform: autoscaling:DescribeAutoScalingGroups"
-
-
-@pytest.fixture(scope="module")
-def shared_front(moto_server: str) -> Iterator[Front]:
-    """One for all tests here, as every new address needs new clients, which take longer than most tests."""
-    with Front(moto_server).serving() as front:
-        yield front
 
 
 @pytest.fixture(scope="module")
