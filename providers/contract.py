@@ -71,8 +71,10 @@ class Actuator(Protocol):
         """
         ...
 
-    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str, reason: str = "") -> None:
         """Ask the cloud for `verb`. Done already = success. The same `request_id` twice = once.
+
+        `reason` is a sentence for people; a cloud that has a place for it (an annotation, an event) shows it there.
 
         Raises NotFound, Protected, Unsupported, Conflict, Forbidden, Throttled, Unreachable. After Unreachable the
         outcome is unknown: the caller reads the truth back with `Inventory.describe`.
@@ -82,6 +84,10 @@ class Actuator(Protocol):
     def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
         """Put back what `remember` stored. Restored already = success. Raises NoCapacity when the cloud has none."""
         ...
+
+
+def _nothing() -> None:
+    """Most providers keep nothing open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +110,8 @@ class Provider:
     telemetry: Telemetry | None = None
     prices: Prices | None = None
     actuator: Actuator | None = None
+    close: Callable[[], None] = _nothing
+    """Called once nobody will ask it again: ends what it keeps open (watches, connections). Never waits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ Times are timezone-aware UTC; money is an integer count of micro-units (1 USD = 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from fractions import Fraction
 
 
 class Kind(StrEnum):
@@ -92,7 +93,7 @@ class ResourceRef:
     region: str
     kind: Kind
     external_id: str
-    """The cloud's own id (`i-0abc…`, a full resource path, `namespace/kind/name`)."""
+    """The cloud's own id (`i-0abc…`, a full resource path, `namespace/Kind/name`; a node's name alone)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +127,18 @@ class Loss:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """A pod's hold on the accelerators of the node it runs on."""
+
+    pod: str
+    """Its name; its namespace is its workload's."""
+    node: str
+    """External id of the node, in the same account."""
+    share: Fraction
+    """Of all accelerators of the node, above 0 and at most 1: 3 of 8 GPUs, or one seventh of one of 8."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ResourceRecord:
     """One GPU resource as its cloud describes it now."""
 
@@ -141,7 +154,7 @@ class ResourceRecord:
     gpu_model: str | None
     """Normalised: `H100`, `A100-80GB`, `L4`, `T4`, `Trainium1`, `Inferentia2`, …"""
     gpu_count: int
-    """Devices the machine presents: as many series as telemetry must show."""
+    """Devices the machine presents, or that the workload's pods hold: as many series as telemetry must show."""
     gpu_share: float = 1.0
     """Part of a physical GPU each device is: 0.125 for an eighth of an L4."""
     gpu_memory_mib: int | None = None
@@ -160,9 +173,17 @@ class ResourceRecord:
     members: tuple[str, ...] = ()
     """Of a `node_group`: external ids of the instances it has now, in the same account and region. Its `gpu_count` is
     theirs together, its `capacity_type` what it launches next."""
+    placements: tuple[Placement, ...] = ()
+    """Of a `workload`: where its GPUs are now, one for each pod that holds some. It costs its shares of those nodes."""
+    machine: str | None = None
+    """Of a `node`: what the cloud beneath calls it (`aws:///us-east-1a/i-0abc`), where it is a cloud's machine."""
+    remarks: tuple[str, ...] = ()
+    """What is unusual about it, in sentences for people: a driver that is still installing, a GPU that is missing."""
     protections: tuple[Protection, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     losses: tuple[Loss, ...] = ()
+    listed_in: str | None = None
+    """The part of its source that lists it, where that is not its region: one kind of Kubernetes object."""
     fully_described: bool = False
     """True when per-resource questions (stop protection, spot request) were asked too; only then may one act on it."""
 
@@ -181,7 +202,7 @@ class PartReport:
     """How listing one part (a region, a zone, a namespace) of a source went."""
 
     part: str
-    """`*` speaks for everything of its account."""
+    """A region, or what its records name by `listed_in`. `*` speaks for everything of its account."""
     complete: bool
     fault: Fault | None = None
     account: str | None = None
@@ -224,7 +245,8 @@ class Series:
     signal: Signal
     times: tuple[int, ...]
     """Unix seconds."""
-    values: tuple[float, ...]
+    values: Sequence[float]
+    """One for each of the times; an array takes a quarter of a tuple's memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

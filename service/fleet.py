@@ -7,12 +7,14 @@ anything, so that no mistake further up can act. Restoring what we stopped stays
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, cast
+
+import structlog
 
 from policies.policy import Mode, lowest
 from providers import registry
@@ -32,6 +34,7 @@ from service.asking import Asked
 from service.documents import Source
 from service.secrets import PLACEHOLDER, MissingSecret, Secrets
 
+log = structlog.get_logger()
 Part = TypeVar("Part")
 
 
@@ -79,7 +82,7 @@ class CannotDisturb:
     def remember(self, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
         return self._inner.remember(record, verb)
 
-    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str, reason: str = "") -> None:
         raise Refused(f"the ceiling is {self._ceiling.value}: nothing may be disturbed")
 
     def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
@@ -113,13 +116,17 @@ class Fleet:
     def update(self, sources: Mapping[str, Source]) -> Mapping[str, Member]:
         """Build what is new or changed, retry what failed, drop what is gone."""
         with self._lock:
+            before = self._members
             self._members = {name: self._member(source) for name, source in sources.items()}
+            kept = {id(member) for member in self._members.values()}
+            _close(member for member in before.values() if id(member) not in kept)
             return self._members
 
     def end(self) -> None:
         """The service stops: whoever waits for an answer goes on without it."""
         if not self._ending.done():
             self._ending.set_result(None)
+        _close(self._members.values())
 
     @property
     def members(self) -> Mapping[str, Member]:
@@ -170,3 +177,13 @@ class Fleet:
         if provider.actuator is None or ceiling is Mode.ENFORCE:
             return provider
         return replace(provider, actuator=CannotDisturb(provider.actuator, ceiling))
+
+
+def _close(members: Iterable[Member]) -> None:
+    """A provider that fails to end its own things harms nobody."""
+    for member in members:
+        if member.provider is not None:
+            try:
+                member.provider.close()
+            except Exception:
+                log.exception("a provider could not be closed", source=member.source.name)

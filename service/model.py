@@ -6,9 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, tzinfo
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any
 
 from providers.records import Fault, InventoryAnswer, PartReport, Price, ResourceRecord, Series, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lent:
+    """What of a machine is held by workloads."""
+
+    share: Fraction
+    """Of its accelerators, at most 1."""
+    micros: int
+    """Of its price for an hour of running."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +46,20 @@ class Known:
     owner: str | None = None
     price: Price | None = None
     """Rate of an hour of running; None when unknown."""
+    same_as: str | None = None
+    """Of a node: the resource that is the same machine, seen through its cloud. Only that one is judged and metered."""
+    lent: Lent | None = None
+    """Of a machine in a cluster: what of it the cluster's workloads hold."""
 
     @property
     def rate_micros(self) -> int | None:
-        """What an hour costs in its state now; None when no price is known."""
+        """What an hour of it costs in its state now; None when no price is known. What workloads hold of a machine is
+        their cost."""
         if self.price is None:
             return None
-        return self.price.rate_micros if self.record.state is State.RUNNING else 0
+        if self.record.state is not State.RUNNING:
+            return 0
+        return self.price.rate_micros - (self.lent.micros if self.lent else 0)
 
     @property
     def is_group(self) -> bool:
@@ -51,7 +69,7 @@ class Known:
     @property
     def governed(self) -> bool:
         """Still there and still ours to judge."""
-        return self.ended_at is None and self.orphaned_at is None
+        return self.ended_at is None and self.orphaned_at is None and self.same_as is None
 
 
 @dataclass(frozen=True, kw_only=True)

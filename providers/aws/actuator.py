@@ -75,7 +75,7 @@ class AwsActuator:
         acts = _for(record.ref, verb)
         return {"verb": verb.value, **acts.remember(self._calls(record.ref), record, verb)}
 
-    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str, reason: str = "") -> None:
         _for(ref, verb).act(self._calls(ref), ref, verb, request_id)
 
     def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:

@@ -41,7 +41,7 @@ class SimulatedActuator:
             "launches": group.launches.value,
         }
 
-    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+    def act(self, ref: ResourceRef, verb: Verb, *, request_id: str, reason: str = "") -> None:
         def change(machine: Any) -> bool:
             if verb not in VERBS.get(ref.kind, ()):
                 raise Unsupported(f"a simulated {ref.kind} knows no {verb}")

@@ -238,7 +238,7 @@ def _call(action: Action, known: Known, provider: Provider, hands: Hands) -> str
         if action.undoes is not None:
             provider.actuator.restore(known.record.ref, action.pre_state, request_id=action.id)
         else:
-            provider.actuator.act(known.record.ref, Verb(action.verb), request_id=action.id)
+            provider.actuator.act(known.record.ref, Verb(action.verb), request_id=action.id, reason=action.reason)
     except ProviderError as error:
         busy = action.undoes is not None and isinstance(error, Conflict)  # it is still stopping
         if error.retry or busy:  # what happened is not known: the next look reads the truth back

@@ -141,9 +141,9 @@ def _absent(
     for known in live:
         if known.source != answer.source or known.id in seen:
             continue
-        ref = known.record.ref
+        account, part = known.record.ref.account, known.record.listed_in or known.record.ref.region
         # the nearest that speaks for it; `*` speaks for what has no part of its own, as when an account does not answer
-        names = ((ref.account, ref.region), (ref.account, "*"), (None, ref.region), (None, "*"))
+        names = ((account, part), (account, "*"), (None, part), (None, "*"))
         complete = next((parts[name] for name in names if name in parts), None)
         if complete is None:
             if known.orphaned_at is None:  # its region is no longer asked for: narrowing ends nothing

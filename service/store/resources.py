@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
@@ -18,6 +19,7 @@ from providers.records import (
     Kind,
     Loss,
     LossName,
+    Placement,
     Price,
     Protection,
     ResourceRecord,
@@ -25,7 +27,7 @@ from providers.records import (
     State,
     Verb,
 )
-from service.model import Known, SourceAnswer
+from service.model import Known, Lent, SourceAnswer
 from service.store.database import write
 from service.store.tables import Resource, SourceState
 
@@ -129,6 +131,13 @@ def known_of(row: Resource) -> Known:
             tags=row.tags,
             managed_by=row.managed_by,
             members=tuple(row.members),
+            placements=tuple(
+                Placement(pod=entry["pod"], node=entry["node"], share=Fraction(entry["share"]))
+                for entry in row.placements
+            ),
+            machine=row.machine,
+            remarks=tuple(row.remarks),
+            listed_in=row.listed_in,
             stopped_by=Initiator(row.stopped_by) if row.stopped_by else None,
             protections=tuple(_protection(entry) for entry in row.protections),
             blockers=tuple(Blocker(**{**entry, "verb": Verb(entry["verb"])}) for entry in row.blockers),
@@ -149,6 +158,10 @@ def known_of(row: Resource) -> Known:
         project_since=row.project_since,
         owner=row.owner,
         price=price,
+        same_as=row.same_as,
+        lent=None
+        if row.lent_share is None
+        else Lent(share=Fraction(row.lent_share), micros=row.lent_micros or 0),
     )
 
 
@@ -180,6 +193,12 @@ def _values(known: Known) -> dict[str, Any]:
         tags=dict(record.tags),
         managed_by=record.managed_by,
         members=list(record.members),
+        placements=[
+            {"pod": placed.pod, "node": placed.node, "share": str(placed.share)} for placed in record.placements
+        ],
+        machine=record.machine,
+        remarks=list(record.remarks),
+        listed_in=record.listed_in,
         stopped_by=record.stopped_by.value if record.stopped_by else None,
         protections=[_plain(asdict(entry)) for entry in record.protections],
         protected_since=known.protected_since,
@@ -199,6 +218,9 @@ def _values(known: Known) -> dict[str, Any]:
         missing_since=known.missing_since,
         ended_at=known.ended_at,
         orphaned_at=known.orphaned_at,
+        same_as=known.same_as,
+        lent_share=str(known.lent.share) if known.lent else None,
+        lent_micros=known.lent.micros if known.lent else None,
     )
 
 

@@ -142,6 +142,19 @@ class Resource(SQLModel, table=True):
     managed_by: str | None = None
     members: list[Any] = _json_list()
     """A group's: external ids of the instances it has."""
+    placements: list[Any] = _json_list()
+    """A workload's: [{pod, node, share}]."""
+    machine: str | None = None
+    """A node's: what the cloud beneath calls it."""
+    remarks: list[str] = _json_list()
+    listed_in: str | None = None
+    """The part of its source that lists it, where that is not its region."""
+    same_as: str | None = Field(default=None, index=True)
+    """A node's: the resource that is the same machine; only that one is shown, judged and metered."""
+    lent_share: str | None = None
+    """A machine's: what of its accelerators workloads hold, as a fraction, `3/4`."""
+    lent_micros: int | None = Field(default=None, sa_type=BigInteger)
+    """What of its running rate those workloads carry."""
     stopped_by: str | None = None
     """Who brought it down: cloud or person."""
     protections: list[Any] = _json_list()
