@@ -19,11 +19,12 @@ from providers.errors import Misconfigured
 
 BUILTIN = {
     "aws": "providers.aws",
+    "kubernetes": "providers.kubernetes",
     "prometheus": "providers.prometheus",
     "simulated": "providers.simulated",
 }
 
-EXTRAS = {"aws": "aws"}
+EXTRAS = {"aws": "aws", "kubernetes": "kubernetes"}
 """Which extra of this distribution brings a provider's SDK."""
 
 
