@@ -32,7 +32,7 @@ from policies.codes import (
 from policies.conditions import SILENT, Condition, ConditionError, compile_condition, quoted
 from policies.decision import Decision, Verdict
 from policies.facts import BY_NAME, OWN_BY_NAME, Facts, Type
-from policies.groups import Folded, fold
+from policies.groups import Folded, fold, whom
 from policies.policy import BasePolicy, profile_of
 from policies.rules import RULES
 from policies.rules.rule import Evidence, Rule, were
@@ -372,11 +372,11 @@ class Judgement:
         if member is None:
             unseen = sum(one is None for one in self.facts.members[row])
             if not unseen:
-                return "None of its members runs."
+                return f"None of its members {whom(outcome.policy)}."
             return f"{unseen} of its {len(self.facts.members[row])} members {were(unseen)} not seen as a GPU machine."
         opening = {
-            Verdict.BREACH: "Every member that runs is in breach, and so is the group.",
-            Verdict.FORESEEN: "Every member that runs will be in breach, and so will the group.",
+            Verdict.BREACH: f"Every member that {whom(outcome.policy)} is in breach, and so is the group.",
+            Verdict.FORESEEN: f"Every member that {whom(outcome.policy)} will be in breach, and so will the group.",
             Verdict.UNKNOWN: "A group is met as a whole, and of one member it is not known.",
         }.get(outcome.verdict(row), "A group is met as a whole, and one member spares it.")
         projects, names = self.facts.base["project"], self.facts.base["name"]

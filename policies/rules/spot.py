@@ -16,9 +16,11 @@ def condition(policy: SpotPolicy, in_scope: exp.Expr) -> exp.Expr:
     all_gpus = counted(gpus_where(exp.and_(in_scope, exp.func("coalesce", running(), exp.true()))))
     kept = counted(gpus_where(exp.and_(here.copy(), on_demand)), order=oldest_first())
     allowed = exp.Mul(this=exp.Literal.number(policy.spot.allowed_on_demand), expression=all_gpus)
-    # A capacity type the cloud did not say is NULL: neither on demand nor spot, so it never breaches.
+    # A capacity type the cloud did not say is NULL: neither on demand nor spot, so it never breaches, nor is it well.
     known = exp.func("nullif", exp.column("capacity_type"), exp.Literal.string("unknown"))
-    return exp.and_(running(), known.eq(exp.Literal.string("on_demand")), exp.GT(this=kept, expression=allowed))
+    over = exp.and_(on_demand.copy(), exp.GT(this=kept, expression=allowed))
+    told = exp.and_(running(), known.is_(exp.null()).not_())
+    return exp.and_(running(), exp.Case(ifs=[exp.If(this=told, true=over)]))
 
 
 def breach(policy: SpotPolicy, evidence: Evidence) -> str:

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from tests.e2e.conftest import Installation
-from tests.providers.aws.fleet import IMAGE, sdk
+from tests.providers.aws import groups
+from tests.providers.aws.fleet import IMAGE, sdk, set_spot
 
 GROUP = "trainers"
 POLICY = """
@@ -19,6 +20,19 @@ scope: {kinds: [node_group]}
 idle: {for: 10m, warm_up: 1m}
 grace: 1s
 action: scale_to_zero
+accept_loss: [group_members]
+disruption_budget: {max: 100%}
+"""
+ON_SPOT = """
+---
+kind: policy
+name: groups-on-spot
+type: spot
+mode: enforce
+scope: {kinds: [node_group]}
+spot: {allowed_on_demand: 0%}
+grace: 1s
+action: move_to_spot
 accept_loss: [group_members]
 disruption_budget: {max: 100%}
 """
@@ -114,3 +128,61 @@ def test_one_busy_member_spares_the_group_and_says_so(installation: Installation
     [policy] = [entry for entry in told["policies"] if entry["policy"] == "idle-groups"]
     assert policy["verdict"] == "ok"
     assert "one member spares it" in policy["reason"]
+
+
+def test_a_group_that_is_partly_on_spot_is_moved_and_put_back_as_it_was(installation: Installation) -> None:
+    """A mixed instances group: one on demand at all times, of what is above a quarter; the rest is on spot already."""
+    here = installation
+    here.documents(more=ON_SPOT)
+    groups.start_group(
+        here.front.moto,
+        GROUP,
+        sizes=(1, 6, 4),
+        mixed={"OnDemandBaseCapacity": 1, "OnDemandPercentageAboveBaseCapacity": 25, "SpotMaxPrice": "2.5"},
+        overrides=[{"InstanceType": "g6.xlarge"}, {"InstanceType": "g5.xlarge"}],
+        tags={"project": "vision"},
+    )
+    on_demand, *on_spot = members(here)
+    for instance in on_spot:
+        set_spot(instance)
+    before, there = groups.settings(here.front.moto, GROUP), members(here)
+
+    assert here.curfew.cycle()["error"] is None
+    seen = here.curfew.resources()
+    assert {seen[name]["capacity_type"] for name in on_spot} == {"spot"}
+    assert (seen[on_demand]["capacity_type"], seen[GROUP]["capacity_type"]) == ("on_demand", "on_demand")
+    [finding] = here.curfew.findings(policy="groups-on-spot")
+    assert (finding["status"], finding["resource"]) == ("warned", seen[GROUP]["id"])
+    assert finding["reason"].startswith("Every member that runs on anything but spot is in breach")
+
+    time.sleep(1.2)
+    here.curfew.cycle()
+    here.curfew.cycle()
+    [action] = here.curfew.get("/actions")["items"]
+    assert (action["verb"], action["status"]) == ("move_to_spot", "verified")
+    moved = group(here)["MixedInstancesPolicy"]["InstancesDistribution"]
+    assert (moved["OnDemandBaseCapacity"], moved["OnDemandPercentageAboveBaseCapacity"]) == (0, 0)
+    assert here.curfew.resources()[GROUP]["capacity_type"] == "spot"
+    assert sorted(members(here)) == sorted(there)
+
+    here.curfew.post(f"/actions/{action['id']}/undo")
+    for _ in range(2):
+        here.curfew.cycle()
+    assert groups.settings(here.front.moto, GROUP) == before
+    assert here.curfew.get(f"/actions/{action['id']}")["status"] == "undone"
+
+
+def test_a_group_that_runs_on_spot_alone_is_left_as_it_launches(installation: Installation) -> None:
+    here = installation
+    here.documents(more=ON_SPOT)
+    mixed = {"OnDemandPercentageAboveBaseCapacity": 50}
+    groups.start_group(here.front.moto, GROUP, mixed=mixed, overrides=[{"InstanceType": "g6.xlarge"}])
+    for instance in members(here):
+        set_spot(instance)
+
+    here.curfew.cycle()
+
+    assert here.curfew.findings(policy="groups-on-spot") == []
+    told = here.curfew.get(f"/resources/{here.curfew.resources()[GROUP]['id']}/explain")
+    [policy] = [entry for entry in told["policies"] if entry["policy"] == "groups-on-spot"]
+    assert policy["reason"] == "None of its members runs on anything but spot."

@@ -142,6 +142,193 @@ def test_who_counts_counts_members_and_not_the_group_once_more() -> None:
     assert judged(members, {"type": "quota", "quota": {"max_gpus": 0}}).outcomes["rule"].breaches == [0]
 
 
+# --- on to spot ------------------------------------------------------------------------------------------------------
+
+TO_SPOT = {"type": "spot", "action": "move_to_spot"}
+
+
+def bought(capacity_type: str, number: int, **more: Any) -> dict[str, Any]:
+    return member(number=number, **{"capacity_type": capacity_type, "running_seconds": 7200 - number, **more})
+
+
+PARTLY_ON_SPOT: dict[str, tuple[list[dict[str, Any] | None], Verdict, str]] = {
+    "some run on spot already, the others on demand": (
+        [bought("spot", 1), bought("on_demand", 2), bought("on_demand", 3)],
+        Verdict.BREACH,
+        "Every member that runs on anything but spot is in breach, and so is the group. trainers-2: It runs on demand",
+    ),
+    "all run on demand": ([bought("on_demand", 1), bought("on_demand", 2)], Verdict.BREACH, "trainers-1: "),
+    "all run on spot": (
+        [bought("spot", 1), bought("spot", 2)],
+        Verdict.OK,
+        "None of its members runs on anything but spot.",
+    ),
+    "the only one on demand is down": ([bought("spot", 1), bought("on_demand", 2, state="stopped")], Verdict.OK, ""),
+    "of one it is not known how it was bought": (
+        [bought("spot", 1), bought("on_demand", 2), bought("unknown", 3)],
+        Verdict.UNKNOWN,
+        "trainers-3: How its capacity was bought is not known; it is not taken for on demand.",
+    ),
+    "it is not known how the oldest was bought": (
+        [bought("unknown", 1), bought("on_demand", 2)],
+        Verdict.UNKNOWN,
+        "trainers-1: How its capacity was bought is not known",
+    ),
+    "one on spot was not described in this look": (
+        [bought("spot", 1, state=None), bought("on_demand", 2)],
+        Verdict.UNKNOWN,
+        "trainers-1: Its state is not known",
+    ),
+    "one on demand was not described in this look": (
+        [bought("spot", 1), bought("on_demand", 2), bought("on_demand", 3, state=None)],
+        Verdict.UNKNOWN,
+        "trainers-3: Its state is not known",
+    ),
+    "one is no GPU machine that anybody lists": ([bought("on_demand", 1), None], Verdict.UNKNOWN, "1 of its 2 members"),
+    "one has just been launched on spot": (
+        [bought("spot", 1, state="pending"), bought("on_demand", 2)],
+        Verdict.BREACH,
+        "",
+    ),
+    "one has just been launched on demand": (
+        [bought("on_demand", 1), bought("on_demand", 2, state="pending")],
+        Verdict.OK,
+        "one member spares it. trainers-2: It is pending",
+    ),
+    "one runs in a reservation": (
+        [bought("spot", 1), bought("on_demand", 2), bought("reserved", 3)],
+        Verdict.OK,
+        "one member spares it. trainers-3: Its capacity is reserved.",
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", PARTLY_ON_SPOT)
+def test_whoever_is_on_spot_spares_no_group_from_it(sentence: str) -> None:
+    members, verdict, words = PARTLY_ON_SPOT[sentence]
+
+    decision = judged(members, TO_SPOT).decision("rule", 0)
+
+    assert (decision.verdict, words in decision.reason) == (verdict, True), decision.reason
+
+
+def test_whoever_is_on_spot_is_not_asked_even_where_the_scope_leaves_it_out() -> None:
+    body = {**TO_SPOT, "scope": {"where": "capacity_type = 'on_demand'"}}
+
+    assert judged([bought("spot", 1), bought("on_demand", 2)], body).outcomes["rule"].breaches == [0]
+
+
+@pytest.mark.parametrize("action", ["notify", "stop", "scale_to_zero"])
+def test_whatever_else_is_done_to_a_group_a_member_on_spot_spares_it(action: str) -> None:
+    judgement = judged([bought("spot", 1), bought("on_demand", 2)], {"type": "spot", "action": action})
+
+    assert judgement.decision("rule", 0).reason == (
+        "A group is met as a whole, and one member spares it. trainers-1: Its capacity is spot."
+    )
+    assert judgement.outcomes["rule"].breaches == []
+
+
+def test_no_other_policy_spares_less_because_a_member_is_on_spot() -> None:
+    """An idle policy that moves to spot speaks of idleness: the member on spot works."""
+    members = [member(busy_machine, 1, capacity_type="spot"), member(number=2)]
+
+    assert judged(members, {**IDLE, "action": "move_to_spot"}).outcomes["rule"].breaches == []
+
+
+def by_itself(capacity_type: str, number: int, **more: Any) -> dict[str, Any]:
+    return {**bought(capacity_type, number, **more), "name": f"alone-{number}", "member_of": None}
+
+
+SHARES: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]], list[int]]] = {
+    "of 40 GPUs, 8 on demand are allowed, and the machine by itself is older": (
+        "20%",
+        [bought("on_demand", 2), bought("on_demand", 3), bought("spot", 4), bought("spot", 5)],
+        [by_itself("on_demand", 1)],
+        [0],
+    ),
+    "the group has the oldest, which the share allows it to keep": (
+        "20%",
+        [bought("on_demand", 1), bought("on_demand", 2), bought("spot", 3), bought("spot", 4)],
+        [by_itself("on_demand", 5)],
+        [5],
+    ),
+    "members on spot widen what is allowed, and the group's own row adds nothing": (
+        "40%",
+        [bought("on_demand", 2), bought("spot", 3), bought("spot", 4), bought("spot", 5)],
+        [by_itself("on_demand", 1)],
+        [],
+    ),
+    "one GPU less is allowed, and the newest on demand is over": (
+        "39%",
+        [bought("on_demand", 2), bought("spot", 3), bought("spot", 4), bought("spot", 5)],
+        [by_itself("on_demand", 1)],
+        [0],
+    ),
+    "nothing is allowed": (
+        "0%",
+        [bought("on_demand", 1), bought("spot", 2)],
+        [by_itself("on_demand", 3), by_itself("spot", 4)],
+        [0, 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", SHARES)
+def test_a_share_counts_the_members_of_groups(sentence: str) -> None:
+    share, members, others, breaches = SHARES[sentence]
+    policy = POLICY.validate_python({"name": "rule", **TO_SPOT, "spot": {"allowed_on_demand": share}})
+    facts = facts_of([GROUP, *members, *others], [policy])
+
+    judgement = evaluate(replace(facts, members={0: range(1, len(members) + 1)}), [policy])
+
+    assert judgement.outcomes["rule"].breaches == breaches
+
+
+BOUGHT = st.lists(
+    st.builds(
+        machine,
+        capacity_type=st.sampled_from(["on_demand", "on_demand", "spot", "spot", "reserved", "unknown"]),
+        state=st.sampled_from([None, "running", "running", "running", "pending", "stopped"]),
+        running_seconds=st.sampled_from([60, 3600, 7200]),
+    ),
+    max_size=6,
+)
+
+
+@given(BOUGHT, st.integers(0, 100))
+def test_a_group_is_moved_when_all_that_could_be_on_spot_are_over_and_there_is_one(
+    members: list[dict[str, Any]], share: int
+) -> None:
+    rows = [{**row, "resource_id": f"m{number}", "member_of": "g"} for number, row in enumerate(members)]
+    outcome = judged(rows, {**TO_SPOT, "spot": {"allowed_on_demand": f"{share}%"}}).outcomes["rule"]
+
+    left = [
+        outcome.verdict(number)
+        for number, row in enumerate(rows, start=1)
+        if row["state"] != "stopped" and (row["capacity_type"] != "spot" or row["state"] is None)
+    ]
+    assert (outcome.breaches == [0]) == (bool(left) and set(left) == {Verdict.BREACH})
+    if any(row["capacity_type"] == "unknown" and row["state"] == "running" for row in rows):
+        assert outcome.breaches == []
+
+
+@given(BOUGHT, st.sampled_from(["idle", "quota", "spot"]), st.sampled_from(["notify", "stop", "move_to_spot"]))
+def test_for_everything_but_a_move_to_spot_every_member_must_breach(
+    members: list[dict[str, Any]], type: str, action: str
+) -> None:
+    """Charter 5, unchanged by what a group's members were bought as."""
+    if type == "spot" and action == "move_to_spot":
+        action = "scale_to_zero"
+    rows = [{**row, "resource_id": f"m{number}", "member_of": "g"} for number, row in enumerate(members)]
+    body: dict[str, Any] = {"idle": IDLE, "quota": {"type": "quota", "quota": {"max_gpus": 8}}, "spot": TO_SPOT}[type]
+    outcome = judged(rows, {**body, "action": action}).outcomes["rule"]
+
+    up = {outcome.verdict(number) for number, row in enumerate(rows, start=1) if row["state"] != "stopped"}
+    assert (outcome.breaches == [0]) == (up == {Verdict.BREACH})
+
+
+# --- whatever the members ---------------------------------------------------------------------------------------------
+
 MEMBERS = st.lists(
     st.builds(
         machine,

@@ -47,6 +47,21 @@ def test_spot_meets_the_newest_on_demand_gpus_beyond_the_share() -> None:
     assert found == ["ok", "ok", "ok", "breach", "unknown", "ok"]
 
 
+@pytest.mark.parametrize(
+    "of_whom",
+    [
+        {"capacity_type": "unknown"},
+        {"capacity_type": "on_demand", "state": None},
+        {"capacity_type": "spot", "state": None},
+    ],
+)
+def test_spot_finds_nothing_well_that_it_was_not_told(of_whom: dict[str, Any]) -> None:
+    """However much the share would still allow."""
+    fleet = [aged(9, **of_whom), aged(8, capacity_type="on_demand")]
+
+    assert judged(fleet, type="spot", spot={"allowed_on_demand": "50%"})[0] == "unknown"
+
+
 def test_spot_counts_only_its_own_scope() -> None:
     fleet = [aged(9, capacity_type="on_demand", project="a"), aged(8, capacity_type="spot", project="b")]
 

@@ -187,6 +187,11 @@ def set_launch_time(instance_id: str, time: datetime, *, region: str = REGION) -
     _instance(instance_id, region).launch_time = time.strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
+def set_spot(instance_id: str, *, region: str = REGION) -> None:
+    """As if it had been bought on spot: moto buys all members of a group on demand."""
+    _instance(instance_id, region).lifecycle = "spot"
+
+
 def forget(instance_id: str, *, region: str = REGION, account: str = ACCOUNT) -> None:
     """As if the machine had been terminated long ago: EC2 knows no such id."""
     for reservation in get_backend("ec2")[account][region].reservations.values():
