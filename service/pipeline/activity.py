@@ -194,7 +194,8 @@ def judge_activity(
 
 def _speech(series: Series, window: _Window) -> _Speech:
     """For how long of [start, end) the samples of a series speak, and between which values."""
-    times, values = series.times, series.values
+    times: Sequence[int] = series.times
+    values: Sequence[float] = series.values
     if isnan(sum(values)):  # a careless provider: what is not a number is no sample
         kept = [(time, value) for time, value in zip(times, values, strict=True) if not isnan(value)]
         times, values = tuple(time for time, _ in kept), tuple(value for _, value in kept)

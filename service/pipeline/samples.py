@@ -1,27 +1,29 @@
 """Remembers GPU samples between cycles, so that each is asked for once. Clouds bill for the asking.
 
-Only what was really sampled is kept; nothing is filled in, and forgetting (a restart) only costs asking again.
+Only what was really sampled is kept; nothing is filled in, and forgetting (a restart) only costs asking again. Values
+are kept as arrays, eight bytes each: a fleet's samples are most of what a service remembers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from providers.contract import Telemetry as TelemetryProvider
-from providers.records import PartReport, ResourceRecord, ResourceRef, Series, Signal
+from providers.records import PartReport, ResourceRecord, ResourceRef, Series
 
 LATE = timedelta(minutes=10)
 """Samples may arrive this late: the end of what was asked before is asked again."""
-
-_Key = tuple[ResourceRef, str, Signal]
 
 
 class SampleMemory:
     """The samples of one source."""
 
     def __init__(self) -> None:
-        self._series: dict[_Key, Series] = {}
+        self._series: dict[ResourceRef, tuple[Series, ...]] = {}
         self._times: dict[tuple[int, int, int], tuple[int, ...]] = {}
         """Moments, by the first, the last and how many they are."""
         self._asked_until: dict[ResourceRef, datetime] = {}
@@ -69,14 +71,13 @@ class SampleMemory:
         elif new:
             self._faults += tuple(faults)
             self._ambiguous |= ambiguous
-        self._forget({record.ref for record in records}, now - window)
+        self._forget_gone({record.ref for record in records})
+        if due:  # not with every look: whoever still reads the last one shares its samples with this one
+            self._forget_before(now - window)
 
-    def by_resource(self) -> dict[ResourceRef, tuple[Series, ...]]:
+    def by_resource(self) -> Mapping[ResourceRef, tuple[Series, ...]]:
         """Everything remembered, by resource."""
-        found: dict[ResourceRef, list[Series]] = {}
-        for series in self._series.values():
-            found.setdefault(series.ref, []).append(series)
-        return {ref: tuple(series) for ref, series in found.items()}
+        return dict(self._series)
 
     def _ask(
         self,
@@ -88,13 +89,23 @@ class SampleMemory:
         ambiguous: set[ResourceRef],
     ) -> None:
         answer = provider.samples(records, start=start, end=end)
+        told: dict[ResourceRef, list[Series]] = {}
         for series in answer.series:
-            key = (series.ref, series.device, series.signal)
-            self._series[key] = self._sharing_times(merged(self._series.get(key), series))
+            told.setdefault(series.ref, []).append(series)
+        for ref, new in told.items():
+            self._series[ref] = self._together(self._series.get(ref, ()), new)
         ambiguous |= answer.ambiguous
         faults += answer.faults
         if not answer.faults:  # what failed is asked again in full
             self._asked_until |= {record.ref: end for record in records}
+
+    def _together(self, before: Iterable[Series], new: Iterable[Series]) -> tuple[Series, ...]:
+        """One resource's series, with what is new of them."""
+        found = {(series.device, series.signal): series for series in before}
+        for series in new:
+            key = (series.device, series.signal)
+            found[key] = self._sharing_times(merged(found.get(key), series))
+        return tuple(found.values())
 
     def _sharing_times(self, series: Series) -> Series:
         """A fleet is sampled at the same moments: kept once, they take half the memory."""
@@ -102,42 +113,38 @@ class SampleMemory:
             return series
         about = (series.times[0], series.times[-1], len(series.times))
         times = self._times.setdefault(about, series.times)
-        if times is series.times or times != series.times:
-            return series
-        return Series(ref=series.ref, device=series.device, signal=series.signal, times=times, values=series.values)
+        return series if times is series.times or times != series.times else replace(series, times=times)
 
-    def _forget(self, refs: set[ResourceRef], before: datetime) -> None:
-        """Drop what no window reaches any more and what is gone."""
-        oldest = int(before.timestamp())
+    def _forget_gone(self, refs: set[ResourceRef]) -> None:
+        for gone in self._series.keys() - refs:
+            del self._series[gone]
+        for gone in self._asked_until.keys() - refs:
+            del self._asked_until[gone]
+
+    def _forget_before(self, moment: datetime) -> None:
+        """Drop what no window reaches any more."""
+        oldest = int(moment.timestamp())
         self._times = {}
-        self._series = {
-            key: self._sharing_times(series if series.times and series.times[0] >= oldest else _since(series, oldest))
-            for key, series in self._series.items()
-            if key[0] in refs
-        }
-        self._asked_until = {ref: until for ref, until in self._asked_until.items() if ref in refs}
+        for ref, found in self._series.items():
+            self._series[ref] = tuple(self._sharing_times(_since(series, oldest)) for series in found)
 
 
 def merged(before: Series | None, after: Series) -> Series:
     """Two stretches of one series; where both have a second, the newer answer counts."""
-    if before is None or not before.times or (after.times and before.times[-1] < after.times[0]):
-        times = (before.times if before else ()) + after.times
-        values = (before.values if before else ()) + after.values
-    else:
-        samples = dict(zip(before.times, before.values, strict=True)) | dict(
-            zip(after.times, after.values, strict=True)
+    if before is None or not after.times:
+        kept = after if before is None else before
+        return replace(kept, values=array("d", kept.values))
+    first = bisect_left(before.times, after.times[0])
+    times, values = after.times, array("d", after.values)
+    if before.times[first:] != times[: len(before.times) - first]:  # not the same moments again, and then further ones
+        samples = dict(zip(before.times[first:], before.values[first:], strict=True)) | dict(
+            zip(times, values, strict=True)
         )
         times = tuple(sorted(samples))
-        values = tuple(samples[time] for time in times)
-    return Series(ref=after.ref, device=after.device, signal=after.signal, times=times, values=values)
+        values = array("d", [samples[time] for time in times])
+    return replace(after, times=before.times[:first] + times, values=array("d", before.values[:first]) + values)
 
 
 def _since(series: Series, oldest: int) -> Series:
-    kept = [(time, value) for time, value in zip(series.times, series.values, strict=True) if time >= oldest]
-    return Series(
-        ref=series.ref,
-        device=series.device,
-        signal=series.signal,
-        times=tuple(time for time, _ in kept),
-        values=tuple(value for _, value in kept),
-    )
+    first = bisect_left(series.times, oldest)
+    return replace(series, times=series.times[first:], values=series.values[first:]) if first else series
