@@ -22,7 +22,7 @@ from service.pipeline.evaluate import Judged, Look, groups_in, judge, of_members
 from service.pipeline.meter import LONGEST_GAP, meter
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
 from service.pipeline.price import PriceFile, price_of
-from service.pipeline.reconcile import reconcile
+from service.pipeline.reconcile import Reconciled, reconcile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +73,13 @@ def _as_it_was(known: Known, world: World) -> Known:
     return known if before is None or before != known else before
 
 
-def _price(known: Known, world: World) -> Price | None:
-    """What is said of it now, else what was said before."""
+def _priced(known: Known, world: World) -> Known:
+    """With what is said of its price now, else what was said before."""
     if known.is_group:
-        return known.price
+        return known
     discounts = world.discounts.get(known.source, ())
-    return price_of(known.record, world.prices, world.quotes, discounts) or known.price
+    price = price_of(known.record, world.prices, world.quotes, discounts)
+    return known if price is None or price == known.price else replace(known, price=price)
 
 
 def _with_groups(resources: Iterable[Known]) -> tuple[Known, ...]:
@@ -88,14 +89,17 @@ def _with_groups(resources: Iterable[Known]) -> tuple[Known, ...]:
     return tuple(after.get(known.id, known) for known in resources)
 
 
+def _merged(world: World, now: datetime) -> Reconciled:
+    """All resources as they are after this look, with who pays for them and what they cost."""
+    merged = reconcile(world.known, world.answers, world.sources, now)
+    priced = _with_groups(_priced(attributed(known, world.projects, now), world) for known in merged.resources)
+    return replace(merged, resources=tuple(_as_it_was(known, world) for known in priced))
+
+
 def decide(world: World, now: datetime) -> Ruling:
     """Attribute, price, evaluate, meter (idle time has its own intervals), plan: in this order, on values only."""
-    merged = reconcile(world.known, world.answers, world.sources, now)
-    resources = _with_groups(
-        replace(after, price=_price(after, world))
-        for after in (attributed(known, world.projects, now) for known in merged.resources)
-    )
-    resources = tuple(_as_it_was(known, world) for known in resources)
+    merged = _merged(world, now)
+    resources = merged.resources
     governed = [known for known in resources if known.governed]
     look = Look(
         resources=governed,

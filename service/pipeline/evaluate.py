@@ -5,12 +5,14 @@ A resource that was not described in this look has no state (NULL), so that noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any
 
 from policies.evaluate import Judgement, evaluate
-from policies.facts import BASE, TELEMETRY, Facts
+from policies.facts import TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
 from providers.records import Blocker, Kind, ResourceRef, State, Verb
@@ -191,25 +193,17 @@ def facts_of(
     """The facts table: one row per resource, in the order given."""
     place = {known.id: row for row, known in enumerate(resources)}
     group_of = {member.id: group.id for group, members in groups for member in members if member is not None}
-    rows = [
-        _row(known, known.id in seen, group_of.get(known.id), cost_to_date.get(known.id), now) for known in resources
-    ]
-    base = {column.name: [row[index] for row in rows] for index, column in enumerate(BASE)}
-    by_profile = {}
-    for key, by_id in activity.items():
-        found = [by_id.get(known.id, UNKNOWN) for known in resources]
-        columns = {
-            column.name: [getattr(one, column.name) for one in found]
-            for column in TELEMETRY
-            if column.name != "idle_seconds"
-        }
-        columns["idle_seconds"] = [None if one.idle_since is None else _seconds(one.idle_since, now) for one in found]
-        by_profile[key] = columns
-    tags = [known.record.tags for known in resources]
+    base: dict[str, Sequence[Any]] = {
+        name: Told(of=of, resources=resources) for name, of in _told_of(group_of, cost_to_date, now).items()
+    }
+    base["state"] = [_state(known, seen) for known in resources]  # asked for again and again
     return Facts(
         base=base,
-        activity=by_profile,
-        tags=tags,
+        activity={
+            key: {name: Told(of=of, resources=resources) for name, of in _told_by(by_id, now).items()}
+            for key, by_id in activity.items()
+        },
+        tags=Told(of=attrgetter("record.tags"), resources=resources),
         own=own or {},
         members={
             place[group.id]: [None if member is None else place[member.id] for member in members]
@@ -218,40 +212,90 @@ def facts_of(
     )
 
 
-def _row(known: Known, seen: bool, group: str | None, cost_to_date: int | None, now: datetime) -> tuple[object, ...]:
-    """The base facts of one resource, in the order of `policies.facts.BASE`."""
-    record = known.record
-    running = record.state is State.RUNNING and known.started_at is not None
-    rate = known.rate_micros
-    return (
-        known.id,
-        known.source,
-        record.ref.provider,
-        record.ref.account,
-        record.ref.region,
-        record.zone,
-        record.ref.kind.value,
-        record.ref.external_id,
-        record.name,
-        record.sku,
-        record.gpu_vendor,
-        record.gpu_model,
-        record.gpu_count,
-        record.gpu_memory_mib,
-        record.capacity_type.value,
-        record.state.value if seen and record.state is not State.UNKNOWN else None,
-        record.managed_by,
-        group,
-        known.project,
-        known.owner,
-        bool(record.protections),
-        _seconds(min(record.created_at or known.first_seen, known.first_seen), now),
-        _seconds(known.started_at, now) if running and known.started_at else None,
-        known.earlier_runs_seconds + (_seconds(known.started_at, now) if known.started_at else 0),
-        None if rate is None else rate / MICROS,
-        None if known.price is None else known.price.currency,
-        None if cost_to_date is None else cost_to_date / MICROS,
-    )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told(Sequence[Any]):
+    """One fact of each resource, told when it is read: most are read of few resources, and a fleet has millions."""
+
+    of: Callable[[Known], Any]
+    resources: Sequence[Known]
+
+    def __len__(self) -> int:
+        return len(self.resources)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.of, self.resources)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.of(self.resources[row])
+
+
+def _told_of(
+    group_of: Mapping[str, str], cost_to_date: Mapping[str, int], now: datetime
+) -> dict[str, Callable[[Known], Any]]:
+    """The base facts, each as what tells it of a resource."""
+
+    def age(known: Known) -> int:
+        return _seconds(min(known.record.created_at or known.first_seen, known.first_seen), now)
+
+    def running(known: Known) -> int | None:
+        runs = known.record.state is State.RUNNING and known.started_at is not None
+        return _seconds(known.started_at, now) if runs and known.started_at else None
+
+    def ran(known: Known) -> int:
+        return known.earlier_runs_seconds + (_seconds(known.started_at, now) if known.started_at else 0)
+
+    def cost(known: Known) -> float | None:
+        micros = cost_to_date.get(known.id)
+        return None if micros is None else micros / MICROS
+
+    return {
+        "resource_id": attrgetter("id"),
+        "source": attrgetter("source"),
+        "provider": attrgetter("record.ref.provider"),
+        "account": attrgetter("record.ref.account"),
+        "region": attrgetter("record.ref.region"),
+        "zone": attrgetter("record.zone"),
+        "kind": attrgetter("record.ref.kind.value"),
+        "external_id": attrgetter("record.ref.external_id"),
+        "name": attrgetter("record.name"),
+        "sku": attrgetter("record.sku"),
+        "gpu_vendor": attrgetter("record.gpu_vendor"),
+        "gpu_model": attrgetter("record.gpu_model"),
+        "gpu_count": attrgetter("record.gpu_count"),
+        "gpu_memory_mib": attrgetter("record.gpu_memory_mib"),
+        "capacity_type": attrgetter("record.capacity_type.value"),
+        "managed_by": attrgetter("record.managed_by"),
+        "member_of": lambda known: group_of.get(known.id),
+        "project": attrgetter("project"),
+        "owner": attrgetter("owner"),
+        "protected": lambda known: bool(known.record.protections),
+        "age_seconds": age,
+        "running_seconds": running,
+        "ran_seconds": ran,
+        "hourly_cost": lambda known: None if known.rate_micros is None else known.rate_micros / MICROS,
+        "currency": lambda known: None if known.price is None else known.price.currency,
+        "cost_to_date": cost,
+    }
+
+
+def _told_by(by_id: Mapping[str, Activity], now: datetime) -> dict[str, Callable[[Known], Any]]:
+    """The telemetry facts of one profile, each as what tells it of a resource."""
+
+    def told(name: str) -> Callable[[Known], Any]:
+        value = attrgetter(name)
+        return lambda known: value(by_id.get(known.id, UNKNOWN))
+
+    def idle_seconds(known: Known) -> int | None:
+        since = by_id.get(known.id, UNKNOWN).idle_since
+        return None if since is None else _seconds(since, now)
+
+    return {column.name: idle_seconds if column.name == "idle_seconds" else told(column.name) for column in TELEMETRY}
+
+
+def _state(known: Known, seen: frozenset[str]) -> str | None:
+    """Not known of what was not described in this look."""
+    state = known.record.state
+    return state.value if known.id in seen and state is not State.UNKNOWN else None
 
 
 def _seconds(since: datetime, now: datetime) -> int:
