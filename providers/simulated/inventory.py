@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from providers.errors import ProviderError
 from providers.records import (
@@ -19,6 +20,7 @@ from providers.records import (
     State,
     Verb,
 )
+from providers.simulated.catalogue import Sku
 from providers.simulated.cloud import Group, Machine, SimulatedCloud
 
 PROTECT_TAG = "curfew-protect"
@@ -30,6 +32,7 @@ class SimulatedInventory:
 
     def __init__(self, cloud: SimulatedCloud) -> None:
         self._cloud = cloud
+        self._listed: dict[ResourceRef, ResourceRecord] = {}
 
     def list(self) -> InventoryAnswer:
         cloud = self._cloud
@@ -45,13 +48,14 @@ class SimulatedInventory:
                     continue
                 parts.append(PartReport(part=region, complete=True))
                 records += [
-                    self._record(machine, now, fully=False)
+                    self._as_listed(self._record(machine, now, fully=False))
                     for machine in cloud.machines.values()
                     if machine.region == region and machine.sku.gpus and not _forgotten(machine, now)
                 ]
                 records += [
                     self._group(group, now, fully=False) for group in cloud.groups.values() if group.region == region
                 ]
+            self._listed = {record.ref: record for record in records}
             return InventoryAnswer(identity=cloud.account, records=tuple(records), parts=tuple(parts))
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
@@ -62,6 +66,11 @@ class SimulatedInventory:
             if isinstance(thing, Group):
                 return self._group(thing, now, fully=True)
             return self._record(thing, now, fully=True)
+
+    def _as_listed(self, record: ResourceRecord) -> ResourceRecord:
+        """Who did not change keeps the record of the last listing, as with the real clouds."""
+        before = self._listed.get(record.ref)
+        return before if before == record else record
 
     def _group(self, group: Group, now: datetime, *, fully: bool) -> ResourceRecord:
         members = self._cloud.members(group)
@@ -106,7 +115,7 @@ class SimulatedInventory:
             managed_by=machine.managed_by,
             protections=_protections(machine, locks=fully),
             blockers=machine.blockers,
-            losses=_losses(machine),
+            losses=machine.losses + _losses(machine.sku),
             fully_described=fully,
         )
 
@@ -161,13 +170,14 @@ def _end_of(value: str) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _losses(machine: Machine) -> tuple[Loss, ...]:
+@cache
+def _losses(sku: Sku) -> tuple[Loss, ...]:
     terminated = Loss(verb=Verb.TERMINATE, name=LossName.TERMINATE, sentence="the machine and its disks are gone")
-    if not machine.sku.local_disks:
-        return (*machine.losses, terminated)
+    if not sku.local_disks:
+        return (terminated,)
     disks = Loss(
         verb=Verb.STOP,
         name=LossName.LOCAL_DISKS,
-        sentence=f"a {machine.sku.name} has local disks; what is on them is lost when it stops",
+        sentence=f"a {sku.name} has local disks; what is on them is lost when it stops",
     )
-    return (*machine.losses, disks, terminated)
+    return disks, terminated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from providers.errors import ProviderError
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
@@ -33,4 +34,9 @@ class SimulatedPrices:
         rate = machine.sku.rate_micros
         if record.capacity_type is CapacityType.SPOT:
             rate = rate * SPOT_SHARE_PERCENT // 100
-        return Price(rate_micros=rate, currency=self._cloud.currency, source=SOURCE)
+        return _said(rate, self._cloud.currency)
+
+
+@cache  # of a whole fleet, one for each sort of machine
+def _said(rate_micros: int, currency: str) -> Price:
+    return Price(rate_micros=rate_micros, currency=currency, source=SOURCE)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from math import ceil
+from sys import intern
 
 from providers.errors import ProviderError
 from providers.records import PartReport, ResourceRecord, ResourceRef, Series, Signal, State, TelemetryAnswer
@@ -56,15 +59,21 @@ class SimulatedTelemetry:
 def _series(ref: ResourceRef, machine: Machine, start: float, end: float) -> Iterator[Series]:
     known = machine.pushed or _acted_out(machine, _running_minutes(machine, start, end))
     for (device, signal), values in known.items():
-        times = sorted(second for second in values if start <= second < end)
+        times = _once(tuple(sorted(second for second in values if start <= second < end)))
         if times:
             yield Series(
                 ref=ref,
-                device=str(device),
+                device=intern(str(device)),
                 signal=signal,
-                times=tuple(times),
-                values=tuple(values[second] for second in times),
+                times=times,
+                values=array("d", [values[second] for second in times]),
             )
+
+
+@lru_cache(maxsize=64)
+def _once(times: tuple[int, ...]) -> tuple[int, ...]:
+    """The same moments are kept once, however many tell of them."""
+    return times
 
 
 def _running_minutes(machine: Machine, start: float, end: float) -> list[int]:
@@ -74,8 +83,13 @@ def _running_minutes(machine: Machine, start: float, end: float) -> list[int]:
     for (since, state), until in zip(machine.history, ends, strict=True):
         if state is State.RUNNING:
             first = ceil(max(since.timestamp(), start) / STEP) * STEP
-            minutes += range(first, ceil(min(until, end)), STEP)
+            minutes += _minutes(first, ceil(min(until, end)))
     return minutes
+
+
+@lru_cache(maxsize=64)  # a fleet is sampled at the same moments
+def _minutes(first: int, end: int) -> tuple[int, ...]:
+    return tuple(range(first, end, STEP))
 
 
 def _acted_out(machine: Machine, minutes: Sequence[int]) -> dict[tuple[int, Signal], dict[int, float]]:
