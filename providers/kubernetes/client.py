@@ -204,7 +204,7 @@ class Client:
         accept: str,
         content: bytes | None = None,
         content_type: str = JSON,
-        silence: float = SILENCE_SECONDS,
+        silence: float | None = None,
         once: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         """The beginning of an answer. Asks again with new credentials where these are refused, and where a connection
@@ -221,7 +221,7 @@ class Client:
                     _url(session, path, query),
                     body=content,
                     headers=headers | self._login(session),
-                    timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=silence),
+                    timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=silence or SILENCE_SECONDS),
                     preload_content=False,
                     retries=False,
                     redirect=False,  # the address was allowed, where it leads was not
