@@ -7,17 +7,17 @@ else unknown. A GPU that should be there but has no series is unknown. Nothing h
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import repeat
-from math import isnan
 from operator import sub
 from typing import Any
 
 from policies.policy import IdleProfile
-from providers.records import Series, Signal
+from providers.records import Kind, Series, Signal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,30 +100,60 @@ class _Speech:
     newest: float | None = None
     """The highest sample that came after the window."""
 
+    @property
+    def heard(self) -> bool:
+        """Whether there is any sample of it, in the window or after."""
+        return self.covered > 0 or self.newest is not None
 
-def _fullest(gpus: Mapping[str, _Speech], gpu_count: int, window: _Window, threshold: float) -> Mapping[str, _Speech]:
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """How many GPUs should speak, and what counts as one."""
+
+    count: int
+    workload: bool
+    """It holds slices and shares of GPUs, each of which counts; a machine has GPUs, whatever they are cut into."""
+
+    def gpu(self, device: str) -> str:
+        return device if self.workload else device.partition("/")[0]
+
+    def missing(self, devices: Iterable[str]) -> int:
+        """GPUs that should be there and have no series."""
+        return max(0, self.count - len({self.gpu(device) for device in devices}))
+
+
+def _fullest(gpus: Mapping[str, _Speech], due: _Due, window: _Window, threshold: float) -> Mapping[str, _Speech]:
     """The devices of the one naming that shows most work, or else speaks for most GPUs.
 
     One source calls GPUs by number, another by uuid; counted together, four told of twice would hide four silent ones.
     """
     namings: dict[bool, dict[str, _Speech]] = {}
     for device, speech in gpus.items():
-        namings.setdefault(_physical(device).isdigit(), {})[device] = speech
+        namings.setdefault(_by_number(device), {})[device] = speech
 
     def fullness(named: Mapping[str, _Speech]) -> tuple[int, int, int]:
         busy = sum(_reaches(speech, threshold) for speech in named.values())
-        return busy, -_missing(named, gpu_count), sum(_enough(speech, window) for speech in named.values())
+        return busy, -due.missing(named), sum(_enough(speech, window) for speech in named.values())
 
     return max((namings[key] for key in sorted(namings)), key=fullness, default={})
 
 
-def _missing(gpus: Mapping[str, _Speech], gpu_count: int) -> int:
-    """GPUs that should be there and have no series. The slices of one GPU are one GPU."""
-    return max(0, gpu_count - len({_physical(device) for device in gpus}))
+def _by_number(device: str) -> bool:
+    """`3`, or in a pod `trainer-0:3`."""
+    return device.partition("/")[0].rpartition(":")[2].isdigit()
 
 
-def _physical(device: str) -> str:
-    return device.partition("/")[0]
+def _former(gpus: Mapping[str, _Speech], due: _Due) -> set[str]:
+    """Devices it had before: they are silent, and as many GPUs speak as there should be. Restarted, it got others."""
+    speaking = {due.gpu(device) for device, speech in gpus.items() if speech.heard}
+    if len(speaking) < due.count:
+        return set()
+    return {device for device in gpus if due.gpu(device) not in speaking}
+
+
+def _pod(device: str) -> str:
+    """Of a workload's device, or of a counter of its requests, the pod."""
+    return device.partition(":")[0]
 
 
 def window_of(profile: IdleProfile, at: datetime) -> tuple[int, int]:
@@ -164,19 +194,29 @@ def judge_activity(
         speech = _speech(one, window)
         before = devices.get(one.device)  # two sources may speak of the same GPU
         devices[one.device] = speech if before is None else _both(before, speech)
-    gpus = _fullest(said.get(Signal.UTILISATION, {}), gpu_count, window, profile.utilisation_below)
-    count = len(gpus) + _missing(gpus, gpu_count)
+    due = _Due(gpu_count, workload=any(one.ref.kind is Kind.WORKLOAD for one in series))
+    gpus = _fullest(said.get(Signal.UTILISATION, {}), due, window, profile.utilisation_below)
+    if former := _former(gpus, due):
+        series = [one for one in series if one.device not in former]
+        said = {signal: _without(former, devices) for signal, devices in said.items()}
+        gpus = _without(former, gpus)
+    missing = due.missing(gpus)
+    count = len(gpus) + missing
     busy = sum(_reaches(speech, profile.utilisation_below) for speech in gpus.values())
     idle = sum(not _reaches(s, profile.utilisation_below) and _enough(s, window) for s in gpus.values())
     unknown = count - busy - idle
-    served, may_have_served = _served(said.get(Signal.REQUESTS_TOTAL, {}), window)
+    counters = said.get(Signal.REQUESTS_TOTAL, {})
+    if due.workload and not missing:  # what a pod that is gone counted is over
+        there = {_pod(device) for device in gpus}
+        counters = {name: speech for name, speech in counters.items() if speech.heard or _pod(name) in there}
+    served, may_have_served = _served(counters, window)
     if busy >= profile.busy_gpus_below or served:
         word: str | None = "busy"
     elif busy + unknown < profile.busy_gpus_below and not may_have_served:
         word = "idle"
     else:
         word = None
-    worst = 0 if _missing(gpus, gpu_count) else min((speech.covered for speech in gpus.values()), default=0)
+    worst = 0 if missing else min((speech.covered for speech in gpus.values()), default=0)
     return Activity(
         activity=word,
         idle_since=_idle_since(series, window, profile, prior_idle) if word == "idle" else None,
@@ -192,12 +232,16 @@ def judge_activity(
     )
 
 
+def _without(former: set[str], devices: Mapping[str, _Speech]) -> dict[str, _Speech]:
+    return {device: speech for device, speech in devices.items() if device not in former}
+
+
 def _speech(series: Series, window: _Window) -> _Speech:
     """For how long of [start, end) the samples of a series speak, and between which values."""
     times: Sequence[int] = series.times
     values: Sequence[float] = series.values
-    if isnan(sum(values)):  # a careless provider: what is not a number is no sample
-        kept = [(time, value) for time, value in zip(times, values, strict=True) if not isnan(value)]
+    if math.isnan(sum(values)):  # a careless provider: what is not a number is no sample
+        kept = [(time, value) for time, value in zip(times, values, strict=True) if not math.isnan(value)]
         times, values = tuple(time for time, _ in kept), tuple(value for _, value in kept)
     floor = bisect_left(times, window.floor)
     first = bisect_left(times, window.start, floor)
@@ -264,20 +308,30 @@ def _idle_since(series: Sequence[Series], window: _Window, profile: IdleProfile,
         return min(since, max(prior, datetime.fromtimestamp(window.floor, UTC)))
     if profile.busy_gpus_below > 1:
         return since
+    idling = {Signal.UTILISATION: _below(profile.utilisation_below), Signal.REQUESTS_TOTAL: _unchanged}
     reached = max(
-        (_idle_back_to(one, window, profile) for one in series if one.signal is Signal.UTILISATION),
+        (_idle_back_to(one, window, idling[one.signal]) for one in series if one.signal in idling),
         default=window.start,
     )
     return datetime.fromtimestamp(min(reached, window.start), UTC)
 
 
-def _idle_back_to(series: Series, window: _Window, profile: IdleProfile) -> int:
-    """The earliest second from which samples speak without a hole and below the threshold up to the window."""
+def _below(threshold: float) -> Callable[[float, float], bool]:
+    return lambda value, later: value < threshold
+
+
+def _unchanged(value: float, later: float) -> bool:
+    return value == later
+
+
+def _idle_back_to(series: Series, window: _Window, idling: Callable[[float, float], bool]) -> int:
+    """The earliest second from which samples speak without a hole and without work up to the window."""
     earliest = window.start
-    for index in range(bisect_left(series.times, window.start) - 1, -1, -1):
-        moment = series.times[index]
-        below = series.values[index] < profile.utilisation_below
-        if moment < window.floor or not below or earliest - moment > window.gap:
+    first = bisect_left(series.times, window.start)
+    later = series.values[first] if first < len(series.times) else math.nan
+    for index in range(first - 1, -1, -1):
+        moment, value = series.times[index], series.values[index]
+        if moment < window.floor or not idling(value, later) or earliest - moment > window.gap:
             break
-        earliest = moment
+        earliest, later = moment, value
     return earliest
