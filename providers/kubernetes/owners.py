@@ -103,6 +103,12 @@ ALL = (
     ),
     Collection(
         group="resource.k8s.io",
+        plural="resourceclaimtemplates",
+        kind="ResourceClaimTemplate",
+        versions=("v1", "v1beta2", "v1beta1"),
+    ),
+    Collection(
+        group="resource.k8s.io",
         plural="resourceslices",
         kind="ResourceSlice",
         versions=("v1", "v1beta2", "v1beta1"),
