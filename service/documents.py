@@ -267,6 +267,9 @@ class Project(_Document):
     notify: tuple[Channel, ...] = ()
     """Further channels."""
     spend_budgets: tuple[SpendBudget, ...] = ()
+    idle_capacity: Literal["keep", "split"] = "keep"
+    """Of its machines in a cluster, what no workload requested: kept as this project's own cost, or split among the
+    cluster's workloads in proportion to the GPUs they requested."""
     description: str = ""
 
     @field_validator("spend_budgets")

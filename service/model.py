@@ -49,7 +49,7 @@ class Known:
     same_as: str | None = None
     """Of a node: the resource that is the same machine, seen through its cloud. Only that one is judged and metered."""
     lent: Lent | None = None
-    """Of a machine in a cluster: what of it the cluster's workloads hold."""
+    """Of a machine in a cluster, and of no other: what of it the cluster's workloads hold."""
 
     @property
     def rate_micros(self) -> int | None:

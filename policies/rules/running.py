@@ -8,8 +8,12 @@ from policies.rules.rule import state_is
 
 
 def gpus_where(condition: exp.Expr) -> exp.Expr:
-    """The GPUs of a row if the condition holds for it, else none."""
-    count = exp.func("coalesce", exp.column("gpu_count"), exp.Literal.number(0))
+    """The GPUs of a row if the condition holds for it, else none. Those of a machine that workloads hold are theirs."""
+    none = exp.Literal.number(0)
+    count = exp.Sub(
+        this=exp.func("coalesce", exp.column("gpu_count"), none),
+        expression=exp.func("coalesce", exp.column("requested_gpus"), none.copy()),
+    )
     return exp.Case(ifs=[exp.If(this=condition, true=count)], default=exp.Literal.number(0))
 
 

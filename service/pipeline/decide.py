@@ -1,4 +1,4 @@
-"""The one door to the pure middle: attribute → price → evaluate → meter → plan, from values to a ruling.
+"""The one door to the pure middle: attribute → price → allocate → evaluate → meter → plan, from values to a ruling.
 
 Called by the live cycle, by the re-check before an act, and by previews; with the same inputs it gives the same
 ruling, whatever the time of day outside.
@@ -15,6 +15,7 @@ from providers.records import Price, ResourceRef
 from service.documents import Discount, Exemption, Project
 from service.model import BudgetKey, Interval, Known, MeterChange, SourceAnswer, Spent, Telemetry
 from service.money import SECONDS_PER_HOUR
+from service.pipeline.allocate import allocate, one_machine_each
 from service.pipeline.attribute import attributed
 from service.pipeline.budget import hourly_of, states
 from service.pipeline.currency import Rates
@@ -92,8 +93,10 @@ def _with_groups(resources: Iterable[Known]) -> tuple[Known, ...]:
 def _merged(world: World, now: datetime) -> Reconciled:
     """All resources as they are after this look, with who pays for them and what they cost."""
     merged = reconcile(world.known, world.answers, world.sources, now)
-    priced = _with_groups(_priced(attributed(known, world.projects, now), world) for known in merged.resources)
-    return replace(merged, resources=tuple(_as_it_was(known, world) for known in priced))
+    machines = one_machine_each(merged.resources)
+    priced = [_priced(attributed(known, world.projects, now), world) for known in machines]
+    costing = _with_groups(allocate(priced, world.projects))
+    return replace(merged, resources=tuple(_as_it_was(known, world) for known in costing))
 
 
 def decide(world: World, now: datetime) -> Ruling:

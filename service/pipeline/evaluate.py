@@ -91,6 +91,8 @@ def longest_window(policies: Sequence[BasePolicy]) -> timedelta:
     return max(profile.for_ + profile.max_gap + profile.telemetry_delay for profile in profiles)
 
 
+_OF_MEMBERS = ("MemberOfAnotherProject", "MemberHoldsWorkloads")
+
 Groups = Sequence[tuple[Known, Sequence[Known | None]]]
 """Each group with its members, in the order in which it names them."""
 
@@ -132,7 +134,17 @@ def of_members(group: Known, members: Sequence[Known | None]) -> Known:
         if member.project not in (None, group.project)
         for verb in (Verb.SCALE_TO_ZERO, Verb.MOVE_TO_SPOT)
     ]
-    own = tuple(one for one in group.record.blockers if one.code != "MemberOfAnotherProject")
+    blockers += [
+        Blocker(
+            verb=verb,
+            code="MemberHoldsWorkloads",
+            sentence=f"workloads of a Kubernetes cluster hold GPUs of its member {member.record.name}",
+        )
+        for member in there
+        if member.lent is not None and member.lent.share > 0
+        for verb in (Verb.SCALE_TO_ZERO, Verb.MOVE_TO_SPOT)
+    ]
+    own = tuple(one for one in group.record.blockers if one.code not in _OF_MEMBERS)
     record = replace(
         group.record,
         protections=tuple(dict.fromkeys([*group.record.protections, *protections])),
@@ -248,12 +260,15 @@ def _told_of(
         micros = cost_to_date.get(known.id)
         return None if micros is None else micros / MICROS
 
+    def requested(known: Known) -> float | None:
+        return None if known.lent is None else float(known.lent.share * known.record.gpu_count)
+
     return {
         "resource_id": attrgetter("id"),
         "source": attrgetter("source"),
         "provider": attrgetter("record.ref.provider"),
         "account": attrgetter("record.ref.account"),
-        "region": attrgetter("record.ref.region"),
+        "region": lambda known: known.record.ref.region or None,  # a workload is in none
         "zone": attrgetter("record.zone"),
         "kind": attrgetter("record.ref.kind.value"),
         "external_id": attrgetter("record.ref.external_id"),
@@ -262,6 +277,7 @@ def _told_of(
         "gpu_vendor": attrgetter("record.gpu_vendor"),
         "gpu_model": attrgetter("record.gpu_model"),
         "gpu_count": attrgetter("record.gpu_count"),
+        "requested_gpus": requested,
         "gpu_memory_mib": attrgetter("record.gpu_memory_mib"),
         "capacity_type": attrgetter("record.capacity_type.value"),
         "managed_by": attrgetter("record.managed_by"),

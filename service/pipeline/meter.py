@@ -62,13 +62,18 @@ def _wanted(known: Known, did: Activity, now: datetime) -> Interval | None:
         project=known.project,
         state=known.record.state.value,
         capacity_type=known.record.capacity_type.value,
-        activity=(did.activity or "unknown") if known.record.state is State.RUNNING else "",
+        activity=_activity(known, did) if known.record.state is State.RUNNING else "",
         rate_micros=known.rate_micros or 0,
         currency=known.price.currency,
         price_source=known.price.source,
         started_at=now,
         base=0,
     )
+
+
+def _activity(known: Known, did: Activity) -> str:
+    """What is metered of a machine in a cluster is what nobody requested of it."""
+    return "unrequested" if known.lent is not None else did.activity or "unknown"
 
 
 def _same(one: Interval, other: Interval | None) -> bool:

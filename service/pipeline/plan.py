@@ -184,7 +184,7 @@ def why_not(known: Known, policy: BasePolicy, limits: Limits, now: datetime) -> 
     verb = verb_for(policy, record.ref.kind)
     if verb is None:
         return None
-    if record.ref.kind is Kind.NODE:
+    if record.ref.kind is Kind.NODE or known.lent is not None:
         return "It is a Kubernetes node; nodes are never stopped directly, only through what runs on them."
     if verb not in limits.verbs.get(known.source, {}).get(record.ref.kind, frozenset()):
         return f"Curfew has no way to do that here ({verb.value.replace('_', ' ')})."
@@ -303,8 +303,9 @@ def money(micros: int, currency: str) -> dict[str, Any]:
 
 
 def gpus_of(known: Known) -> float:
-    """Whole-GPU equivalents."""
-    return known.record.gpu_count * known.record.gpu_share
+    """Whole-GPU equivalents. Those of a machine that workloads hold are theirs."""
+    held = known.lent.share if known.lent is not None else 0
+    return float(known.record.gpu_count * (1 - held)) * known.record.gpu_share
 
 
 def met_first(known: Known, evidence: Mapping[str, Any]) -> tuple[bool, int, str]:

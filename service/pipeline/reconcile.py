@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from providers.records import CapacityType, Initiator, ResourceRecord, State, resource_id
+from providers.records import CapacityType, Initiator, Kind, ResourceRecord, State, resource_id
 from service.model import Known, SourceAnswer
 from service.money import whole_seconds
 
 _RUNNING = (State.RUNNING, State.PENDING)
+_MACHINES = (Kind.INSTANCE, Kind.NODE)
+"""What does not go unseen on an ordinary day. Workloads come and go."""
 _HALTED = (State.STOPPED, State.SUSPENDED, State.STOPPING)
 
 
@@ -96,16 +98,19 @@ def _in_state(before: Known, after: Known, now: datetime) -> Known:
     if record.state in _RUNNING and (before.started_at is None or relaunched):
         # a launch time that did not move tells of an earlier start: this one happened just before we saw it
         start = _start(record, now) if relaunched else now
-        restarted = before.restarted_at if _by_cloud(before.record) else start
+        restarted = before.restarted_at if _by_itself(before, record) else start
         return replace(after, started_at=start, restarted_at=restarted, state_since=max(before.state_since, start))
     if record.state != before.record.state:
         return replace(after, state_since=now, started_at=None if record.state in _HALTED else before.started_at)
     return after
 
 
-def _by_cloud(before: ResourceRecord) -> bool:
-    """An interrupted spot machine comes back by its cloud when there is capacity again; others by a person."""
-    return before.stopped_by is Initiator.CLOUD and before.capacity_type is CapacityType.SPOT
+def _by_itself(before: Known, after: ResourceRecord) -> bool:
+    """An interrupted spot machine comes back by its cloud when there is capacity again, and a workload that runs gets
+    another pod by its controller; others come back by a person."""
+    if after.ref.kind is Kind.WORKLOAD:
+        return before.started_at is not None
+    return before.record.stopped_by is Initiator.CLOUD and before.record.capacity_type is CapacityType.SPOT
 
 
 def _all_others(after: ResourceRecord, before: ResourceRecord) -> bool:
@@ -151,7 +156,7 @@ def _absent(
         elif complete:
             if known.missing_since is None:
                 changed[known.id] = replace(known, missing_since=now)
-                if known.record.state is State.RUNNING:
+                if known.record.state is State.RUNNING and known.record.ref.kind in _MACHINES and known.governed:
                     gone.append(known)
             else:
                 ended = replace(known.record, state=State.TERMINATED)

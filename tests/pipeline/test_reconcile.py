@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.records import Fault, InventoryAnswer, PartReport, Protection, ResourceRecord, State
+from providers.records import Fault, InventoryAnswer, Kind, PartReport, Protection, ResourceRecord, State
 from service.model import Known, SourceAnswer
 from service.pipeline.reconcile import Reconciled, reconcile
 from tests.pipeline.builders import NOW, REGION, SOURCE, answer, hours, known, minutes, record
@@ -150,6 +150,30 @@ SENTENCES: dict[str, tuple[Known | None, SourceAnswer, Callable[[Known], object]
         lambda k: (k.started_at, k.restarted_at),
         (NOW - minutes(1),) * 2,
     ),
+    "a workload gets another pod: a fresh idle clock, and nobody restarted it": (
+        known(record=record(kind=Kind.WORKLOAD)),
+        answer(record(kind=Kind.WORKLOAD, launched_at=NOW - minutes(3))),
+        lambda k: (k.started_at, k.restarted_at),
+        (NOW - minutes(3), None),
+    ),
+    "a workload at zero runs again: a restart": (
+        known(record=record(kind=Kind.WORKLOAD, state=State.STOPPED), started_at=None),
+        answer(record(kind=Kind.WORKLOAD, launched_at=NOW - minutes(3))),
+        lambda k: (k.started_at, k.restarted_at),
+        (NOW - minutes(3),) * 2,
+    ),
+    "missing from the part that lists it, whatever its region": (
+        known(record=record(kind=Kind.WORKLOAD, region="", listed_in="jobs.batch")),
+        answer(regions=["pods", "jobs.batch"]),
+        lambda k: k.missing_since,
+        NOW,
+    ),
+    "the part that lists it did not answer: as it was": (
+        known(record=record(kind=Kind.WORKLOAD, region="", listed_in="rayclusters.ray.io")),
+        answer(regions=["pods", "jobs.batch"], failed=["rayclusters.ray.io"]),
+        lambda k: (k.missing_since, k.orphaned_at),
+        (None, None),
+    ),
     "starting and then running is one start": (
         known(record=record(state=State.PENDING), started_at=NOW - minutes(2), restarted_at=NOW - minutes(2)),
         answer(record()),
@@ -246,6 +270,12 @@ LOSSES: dict[str, tuple[Known, tuple[ResourceRecord, ...], bool]] = {
     "stopped and missing is no loss": (halted(), (), False),
     "terminated by id is no loss": (ONE, (record(state=State.TERMINATED),), False),
     "still there is no loss": (ONE, (record(),), False),
+    "a workload that is deleted is no loss": (known(record=record(kind=Kind.WORKLOAD)), (), False),
+    "a node that is another resource's machine is no further loss": (
+        known(record=record(kind=Kind.NODE), same_as="i-1"),
+        (),
+        False,
+    ),
 }
 
 

@@ -42,6 +42,7 @@ def machine(**changes: Any) -> dict[str, Any]:
         "gpu_model": "H100",
         "gpu_count": 8,
         "gpu_memory_mib": 81559,
+        "requested_gpus": None,
         "capacity_type": "on_demand",
         "state": "running",
         "managed_by": None,

@@ -1,0 +1,216 @@
+"""Says whose machine each Kubernetes node is, and gives what machines cost to the workloads that hold their GPUs. Pure.
+
+A node that a cloud lists too is one machine: the cloud's resource stands for it. Workloads carry their shares of its
+rate, to the micro-unit; what nobody requested stays with the machine, or is split where its project says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from providers.records import Kind, Price, State
+from service.documents import Project
+from service.model import Known, Lent
+
+Cluster = str
+"""Its uid: the account of its nodes and workloads."""
+NodeKey = tuple[Cluster, str]
+"""Cluster, name of the node."""
+_Rate = tuple[str | None, int]
+"""Currency and micro-units an hour."""
+_UNKNOWN: _Rate = (None, 0)
+
+
+# whose machine
+
+
+def one_machine_each(resources: Sequence[Known]) -> tuple[Known, ...]:
+    """Every node with the resource that is the same machine, if its cloud lists it through a source of its own."""
+    by_machine: dict[str, Known] = {}
+    for known in resources:
+        if known.record.ref.kind is Kind.INSTANCE and known.ended_at is None and known.orphaned_at is None:
+            for key in machine_keys(known):
+                by_machine[key] = known
+    by_id = {known.id: known for known in resources}
+    return tuple(
+        _same_machine(known, by_machine, by_id) if known.record.ref.kind is Kind.NODE else known for known in resources
+    )
+
+
+def _same_machine(node: Known, by_machine: Mapping[str, Known], by_id: Mapping[str, Known]) -> Known:
+    found = by_machine.get(machine_key(node.record.machine)) if node.record.machine else None
+    if found is not None:
+        same_as: str | None = found.id
+    elif node.same_as is not None and node.same_as in by_id and by_id[node.same_as].orphaned_at is not None:
+        same_as = None  # nobody looks at its cloud any more: the node stands for itself again
+    else:
+        same_as = node.same_as  # its machine has ended, and the node goes a little later
+    return node if same_as == node.same_as else replace(node, same_as=same_as)
+
+
+def machine_key(provider_id: str) -> str:
+    """What Kubernetes calls a machine, as its cloud's own listing names it.
+
+    `aws:///us-east-1a/i-0abc` → `i-0abc`; `gce://project/zone/name` → `project/zone/name`; Azure's is a path, and its
+    case says nothing.
+    """
+    scheme, _, rest = provider_id.partition("://")
+    if scheme == "aws":
+        return rest.rpartition("/")[2]
+    return rest.strip("/").lower()
+
+
+_GCE = re.compile(r"projects/([^/]+)/zones/([^/]+)/instances/([^/]+)$")
+
+
+def machine_keys(instance: Known) -> tuple[str, ...]:
+    """How a node's provider id may name this machine."""
+    external_id = instance.record.ref.external_id
+    if path := _GCE.search(external_id):
+        return ("/".join(path.groups()).lower(),)
+    return (external_id if instance.record.ref.provider == "aws" else external_id.strip("/").lower(),)
+
+
+# what it costs, and whom
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What of one machine one workload holds."""
+
+    workload: str
+    share: Fraction
+
+
+def allocate(resources: Sequence[Known], projects: Mapping[str, Project]) -> tuple[Known, ...]:
+    """Workloads with what they cost, machines with what of them is held. All parts of a machine add up to it."""
+    machines = _machines(resources)
+    held = _held(resources, machines)
+    by_cluster = _by_cluster(held, resources)
+    rates: dict[str, list[_Rate]] = defaultdict(list)
+    lent: dict[str, Lent] = {}
+    for machine, cluster in _each(machines):
+        price, parts = machine.price, held.get(machine.id, [])
+        cost = price.rate_micros if price is not None and machine.record.state is State.RUNNING else 0
+        given = _give(rates, price, cost, parts)
+        if given < cost and _splits_idle(machine, projects):
+            given += _give(rates, price, cost - given, _in_proportion(by_cluster.get(cluster, [])))
+        lent[machine.id] = Lent(share=sum((part.share for part in parts), Fraction()), micros=given)
+    for workload in _somewhere_unknown(resources, machines):
+        rates[workload].append(_UNKNOWN)
+    return tuple(_allocated(known, rates, lent) for known in resources)
+
+
+def _give(rates: dict[str, list[_Rate]], price: Price | None, amount: int, parts: Sequence[_Part]) -> int:
+    """Each workload its share of an amount; how much that is together."""
+    amounts = _largest_remainder(amount, [part.share for part in parts])
+    for part, micros in zip(parts, amounts, strict=True):
+        rates[part.workload].append(_UNKNOWN if price is None else (price.currency, micros))
+    return sum(amounts)
+
+
+def _each(machines: Mapping[NodeKey, Known]) -> Iterable[tuple[Known, Cluster]]:
+    """Each machine once, with its cluster."""
+    return {machine.id: (machine, cluster) for (cluster, _), machine in machines.items()}.values()
+
+
+def _in_proportion(parts: Sequence[_Part]) -> list[_Part]:
+    """The same parts as shares of all of them together."""
+    together = sum((part.share for part in parts), Fraction())
+    return [replace(part, share=part.share / together) for part in parts]
+
+
+def _somewhere_unknown(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> Iterable[str]:
+    """Workloads with a pod on a node that nobody lists: what they cost cannot be told."""
+    for known in resources:
+        cluster = known.record.ref.account
+        if any((cluster, placed.node) not in machines for placed in known.record.placements):
+            yield known.id
+
+
+def _machines(resources: Iterable[Known]) -> dict[NodeKey, Known]:
+    """Node → the resource that stands for its machine: itself, or the cloud's."""
+    resources = tuple(resources)
+    by_id = {known.id: known for known in resources}
+    found = {}
+    for node in resources:
+        if node.record.ref.kind is Kind.NODE and node.ended_at is None and node.orphaned_at is None:
+            machine = node if node.same_as is None else by_id.get(node.same_as)
+            if machine is not None and machine.governed:
+                found[node.record.ref.account, node.record.ref.external_id] = machine
+    return found
+
+
+def _held(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict[str, list[_Part]]:
+    """Machine → what each workload holds of it; where together they ask for more than there is, in proportion."""
+    asked: dict[str, dict[str, Fraction]] = defaultdict(dict)
+    for known in resources:
+        if known.record.ref.kind is not Kind.WORKLOAD or not known.governed or known.record.state is not State.RUNNING:
+            continue
+        for placed in known.record.placements:
+            machine = machines.get((known.record.ref.account, placed.node))
+            if machine is not None:
+                of_machine = asked[machine.id]
+                of_machine[known.id] = of_machine.get(known.id, Fraction()) + placed.share
+    return {
+        machine: [
+            _Part(workload=workload, share=share / max(Fraction(1), sum(of_machine.values(), Fraction())))
+            for workload, share in sorted(of_machine.items())
+        ]
+        for machine, of_machine in asked.items()
+    }
+
+
+def _by_cluster(held: Mapping[str, Sequence[_Part]], resources: Iterable[Known]) -> dict[Cluster, list[_Part]]:
+    """Cluster → its workloads with all they hold there."""
+    clusters = {known.id: known.record.ref.account for known in resources if known.record.placements}
+    sums: dict[Cluster, dict[str, Fraction]] = defaultdict(dict)
+    for parts in held.values():
+        for part in parts:
+            of_cluster = sums[clusters[part.workload]]
+            of_cluster[part.workload] = of_cluster.get(part.workload, Fraction()) + part.share
+    return {
+        cluster: [_Part(workload=workload, share=share) for workload, share in sorted(shares.items())]
+        for cluster, shares in sums.items()
+    }
+
+
+def _splits_idle(machine: Known, projects: Mapping[str, Project]) -> bool:
+    """What nobody requested is its project's to keep or to share out."""
+    project = projects.get(machine.project) if machine.project is not None else None
+    return project is not None and project.idle_capacity == "split"
+
+
+def _largest_remainder(amount: int, shares: Sequence[Fraction]) -> list[int]:
+    """Whole parts of an amount, each within one of its exact share; together their exact sum, less what is no whole."""
+    exact = [amount * share for share in shares]
+    parts = [int(one) for one in exact]
+    missing = int(sum(exact)) - sum(parts)
+    order = sorted(range(len(exact)), key=lambda index: (parts[index] - exact[index], index))
+    for index in order[:missing]:
+        parts[index] += 1
+    return parts
+
+
+def _allocated(known: Known, rates: Mapping[str, Sequence[_Rate]], lent: Mapping[str, Lent]) -> Known:
+    if known.record.ref.kind is Kind.WORKLOAD:
+        if known.record.state is not State.RUNNING:
+            return known  # what it cost when it last ran is what stopping it saved
+        price = _together(rates.get(known.id, ()))
+        return known if price == known.price else replace(known, price=price)
+    given = lent.get(known.id)
+    return known if given == known.lent else replace(known, lent=given)
+
+
+def _together(rates: Sequence[_Rate]) -> Price | None:
+    """None where one of its machines has no price, or they are not all in one currency: never zero by omission."""
+    currencies = {currency for currency, _ in rates}
+    if len(currencies) != 1 or None in currencies:
+        return None
+    (currency,) = currencies
+    assert currency is not None
+    return Price(rate_micros=sum(micros for _, micros in rates), currency=currency, source="its share of its nodes")
