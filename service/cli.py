@@ -458,10 +458,14 @@ def _wait_for_cycle(client: Client, cycle_id: str, timeout: int) -> Any:
     """Its report, once it has finished. It may not be in the list yet when it was only just asked for."""
     import time
 
+    from rich.text import Text
+
+    from service import printing
     from service.client import Failure, NotThere
 
+    said = printing.running(None)
     ends = time.monotonic() + timeout
-    with _console(err=True).status("The cycle runs…"):
+    with _console(err=True).status(said) as shown:
         while time.monotonic() < ends:
             try:
                 found = client.get(f"/cycles/{cycle_id}")
@@ -469,8 +473,10 @@ def _wait_for_cycle(client: Client, cycle_id: str, timeout: int) -> Any:
                 found = {"finished_at": None}
             if found["finished_at"] is not None:
                 return found
+            said = printing.running(found.get("progress"))
+            shown.update(Text(said))
             time.sleep(0.2)
-    raise Failure(f"cycle {cycle_id} has not finished within {timeout} seconds; it goes on")
+    raise Failure(f"cycle {cycle_id} has not finished within {timeout} seconds; it goes on. {said}")
 
 
 @notify_commands.command("test")

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +26,7 @@ from service.pipeline.notify import drain
 from service.pipeline.plan import InForce, Limits, Standing
 from service.pipeline.tell import queued
 from service.pipeline.verify import note_resumed, verify
+from service.report import Report
 from service.runtime import Runtime, View
 from service.store import audit, cycles, findings, lease, ledger, resources, spend
 from service.store.database import trouble_of
@@ -40,10 +38,17 @@ log = structlog.get_logger()
 
 def run_cycle(rt: Runtime, *, cycle_id: str, requested_by: str) -> None:
     """One look at everything and what follows from it. Its report is stored whatever happens."""
+    report = rt.running = Report(cycle=cycle_id)
+    try:
+        _run(rt, report, requested_by)
+    finally:
+        rt.running = None
+
+
+def _run(rt: Runtime, report: Report, requested_by: str) -> None:
     now = rt.clock.now()
-    report = Report()
     with rt.database.transaction() as session:
-        cycles.start(session, cycle_id=cycle_id, requested_by=requested_by, now=now)
+        cycles.start(session, cycle_id=report.cycle, requested_by=requested_by, now=now)
         held = lease.take(session, rt.holder, is_gone=is_gone)
     if held is None:
         report.error = "another instance governs just now"
@@ -66,7 +71,7 @@ def run_cycle(rt: Runtime, *, cycle_id: str, requested_by: str) -> None:
     rt.counted.step_runs.update((step["step"],) for step in report.steps)
     with rt.database.transaction() as session:
         cycles.finish(
-            session, cycle_id, steps=report.steps, sources=report.sources, error=report.error, now=rt.clock.now()
+            session, report.cycle, steps=report.steps, sources=report.sources, error=report.error, now=rt.clock.now()
         )
 
 
@@ -258,23 +263,3 @@ def say_what_changed(before: dict[str, list[str]], sources: list[dict[str, Any]]
         else:
             log.info("a source is well again", source=source)
         before[source] = faults
-
-
-@dataclass
-class Report:
-    """What a cycle did, step by step."""
-
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    error: str | None = None
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[dict[str, Any]]:
-        """Times a step; what it says of itself goes into `summary`."""
-        said: dict[str, Any] = {"step": name, "summary": ""}
-        began = time.monotonic()
-        try:
-            yield said
-        finally:
-            said["seconds"] = round(time.monotonic() - began, 4)
-            self.steps.append(said)

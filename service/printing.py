@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from service.visible import all_visible, hidden
+from service.visible import all_visible, hidden, visible
 
 Cell = Callable[[Mapping[str, Any]], str | Text]
 
@@ -106,13 +106,47 @@ def _set(row: Mapping[str, Any]) -> str:
 
 def _took(row: Mapping[str, Any]) -> str:
     if row["finished_at"] is None:
-        return "running"
+        step = (row.get("progress") or {}).get("step")
+        return f"running: {step}" if step else "running"
     return f"{(_time(row['finished_at']) - _time(row['started_at'])).total_seconds():.0f}s"
 
 
 def _sources(row: Mapping[str, Any]) -> str:
+    if row["finished_at"] is None:
+        return awaited(row.get("progress"))
     whole = sum(1 for source in row["sources"] if source.get("complete"))
     return f"{whole}/{len(row['sources'])}"
+
+
+MOST_PARTS = 5
+"""Of those awaited, named in a line; `-o yaml` names them all."""
+
+
+def awaited(progress: Mapping[str, Any] | None) -> str:
+    """Who has not answered yet, of a cycle that runs: `waits for research since 16 Nov 12:03: 16 of 17 parts, …`."""
+    if progress is None:
+        return ""
+    if progress["unknown"]:
+        return str(progress["unknown"])
+    owing = [one for one in progress["sources"] if one["awaited"]]
+    return f"waits for {'; '.join(_owes(one) for one in owing)}" if owing else ""
+
+
+def running(progress: Mapping[str, Any] | None) -> str:
+    """`The cycle runs: collect, waits for …`, for whoever waits for its end."""
+    said = [word for word in ((progress or {}).get("step"), awaited(progress)) if word]
+    return visible(f"The cycle runs: {', '.join(said)}" if said else "The cycle runs…")
+
+
+def _owes(source: Mapping[str, Any]) -> str:
+    owed = {question["about"]: question["since"] for question in source["awaited"]}
+    words = f"{source['source']} ({', '.join(owed)}) since {moment(min(owed.values()))}"
+    parts = source["parts"]
+    if "listing" not in owed or not parts or not parts["waiting"]:
+        return words
+    answered, waiting = len(parts["answered"]), parts["waiting"]
+    more = f" and {len(waiting) - MOST_PARTS} more" if len(waiting) > MOST_PARTS else ""
+    return f"{words}: {answered} of {answered + len(waiting)} parts, not yet {', '.join(waiting[:MOST_PARTS])}{more}"
 
 
 def _went_wrong(row: Mapping[str, Any]) -> str:

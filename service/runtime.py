@@ -23,6 +23,7 @@ from service.pipeline.notify import Post
 from service.pipeline.plan import InForce, Limits
 from service.pipeline.price import PriceFile
 from service.pipeline.samples import SampleMemory
+from service.report import Report
 from service.secrets import Secrets
 from service.settings import Settings
 from service.store.database import Database
@@ -93,6 +94,8 @@ class Runtime:
     memory: Memory = field(default_factory=Memory, repr=False)
     view: View | None = field(default=None, repr=False)
     """None until the first cycle of this process."""
+    running: Report | None = field(default=None, repr=False)
+    """Of the cycle that this process runs just now."""
     metrics: bytes = field(default=b"", repr=False)
     """Rendered once per cycle."""
     counted: Counted = field(default_factory=Counted, repr=False)

@@ -20,6 +20,7 @@ from providers.aws.questions import Questions
 from providers.aws.reservations import DIGEST, Reader
 from providers.aws.translate import MachineType
 from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
+from providers.progress import Progress
 from providers.records import (
     CapacityType,
     Fault,
@@ -89,15 +90,27 @@ class Ec2Inventory:
         self._templates: Templates = {}
         self._unchanged: dict[Place, Mapping[bytes, Sequence[ResourceRecord]]] = {}
         """Records by what their reservation's bytes were when it was last listed."""
+        self._listing: tuple[Sequence[Place], set[Place]] = ((), set())
+        """Of the listing under way, or the last one: what is asked, and which of it has not answered."""
         self._requests: dict[Place, Mapping[str, tuple[datetime, Mapping[str, Any]]]] = {}
         """Spot requests by instance, and when they were told."""
 
     def list(self) -> InventoryAnswer:
         """All machines with accelerators of all accounts, terminated ones for as long as EC2 shows them."""
+        self._listing = ((), set())
         roster = self._roster()
         regions, unknown = self._asked_regions(roster)
         places = [(account, region) for account, names in regions.items() for region in names]
-        looks = self._questions.answers({place: partial(self._look, *place) for place in places})
+        waiting = set(places)
+        self._listing = (places, waiting)
+
+        def ask(place: Place) -> Look:
+            try:
+                return self._look(*place)
+            finally:
+                waiting.discard(place)
+
+        looks = self._questions.answers({place: partial(ask, place) for place in places})
         seen = {
             place: Look(records=(), complete=False, fault=look.as_fault()) if isinstance(look, ProviderError) else look
             for place, look in zip(places, looks.values(), strict=True)
@@ -112,6 +125,16 @@ class Ec2Inventory:
                     for (account, region), look in seen.items()
                 ),
             ),
+        )
+
+    def progress(self) -> Progress:
+        """Accounts and regions; one that is given up waits on."""
+        places, waiting = self._listing
+        still = waiting.copy()
+        named = [(place, f"{place[0]}/{place[1]}" if self._accounts.several else place[1]) for place in places]
+        return Progress(
+            answered=tuple(name for place, name in named if place not in still),
+            waiting=tuple(name for place, name in named if place in still),
         )
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:

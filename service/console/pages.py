@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
+from sqlmodel import Session
 
 from service import people
 from service.api.auth import TheRuntime, address_of
@@ -31,8 +32,9 @@ from service.console.rendering import (
     zone_of,
 )
 from service.console.sessions import Visitor
+from service.report import progress
 from service.runtime import Runtime
-from service.store import overview, tokens
+from service.store import cycles, overview, tokens
 from service.store.tables import Action, Finding, Resource
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
@@ -73,8 +75,22 @@ def first_page(request: Request, runtime: TheRuntime, visitor: Looking) -> Respo
         reader, now = visitor.principal, runtime.clock.now()
         found = overview.overview(session, now, activity_of(runtime), reader.sees, all_of_it=reader.sees_all)
         expiring = tokens.expiring(session, now=now) if reader.may("tokens") else ()
-    shown: dict[str, Any] = {"view": found, "expiring": expiring, "ceiling": _ceiling(runtime)}
+        looking = _looking(session, runtime) if reader.sees_all else {}
+    shown: dict[str, Any] = {"view": found, "expiring": expiring, "ceiling": _ceiling(runtime), **looking}
     return page(request, "overview.html", visitor, refresh=_refresh(runtime), **shown)
+
+
+def _looking(session: Session, runtime: Runtime) -> dict[str, Any]:
+    """How far the cycle is that runs here, or since when another process runs one."""
+    running = runtime.running
+    last = cycles.last(session)
+    elsewhere = last is not None and last.finished_at is None and running is None and runtime.running is None
+    found = progress(runtime.fleet.members.values()) if running else ()
+    return {
+        "running": running,
+        "asked": {one.source: one for one in found},
+        "elsewhere": last if elsewhere else None,
+    }
 
 
 @router.api_route("/findings", methods=LOOK)

@@ -17,6 +17,7 @@ from service.notify.channels import Delivery
 from service.store.tables import Cycle, Outbox, SourceState
 from tests.api.service_under_test import Api
 from tests.cli.conftest import Run
+from tests.under_way import has_answered, owes, running, source
 
 HEAVY = ("sqlalchemy", "fastapi", "duckdb", "sqlglot", "pydantic", "apprise", "yaml", "rich", "boto3", "uvicorn")
 
@@ -386,6 +387,41 @@ def test_a_cycle_says_what_became_of_every_source(served: Api, curfew: Run) -> N
     sources = [line | {"telemetry": telemetry}]
     served.store(Cycle(id="c1", started_at=now, finished_at=now, requested_by="schedule", sources=sources))
     assert "metrics: it gave no answer" in " ".join(curfew("get", "cycles").out.split())
+
+
+def under_way(served: Api) -> None:
+    now = served.clock.now()
+    served.store(Cycle(id="cycle-1", started_at=now, requested_by="schedule"))
+    stuck = source("company", answered=("1/us-east-1",), waiting=("1/eu-west-1", "2/eu-west-1"))
+    well = has_answered(source("lab"), now, "listing")
+    running(served.rt, "cycle-1", owes(stuck, now, "listing"), well, owes(source("metrics"), now, "telemetry"))
+
+
+WAITS = (
+    "waits for company (listing) since 16 Nov 09:00: 1 of 3 parts, not yet 1/eu-west-1, 2/eu-west-1; "
+    "metrics (telemetry) since 16 Nov 09:00"
+)
+
+
+def test_a_cycle_that_runs_says_whom_it_waits_for(served: Api, curfew: Run) -> None:
+    under_way(served)
+
+    printed = " ".join(curfew("get", "cycles").out.split())
+    assert "running: collect" in printed
+    assert "not yet" in printed
+    [cycle] = json.loads(curfew("get", "cycles", "-o", "json").out)
+    assert cycle["progress"]["sources"][0]["parts"]["waiting"] == ["1/eu-west-1", "2/eu-west-1"]
+    served.rt.running = None
+    assert "only that one knows" in " ".join(curfew("get", "cycles").out.split())
+
+
+def test_whoever_gives_up_waiting_for_a_cycle_is_told_what_it_waits_for(served: Api, curfew: Run) -> None:
+    under_way(served)
+
+    ran = curfew("cycle", "--wait", "--timeout", "1")
+
+    assert ran.code == 1
+    assert f"The cycle runs: collect, {WAITS}" in " ".join(ran.err.split())
 
 
 def test_a_source_says_how_it_does(fleet: Api, curfew: Run) -> None:

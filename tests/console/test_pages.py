@@ -17,6 +17,7 @@ from service.console.rendering import inside
 from service.store import tokens
 from service.store.tables import Audit, Cycle, EndedSession, Hold, Outbox, SourceState, Token
 from tests.console.conftest import ADMIN, Browser, House, text_of
+from tests.under_way import has_answered, owes, running, source
 
 PAGES = ("/", "/findings", "/findings/f2", "/resources?project=vision", "/resources/r1")
 
@@ -294,6 +295,34 @@ class TestTheFirstPage:
         ):
             assert says in told
 
+    def test_shows_who_has_not_answered_yet_while_curfew_looks(self, house: House) -> None:
+        now = house.clock.now()
+        for name in ("company", "lab"):
+            house.document("source", name, provider="aws")
+        house.add(Cycle(id="c1", started_at=now, requested_by="schedule"))
+        waiting = tuple(f"1/eu-{number}" for number in range(7))
+        stuck = owes(source("company", answered=("1/us-1",), waiting=waiting), now - timedelta(minutes=2), "listing")
+        running(house.runtime, "c1", stuck, has_answered(source("lab", answered=("us-1",)), now, "listing"))
+        house.log_in()
+
+        told = text_of(house.client.get("/"))
+
+        assert "Curfew looks just now, at the step collect." in told
+        assert (
+            "Its listing was asked for 2 minutes ago and has not come yet: 1 of 8 parts have answered, "
+            "not yet 1/eu-0, 1/eu-1, 1/eu-2, 1/eu-3, 1/eu-4 and 2 more."
+        ) in told
+        assert told.count("has not come yet") == 1
+
+    def test_says_that_only_the_process_that_looks_knows_how_far_it_is(self, house: House) -> None:
+        began = house.clock.now() - timedelta(minutes=1)
+        house.add(Cycle(id="c1", started_at=began, requested_by="schedule"))
+        house.log_in()
+
+        told = text_of(house.client.get("/"))
+
+        assert "Another process began to look 1 minute ago; only that one knows how far it is." in told
+
     def test_shows_a_hold_and_who_can_lifts_it(self, house: House) -> None:
         now = house.clock.now()
         house.add(Hold(id="h1", project=None, reason="a demo today", created_by="token:ops", created_at=now))
@@ -369,8 +398,10 @@ class TestAReaderConfinedToAProject:
         fault = {"sentence": "secret-lab denied it"}
         confined.add(SourceState(source="secret-lab", parts=[], fault=fault, succeeded_at=now))
         confined.add(Cycle(id="c1", started_at=now, requested_by="schedule", error="secret-lab is broken"))
+        running(confined.runtime, "c1", owes(source("secret-lab", waiting=("secret-region",)), now, "listing"))
         told = text_of(confined.client.get("/"))
-        assert "secret-lab" not in told
+        assert "secret" not in told
+        assert "Curfew looks just now" not in told
         confined.log_in()
         assert "secret-lab" in text_of(confined.client.get("/"))
 

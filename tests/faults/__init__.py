@@ -5,6 +5,7 @@
     throttling at one call a second     test_slow_aws; of each single call: test_aws_fails, tests.providers.aws
     5xx                                 test_aws_fails (listing, telemetry, the second look, the act), test_client
     time-outs                           test_slow_sources (whole sources), test_slow_aws (a region, at shutdown),
+                                        test_progress (seen while they last),
                                         tests.providers.aws.test_questions (regions of many accounts)
     half-answers                        test_aws_fails (cut off, second page missing), tests.providers.aws.test_client
     one region gone                     test_aws_fails, tests.spine.test_untouched, tests.spine.test_people

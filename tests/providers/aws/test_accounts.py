@@ -18,6 +18,7 @@ from providers.aws import Config, build, questions
 from providers.aws.accounts import Accounts
 from providers.contract import BuildContext, Inventory, Provider
 from providers.errors import Forbidden, Misconfigured, Unreachable
+from providers.progress import Progress, progress_of
 from providers.records import InventoryAnswer, Kind, PartReport, ResourceRef, State, Verb
 from tests.providers.aws.conftest import Build
 from tests.providers.aws.fleet import ACCOUNT, IMAGE, every_minute, forget, reset, sdk
@@ -285,8 +286,11 @@ class TestOneAccountThatFails:
         self, company: Company, front: Front, all_accounts: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         inventory = of(all_accounts())
+        assert progress_of(inventory) == Progress()
         before = inventory.list()
         assert before.complete
+        every_part = {f"{part.account}/{part.part}" for part in before.parts}
+        assert progress_of(inventory) == Progress(answered=tuple(f"{p.account}/{p.part}" for p in before.parts))
         stuck, *good = company.working
         let_go = Event()
 
@@ -306,6 +310,9 @@ class TestOneAccountThatFails:
                 assert not part.complete
                 assert part.fault is not None
                 assert part.fault.sentence.startswith("AWS did not answer within 60 s; asked since 20")
+            awaited = {f"{stuck}/{region}" for region in REGIONS}
+            assert set(progress_of(inventory).waiting) == awaited
+            assert set(progress_of(inventory).answered) == every_part - awaited
 
             calls = Counter(call.account for call in front.calls)
             patience_ends_when(monkeypatch, still_asked=0)
@@ -314,6 +321,7 @@ class TestOneAccountThatFails:
             assert Counter(call.account for call in front.calls)[stuck] == calls[stuck], "it is not asked again"
             for region, part in parts_of(again, stuck).items():
                 assert part.fault == told[region].fault, "since when is told"
+            assert set(progress_of(inventory).waiting) == awaited, "nor is it said to have answered"
             with pytest.raises(Unreachable):  # at once, or acting on the others would have to wait
                 inventory.describe(next(record.ref for record in before.records if record.ref.account == stuck))
         finally:
