@@ -114,6 +114,8 @@ def _verdict(view: View | None, known: Known, policy: str) -> dict[str, Any]:
         return {**nothing, "reason": "The resource no longer exists."}
     if known.orphaned_at is not None:
         return {**nothing, "reason": "Its source no longer covers it, so it is not judged."}
+    if known.same_as is not None:
+        return {**nothing, "reason": "It is a machine that its cloud lists too; that one is judged."}
     if view is None or known.id not in view.judged.rows or policy not in view.judged.judgement.outcomes:
         return {**nothing, "verdict": Verdict.UNKNOWN.value, "reason": "No cycle has judged it yet."}
     decision = view.judged.judgement.decision(policy, view.judged.rows[known.id])
@@ -147,6 +149,9 @@ def _resource(known: Known, view: View | None) -> dict[str, Any]:
         "managed_by": record.managed_by,
         "member_of": None if view is None or row is None else view.judged.facts.base["member_of"][row],
         "members": list(record.members),
+        "pods": [{"pod": placed.pod, "node": placed.node} for placed in record.placements],
+        "remarks": list(record.remarks),
+        "same_as": known.same_as,
         "stopped_by": record.stopped_by.value if record.stopped_by else None,
         "started_at": known.started_at.isoformat() if known.started_at else None,
         "restarted_at": known.restarted_at.isoformat() if known.restarted_at else None,

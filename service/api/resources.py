@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from fractions import Fraction
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter
@@ -19,6 +20,13 @@ from service.store.tables import Resource
 router = APIRouter(prefix="/resources", tags=["resources"])
 
 Activity = Literal["busy", "idle", "unknown"]
+
+
+class Held(Shape):
+    """What of a machine in a Kubernetes cluster its workloads hold, and carry the cost of."""
+
+    gpus: float
+    hourly_cost: Money | None
 
 
 class ResourceAnswer(Shape):
@@ -45,6 +53,9 @@ class ResourceAnswer(Shape):
     managed_by: str | None
     tags: dict[str, str]
     hourly_cost: Money | None
+    """In its state now; of a machine in a cluster, what no workload carries."""
+    held: Held | None
+    """None for what is no machine in a cluster."""
     cost_to_date: Money | None
     first_seen: datetime
     last_seen: datetime
@@ -52,6 +63,10 @@ class ResourceAnswer(Shape):
     protected: bool
     protections: list[str]
     """Why it must not be touched, in sentences."""
+    remarks: list[str]
+    """What is unusual about it, in sentences."""
+    same_as: str | None
+    """Of a Kubernetes node: id of the resource that is the same machine, and is shown and metered instead of it."""
     orphaned_at: datetime | None
     """Since when its source no longer shows it: kept, never judged."""
     ended_at: datetime | None
@@ -149,10 +164,17 @@ def _answer(runtime: Runtime, row: Resource, *, cost: int | None, last_seen: dat
         activity=activity,
         idle_seconds=idle_seconds,
         hourly_cost=money(row.rate_micros, row.currency),
+        held=_held(row),
         cost_to_date=money(cost, row.currency),
         last_seen=last_seen,
         protected=bool(protections),
     )
+
+
+def _held(row: Resource) -> Held | None:
+    if row.lent_share is None:
+        return None
+    return Held(gpus=float(Fraction(row.lent_share) * row.gpu_count), hourly_cost=money(row.lent_micros, row.currency))
 
 
 def _stands(until: str | None, now: datetime) -> bool:

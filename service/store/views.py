@@ -57,8 +57,8 @@ def resources(
     limit: int,
     keep: Callable[[Resource], bool] | None = None,
 ) -> Page[Resource]:
-    """In a stable order. `keep` is a filter the database cannot answer, such as activity."""
-    statement = _filtered(select(Resource), Resource, filters, sees)
+    """In a stable order, each machine once. `keep` is a filter the database cannot answer, such as activity."""
+    statement = _filtered(select(Resource), Resource, filters, sees).where(col(Resource.same_as).is_(None))
     if keep is None:
         return _page(session, statement, [(Resource.id, str)], cursor=cursor, limit=limit)
     kept: list[Resource] = []
