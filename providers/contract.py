@@ -67,7 +67,8 @@ class Actuator(Protocol):
     def remember(self, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
         """What `restore` needs to undo `verb`, as plain JSON. Stored before the act.
 
-        May ask the cloud (the sizes and suspended processes of a group), and then raises as `act` does.
+        May ask the cloud (the sizes and suspended processes of a group), and then raises as `act` does. `final: true`
+        in it says that nothing brings back what is stopped.
         """
         ...
 

@@ -112,7 +112,7 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         raise NotPossible("NotUndoable", f"an action that is {action.status} has nothing to put back")
     if action.resumed_at is not None and action.verb != "scale_to_zero":  # a group's processes may still be silenced
         raise NotPossible("NotUndoable", "the resource runs again already")
-    if action.verb == "terminate":
+    if action.verb == "terminate" or action.pre_state.get("final"):
         raise NotPossible("NotUndoable", "what was terminated cannot be put back")
     under_way = session.exec(
         select(Action).where(

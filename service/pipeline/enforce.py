@@ -324,7 +324,7 @@ def _resume_one(action: Action, documents: Documents, hands: Hands) -> None:
     try:
         record = provider.inventory.describe(known.record.ref)
     except NotFound:
-        if action.verb == Verb.TERMINATE:
+        if action.verb == Verb.TERMINATE or action.pre_state.get("final"):
             _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
         else:
             _abandon(action, known, "the resource no longer exists", hands)

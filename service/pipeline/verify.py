@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from policies.quantities import format_duration
 from providers.errors import NotFound, ProviderError
-from providers.records import ResourceRecord, State, Verb
+from providers.records import Kind, ResourceRecord, State, Verb
 from service.model import ActionStatus, Known, Status
 from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, launches_as_wanted, reachable
 from service.pipeline.tell import told
@@ -56,9 +56,11 @@ def note_resumed(session: Session, running: dict[str, Known], now: datetime) -> 
 
 
 def _runs_anew(action: Action, launched_at: datetime | None, started_at: datetime | None) -> bool:
-    """Is this run another one than the action ended? A listing from before the act still shows the old one."""
+    """Is this run another one than the action ended? A listing from before the act still shows the old one, and of a
+    workload whose pods go one by one an earlier one."""
+    seen = action.pre_state.get("seen_launched_at")
     if launched_at is not None:
-        return launched_at.isoformat() != action.pre_state.get("seen_launched_at")
+        return seen is None or launched_at > datetime.fromisoformat(seen)
     return started_at is not None and action.taken_at is not None and started_at > action.taken_at
 
 
@@ -67,7 +69,8 @@ def _shows(action: Action, record: ResourceRecord) -> bool:
     if action.verb == Verb.MOVE_TO_SPOT:
         return launches_as_wanted(action, record)
     if action.undoes is not None:
-        return record.state is State.RUNNING
+        wanted_again = record.ref.kind is Kind.WORKLOAD and record.state is State.PENDING  # it may queue for hours
+        return record.state is State.RUNNING or wanted_again
     if record.state is State.RUNNING:
         if record.members:  # a group has no launch time; machines that are all others than before came afterwards
             return set(record.members).isdisjoint(action.pre_state.get("seen_members", ()))
