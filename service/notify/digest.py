@@ -172,6 +172,14 @@ def _machines(parts: Sequence[Part]) -> list[Part]:
     return list({(part.payload.get("resource") or {}).get("id", at): part for at, part in enumerate(parts)}.values())
 
 
+def _noun(parts: Sequence[Part]) -> str:
+    """What they are, where they are alike."""
+    kinds = {(part.payload.get("resource") or {}).get("kind", "instance") for part in parts}
+    if kinds <= {"workload", "notebook", "endpoint"}:
+        return kinds.pop() if len(kinds) == 1 else "workload"
+    return "machine" if kinds <= {"instance", "node", "node_group"} else "resource"
+
+
 def _them(parts: Sequence[Part]) -> str:
     return "it" if len(_machines(parts)) == 1 else "them"
 
@@ -183,7 +191,7 @@ def _summary(group: Group, parts: Sequence[Part], now: datetime, *, whose: str =
     """`3 machines of vision will be stopped in 30 minutes`."""
     count = len(_machines(parts))
     one = count == 1
-    who = f"{count} machine{'' if one else 's'}{whose}"
+    who = f"{count} {_noun(parts)}{'' if one else 's'}{whose}"
     done = " or ".join(sorted({part.done for part in parts}))
     match group:
         case "acts":
@@ -321,7 +329,7 @@ def _links(part: Part, now: datetime, zone: tzinfo) -> list[_Link]:
         verbs = (*keeps, LinkVerb.STOP_NOW)
     elif part.group == "approval":
         verbs = (LinkVerb.APPROVE, *keeps)
-    elif part.group == "enforced" and (part.payload.get("action") or {}).get("verb") != "terminate":
+    elif part.group == "enforced" and not _final(part):
         verbs = (LinkVerb.UNDO,)
     morning = next_working_morning(now, zone).astimezone(zone)
     labels = {
@@ -399,3 +407,9 @@ def _section_in_brief(section: _Section, detail: int) -> Iterator[str]:
         if detail >= 2:
             line += "".join(f" [{chat(link.label)}]({link.url})" for link in row.links)
         yield line
+
+
+def _final(part: Part) -> bool:
+    """Nothing brings it back."""
+    action = part.payload.get("action") or {}
+    return bool(action.get("final", action.get("verb") == "terminate"))

@@ -212,7 +212,7 @@ def _enforced(case: _Case) -> _Letter:
     paragraphs = [case.reason]
     if cost is not None:
         paragraphs.append(f"For as long as it stays that way, this avoids {cost}.")
-    undoable = action.get("verb") != "terminate"
+    undoable = not action.get("final", action.get("verb") == "terminate")
     return _Letter(
         subject=f"{capital(done)}: {case.subject_tail}",
         level="info",
@@ -221,7 +221,7 @@ def _enforced(case: _Case) -> _Letter:
         facts=[*_fact("Done", case.at(action.get("at"))), *_facts(case, running=False)],
         ask="Do you need it back?" if undoable else "",
         buttons=case.buttons(*((LinkVerb.UNDO,) if undoable else ()), LinkVerb.DETAILS, strong=LinkVerb.UNDO),
-        closing="" if undoable else "A terminated machine cannot be put back.",
+        closing="" if undoable else "It cannot be put back.",
     )
 
 

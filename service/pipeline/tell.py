@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlmodel import Session
 
+from providers.records import Verb
 from service.documents import Project
 from service.model import Known, Message
 from service.notify.channels import channel_kind
@@ -64,6 +65,7 @@ def told(session: Session, kind: str, action: Action, known: Known, fallback: Se
             "action": {
                 "id": action.id,
                 "verb": action.verb,
+                "final": action.verb == Verb.TERMINATE or bool(action.pre_state.get("final")),
                 "at": now.isoformat(),
                 "error": action.error,
                 "requested_by": action.requested_by,
