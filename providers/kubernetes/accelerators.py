@@ -498,8 +498,8 @@ def hardware(
     fewest = max(ceil(together), cards)
     count = max(counted, fewest) or by_type
     parts = divided is not None or any("/mig-" in name for name in there) or bool(registered)
-    usable = None
-    if not parts:
+    usable = None if there or cards else 0
+    if there and not parts:
         left = {name: quantity(allocatable.get(name)) for name in there}
         usable = max(floor(sum((weights[name] * number for name, number in left.items()), Fraction())), cards)
     resource_vendor = next((vendor_of(name) for name in sorted(there)), None)
@@ -568,7 +568,7 @@ def _memory(labels: Mapping[str, str], divided: Profile | None) -> int:
 
 @lru_cache(maxsize=4096)
 def _registered(said: str) -> tuple[int, str, int] | None:
-    """How many GPUs HAMi registered, the model and the memory of the largest; it has written this in two ways so far."""
+    """How many GPUs HAMi registered, the model, and the memory of the largest. It writes this in two ways."""
     if said.lstrip().startswith(("[", "{")):
         sizes = [int(size) for size in re.findall(r'"devmem"\s*:\s*(\d+)', said)]
         types = re.findall(r'"type"\s*:\s*"([^"]*)"', said)

@@ -43,12 +43,16 @@ FINISHED_CONDITIONS = frozenset({"Complete", "Completed", "Succeeded", "Failed",
 """Types of conditions that end jobs, whatever their kind."""
 
 COUNTS = frozenset({"replicas", "minReplicas", "parallelism", "numOfHosts", "numNodes", "size"})
-SCALARS = COUNTS | {"suspend", "restartPolicy", "shutdownAfterJobFinishes", "name", "type"}
-BULKY = frozenset({"env", "envFrom", "args", "command", "status", "managedFields", "data", "securityContext"})
+SCALARS = COUNTS | {"suspend", "restartPolicy", "shutdownAfterJobFinishes"}
+BULKY = frozenset(
+    {"env", "envFrom", "args", "command", "status", "managedFields", "data", "securityContext", "volumeClaimTemplates"}
+)
 """Fields of specs that are often long and never tell of accelerators."""
+POD_SPEC = frozenset({"affinity", "containers", "initContainers", "resourceClaims", "tolerations", "volumes"})
+"""Fields of specs of pods, which are read as such."""
 STRAIGHT = frozenset({"deployments.apps", "statefulsets.apps", "daemonsets.apps", "jobs.batch", "cronjobs.batch"})
-"""Kinds whose pods ask for what their template says. Those of others may get theirs from elsewhere (a runtime, a class),
-and they are few."""
+"""Kinds whose pods ask for what their template says. Those of others may get theirs from elsewhere (a runtime, a
+class), and they are few."""
 
 
 def slim(collection: str, obj: Json) -> Slimmed | None:
@@ -126,9 +130,9 @@ def _asks(spec: Any) -> bool:
     if spec.get("resourceClaims"):
         return True
     for which in ("containers", "initContainers"):
-        for container in spec.get(which) or ():
-            resources = container.get("resources") if isinstance(container, Mapping) else None
-            if not resources or not isinstance(resources, Mapping):
+        for container in items(spec, which):
+            resources = container.get("resources")
+            if not isinstance(resources, Mapping):
                 continue
             for side in ("requests", "limits"):
                 for name in resources.get(side) or ():
@@ -209,7 +213,7 @@ def _pod(pod: Json) -> Slimmed | None:
     leads = text(pod, "metadata", "labels", "leaderworkerset.sigs.k8s.io/worker-index") == "0"
     if not leads and not _asks(spec):
         return None
-    kept = {key: status[key] for key in ("phase", "startTime") if isinstance(at(status, key), str)}
+    kept: Slimmed = {key: said for key in ("phase", "startTime") if (said := text(status, key))}
     claims = [
         {"name": claim.get("name"), "resourceClaimName": claim.get("resourceClaimName")}
         for claim in items(status, "resourceClaimStatuses")
@@ -225,11 +229,11 @@ def _pod(pod: Json) -> Slimmed | None:
 def _pruned(found: Any) -> Any:
     """A spec without what tells nothing of accelerators; None where nothing is left."""
     if isinstance(found, Mapping):
-        if isinstance(found.get("containers"), list):
-            return _pod_spec(found) | _accelerators(found.get("resources")) or None
         kept = _accelerators(found)
+        if isinstance(found.get("containers"), list):
+            kept |= _pod_spec(found)
         for key, value in found.items():
-            if key in BULKY or key in kept:
+            if key in BULKY or key in kept or key in POD_SPEC:
                 continue
             if key in SCALARS and isinstance(value, str | int):
                 kept[key] = value
@@ -253,8 +257,9 @@ def asks_somewhere(found: Any) -> bool:
             if key in ("requests", "limits") and isinstance(value, Mapping):
                 if any("/" in name and vendor_of(name) for name in value):
                     return True
-            elif key == "resourceClaims" and value:
-                return True
+            elif key == "resourceClaims":
+                if value:
+                    return True
             elif key not in BULKY and isinstance(value, Mapping | list) and asks_somewhere(value):
                 return True
         return False
