@@ -1,12 +1,13 @@
 """GPU activity from any server with Prometheus's query API (Prometheus, Thanos, Mimir, VictoriaMetrics).
 
-Telemetry only: it tells what other sources' machines did. Only the source's own fields are here; `build` brings the
-rest. What is asked for and which label names what: `vocabulary.py`.
+Telemetry only: it tells what other sources' machines and workloads did. Only the source's own fields are here; `build`
+brings the rest. What is asked for and which label names what: `vocabulary.py`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -67,6 +68,13 @@ class Memory(_Part):
     unit: Literal["mebibytes", "bytes"]
 
 
+class _Count(_Part):
+    """A counter of requests."""
+
+    name: str
+    unit: Literal["requests"] = "requests"
+
+
 class MetricNames(_Part):
     """What to ask for, each signal's metrics in order of preference. An empty list is not asked for."""
 
@@ -76,6 +84,8 @@ class MetricNames(_Part):
     dram_active: tuple[Ratio, ...] | None = None
     power: tuple[Power, ...] | None = None
     memory_used: tuple[Memory, ...] | None = None
+    requests: tuple[Annotated[str, Field(pattern=METRIC_NAME)], ...] | None = None
+    """Counters of requests served, of inference servers in Kubernetes."""
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -89,12 +99,14 @@ class MetricNames(_Part):
     @property
     def resolved(self) -> tuple[Metric, ...]:
         """With what the well-known exporters call them where nothing is written."""
-        written = {
+        requests = None if self.requests is None else [_Count(name=name) for name in self.requests]
+        written: dict[Signal, Sequence[Ratio | Power | Memory | _Count] | None] = {
             Signal.UTILISATION: self.utilisation,
             Signal.TENSOR_ACTIVE: self.tensor_active,
             Signal.DRAM_ACTIVE: self.dram_active,
             Signal.POWER_WATTS: self.power,
             Signal.MEMORY_USED_MIB: self.memory_used,
+            Signal.REQUESTS_TOTAL: requests,
         }
         return tuple(
             metric
@@ -115,8 +127,17 @@ class LabelJoin(_Part):
     """`external_id`, `name` or `tag:KEY`."""
 
 
+class Cluster(_Part):
+    """A Kubernetes cluster that the server watches, and how its series are told from those of others."""
+
+    uid: Annotated[str, Field(min_length=1)]
+    """Of its namespace `kube-system`: the account of its resources."""
+    labels: Mapping[Annotated[str, Field(pattern=LABEL_NAME)], str] = Field(default_factory=dict)
+    """What every series of it carries, word for word, such as `cluster: prod-eu`; nothing where it is alone."""
+
+
 class Config(_Part):
-    """How to reach the server, and how its series find machines."""
+    """How to reach the server, and how its series find machines and pods."""
 
     url: Annotated[str, AfterValidator(_address)]
     """Where the server answers, with its path prefix if it has one (`https://mimir.example.org/prometheus`)."""
@@ -129,6 +150,8 @@ class Config(_Part):
     """`X-Scope-OrgID`, for Mimir and its like."""
     join: tuple[Literal["instance_id", "host_name"] | LabelJoin, ...] = ("instance_id", "host_name")
     """How series find machines, the most trusted way first; the first way that finds any counts."""
+    clusters: Annotated[tuple[Cluster, ...], Field(min_length=1)] | None = None
+    """The Kubernetes clusters it watches; nodes and pods of others are none of its. Without it, any may be."""
     metrics: MetricNames = MetricNames()
 
     @field_validator("join")
@@ -158,6 +181,10 @@ def build(config: Config, context: BuildContext) -> Provider:
         name="prometheus",
         capabilities=Capabilities(verbs={}),
         telemetry=PrometheusTelemetry(
-            Client(config), join=config.join, metrics=config.metrics.resolved, now=context.now
+            Client(config),
+            join=config.join,
+            clusters=config.clusters,
+            metrics=config.metrics.resolved,
+            now=context.now,
         ),
     )

@@ -1,4 +1,5 @@
-"""Turns the samples a Prometheus-compatible server has of GPUs into series of machines, in few and bounded questions.
+"""Turns the samples a Prometheus-compatible server has of GPUs into series of machines and workloads, in few and
+bounded questions.
 
 First one question finds which hosts speak at all, then each shard of hosts is asked for its raw samples. Raw, because
 a range query would fill up to five minutes of every hole. Says nothing about busy or idle.
@@ -13,14 +14,24 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
 
 from providers.errors import Misconfigured, ProviderError, Unreachable
+from providers.prometheus import Cluster
 from providers.prometheus.client import Client, Row, Session, TooMuch
-from providers.prometheus.join import Join, Match, Way, labels_of
-from providers.prometheus.vocabulary import NAMINGS, Device, Metric, device_of
+from providers.prometheus.join import MACHINES, Join, Match, Way
+from providers.prometheus.vocabulary import (
+    NAMINGS,
+    REQUESTS,
+    SCRAPERS,
+    Device,
+    Metric,
+    device_of,
+    of_processes,
+    share_of,
+)
 from providers.records import (
     Fault,
     Kind,
@@ -47,8 +58,12 @@ LEARNT_FOR = timedelta(minutes=5)
 """How long the list of hosts is trusted. Shorter than the ten minutes of samples that are asked for again."""
 KNOWN_FOR = timedelta(hours=1)
 """How long a machine is remembered as a namesake of others after it was last asked about."""
+COUNTERS = 8
+"""Series that a counter of requests is expected to have in a pod: of its models, of their outcomes."""
 SENTINEL = 9.22e18
 """Values at and above it are an exporter's way of writing `no value`."""
+
+Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,16 +112,18 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learnt:
-    """Which hosts spoke in a window: one set of labels each."""
+    """Who spoke in a window: one set of these labels each."""
 
+    labels: tuple[str, ...]
     start: float
     end: float
     at: datetime
-    hosts: Sequence[Mapping[str, str]]
+    speakers: Sequence[Mapping[str, str]]
 
-    def serves(self, start: float, end: float, now: datetime) -> bool:
+    def serves(self, labels: tuple[str, ...], start: float, end: float, now: datetime) -> bool:
         fresh = timedelta() <= now - self.at < LEARNT_FOR
-        return fresh and self.start <= start and end - self.end < LEARNT_FOR.total_seconds()
+        covers = self.start <= start and end - self.end < LEARNT_FOR.total_seconds()
+        return labels == self.labels and fresh and covers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,13 +132,47 @@ class Told:
 
     ref: ResourceRef
     by_id: bool
+    pod: str
     device: Device
     metric: Metric
     samples: Mapping[int, float]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """One look: who is asked about over [first, last), until when, and what went wrong so far."""
+
+    session: Session
+    asked: Mapping[ResourceRef, ResourceRecord]
+    first: int
+    last: int
+    until: float
+    ambiguous: set[ResourceRef] = field(default_factory=set)
+    lost: set[ResourceRef] = field(default_factory=set)
+    """In all their series: what is missing could have been the busy one."""
+    faults: list[PartReport] = field(default_factory=list)
+
+    def concerns(self, match: Match) -> bool:
+        """Whether it leads to one that is asked about."""
+        return len(match.refs) == 1 and match.refs <= self.asked.keys() and not match.refs & self.ambiguous
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Topic:
+    """Metrics that are asked for together, and how they find whom they speak of."""
+
+    metrics: Mapping[str, Metric]
+    found_by: Sequence[str]
+    """Those that show who speaks at all."""
+    labels: tuple[str, ...]
+    """Those that may lead to somebody."""
+    matches: Callable[[Mapping[str, str]], Sequence[Match]]
+    series: Callable[[ResourceRecord], int]
+    """How many series somebody is expected to have of each signal."""
+
+
 class PrometheusTelemetry:
-    """GPU samples of any cloud's machines."""
+    """GPU samples of any cloud's machines and of any cluster's workloads."""
 
     def __init__(
         self,
@@ -130,17 +181,20 @@ class PrometheusTelemetry:
         join: Sequence[Way],
         metrics: Sequence[Metric],
         now: Callable[[], datetime],
+        clusters: Sequence[Cluster] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._ways = tuple(join)
-        self._metrics = {metric.name: metric for metric in metrics}
+        self._clusters = clusters
+        self._of_gpus = {metric.name: metric for metric in metrics if metric.signal is not Signal.REQUESTS_TOTAL}
+        self._of_requests = {metric.name: metric for metric in metrics if metric.signal is Signal.REQUESTS_TOTAL}
         self._rank = {metric.name: rank for rank, metric in enumerate(metrics)}
         self._now = now
         self._monotonic = monotonic
-        self._learnt: Learnt | None = None
+        self._learnt: dict[tuple[str, ...], Learnt] = {}
         self._known: dict[ResourceRef, tuple[ResourceRecord, datetime]] = {}
-        self._join = Join(self._ways, ())
+        self._join = Join(self._ways, (), clusters)
         self._lock = Lock()
 
     def samples(self, records: Sequence[ResourceRecord], *, start: datetime, end: datetime) -> TelemetryAnswer:
@@ -148,33 +202,20 @@ class PrometheusTelemetry:
         first, last = math.ceil(start.timestamp()), math.ceil(end.timestamp())
         if not records or first >= last:
             return TelemetryAnswer(series=())
-        asked = {record.ref: record for record in records}
         join = self._joining(records)
         until = self._monotonic() + MOST_SECONDS
         with self._client.session() as session:
-            matches = [match for host in self._hosts(session, first, last, until) if (match := join.match(host))]
-            ambiguous = {ref for match in matches if len(match.refs) > 1 for ref in match.refs}
-            shards = list(self._shards(matches, asked, ambiguous, first, last))
-            with ThreadPoolExecutor(WORKERS, thread_name_prefix="prometheus") as pool:
-                answers = list(pool.map(lambda shard: self._samples(session, shard.question, until), shards))
-        told: list[Told] = []
-        lost: set[ResourceRef] = set()
-        faults: list[PartReport] = []
-        for shard, answer in zip(shards, answers, strict=True):
-            if isinstance(answer, Fault):
-                lost |= shard.refs  # in all its series: what is missing could have been the busy one
-                faults.append(PartReport(part=shard.part, complete=False, fault=answer))
-                continue
-            for row in answer:
-                match = join.match(row.labels)
-                if match is None:
-                    continue
-                if len(match.refs) > 1:
-                    ambiguous |= match.refs
-                    continue
-                told += self._told(row, match, first, last)
-        series = list(self._series(told, asked, lost, ambiguous))
-        return TelemetryAnswer(series=tuple(series), ambiguous=frozenset(ambiguous), faults=tuple(faults))
+            asking = Asking(
+                session=session,
+                asked={record.ref: record for record in records},
+                first=first,
+                last=last,
+                until=until,
+            )
+            told = list(self._told(asking, self._gpus(join)))
+            counted = list(self._counted(asking, self._requests(join)))
+        series = (*self._of_devices(told, asking), *_of_counters(counted, asking))
+        return TelemetryAnswer(series=series, ambiguous=frozenset(asking.ambiguous), faults=tuple(asking.faults))
 
     # who may be meant
 
@@ -190,129 +231,227 @@ class PrometheusTelemetry:
                 changed = changed or known is None or _names(known[0]) != _names(record)
                 self._known[record.ref] = record, now
             if changed:
-                self._join = Join(self._ways, (record for record, _ in self._known.values()))
+                self._join = Join(self._ways, (record for record, _ in self._known.values()), self._clusters)
             return self._join
 
     # what is asked
 
-    def _hosts(self, session: Session, first: float, last: float, until: float) -> Sequence[Mapping[str, str]]:
-        """One set of labels for each host with utilisation in the window."""
-        now = self._now()
-        with self._lock:
-            if self._learnt is not None and self._learnt.serves(first, last, now):
-                return self._learnt.hosts
-        names = [name for name, metric in self._metrics.items() if metric.signal is Signal.UTILISATION]
-        by = ",".join(labels_of(self._ways))
-        rows = self._ask(
-            session,
-            Question(names=names, start=first, end=last),
-            lambda selector: f"group by ({by}) (last_over_time({selector}))",
-            until,
+    def _gpus(self, join: Join) -> Topic:
+        return Topic(
+            metrics=self._of_gpus,
+            found_by=[name for name, metric in self._of_gpus.items() if metric.signal is Signal.UTILISATION],
+            labels=join.labels,
+            matches=join.matches,
+            series=lambda record: math.ceil(record.gpu_count / max(1, len(record.placements))),
         )
-        hosts = [dict(labels) for labels in {tuple(sorted(row.labels.items())) for row in rows}]
-        with self._lock:
-            self._learnt = Learnt(start=first, end=last, at=now, hosts=hosts)
-        return hosts
 
-    def _shards(
-        self,
-        matches: Iterable[Match],
-        asked: Mapping[ResourceRef, ResourceRecord],
-        ambiguous: set[ResourceRef],
-        first: float,
-        last: float,
-    ) -> Iterator[Shard]:
-        """Hosts of a region that are found by the same label, as many as one question may hold."""
-        hosts: dict[tuple[str, str], dict[str, ResourceRef]] = defaultdict(dict)
-        for match in matches:
-            for ref in match.refs:
-                if ref in asked and ref not in ambiguous:
-                    hosts[f"{ref.provider} {ref.region}", match.label][match.value] = ref
-        most = MOST_SAMPLES * SCRAPE_SECONDS / (last - first) / len({m.signal for m in self._metrics.values()})
-        for (part, label), refs in sorted(hosts.items()):
-            gpus = {value: asked[ref].gpu_count for value, ref in sorted(refs.items())}
-            for values in _batches(gpus, most):
+    def _requests(self, join: Join) -> Topic:
+        """An inference server is a pod."""
+
+        def matches(labels: Mapping[str, str]) -> Sequence[Match]:
+            match = join.workload(labels)
+            return () if match is None else (match,)
+
+        return Topic(
+            metrics=self._of_requests,
+            found_by=list(self._of_requests),
+            labels=join.pod_labels,
+            matches=matches,
+            series=lambda record: COUNTERS,
+        )
+
+    def _answers(self, asking: Asking, topic: Topic) -> Iterator[tuple[Row, Match]]:
+        """Every series that leads to one resource that is asked about, with how."""
+        speakers = [topic.matches(labels) for labels in self._speakers(asking, topic)]
+        asking.ambiguous.update(_of_several(match for matches in speakers for match in matches))
+        shards = list(self._shards(asking, topic, speakers))
+        with ThreadPoolExecutor(WORKERS, thread_name_prefix="prometheus") as pool:
+            answers = list(pool.map(lambda shard: self._samples(asking, shard.question), shards))
+        for shard, answer in zip(shards, answers, strict=True):
+            if isinstance(answer, Fault):
+                asking.lost.update(shard.refs)
+                asking.faults.append(PartReport(part=shard.part, complete=False, fault=answer))
+                continue
+            for row in answer:
+                matches = topic.matches(row.labels)
+                asking.ambiguous.update(_of_several(matches))
+                yield from ((row, match) for match in matches if asking.concerns(match))
+
+    def _speakers(self, asking: Asking, topic: Topic) -> Sequence[Mapping[str, str]]:
+        """One set of labels for each host, and each pod on it, that speaks in the window."""
+        now, about = self._now(), tuple(topic.found_by)
+        with self._lock:
+            learnt = self._learnt.get(about)
+            if learnt is not None and learnt.serves(topic.labels, asking.first, asking.last, now):
+                return learnt.speakers
+        by = ",".join(topic.labels)
+        rows = self._ask(
+            asking,
+            Question(names=topic.found_by, start=asking.first, end=asking.last),
+            lambda selector: f"group by ({by}) (last_over_time({selector}))",
+        )
+        speakers = [dict(labels) for labels in {tuple(sorted(row.labels.items())) for row in rows}]
+        with self._lock:
+            self._learnt[about] = Learnt(
+                labels=topic.labels, start=asking.first, end=asking.last, at=now, speakers=speakers
+            )
+        return speakers
+
+    def _shards(self, asking: Asking, topic: Topic, speakers: Iterable[Sequence[Match]]) -> Iterator[Shard]:
+        """Hosts of a region, or pods, that are found by the same label, as many as one question may hold. What is
+        asked of a host tells of the pods on it too."""
+        values: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        refs: dict[tuple[str, str, str], set[ResourceRef]] = defaultdict(set)
+        for matches in speakers:
+            meant = [(match, ref) for match in matches if asking.concerns(match) for ref in match.refs]
+            if not meant:
+                continue
+            match, ref = meant[0]
+            part = f"{ref.provider} {ref.region}".strip()
+            if ref not in refs[part, match.label, match.value]:
+                values[part, match.label][match.value] += topic.series(asking.asked[ref])
+            refs[part, match.label, match.value] |= {ref for _, ref in meant}
+        signals = len({metric.signal for metric in topic.metrics.values()})
+        most = MOST_SAMPLES * SCRAPE_SECONDS / (asking.last - asking.first) / signals
+        for (part, label), weights in sorted(values.items()):
+            for batch in _batches(dict(sorted(weights.items())), most):
                 yield Shard(
                     part=part,
-                    question=Question(names=tuple(self._metrics), label=label, values=values, start=first, end=last),
-                    refs=frozenset(refs[value] for value in values),
+                    question=Question(
+                        names=tuple(topic.metrics), label=label, values=batch, start=asking.first, end=asking.last
+                    ),
+                    refs=frozenset().union(*(refs[part, label, value] for value in batch)),
                 )
 
-    def _samples(self, session: Session, question: Question, until: float) -> Sequence[Row] | Fault:
+    def _samples(self, asking: Asking, question: Question) -> Sequence[Row] | Fault:
         try:
-            return self._ask(session, question, lambda selector: selector, until)
+            return self._ask(asking, question, lambda selector: selector)
         except ProviderError as error:
             return error.as_fault()
 
-    def _ask(self, session: Session, question: Question, promql: Callable[[str], str], until: float) -> Sequence[Row]:
+    def _ask(self, asking: Asking, question: Question, promql: Callable[[str], str]) -> Sequence[Row]:
         """The whole answer: in one piece, or in as many as the server wants."""
-        if self._monotonic() >= until:
+        if self._monotonic() >= asking.until:
             raise Unreachable(f"not asked: the questions before it took {MOST_SECONDS:.0f} s already")
         try:
-            return session.query(promql(question.selector), at=question.at)
+            return asking.session.query(promql(question.selector), at=question.at)
         except TooMuch as refusal:
             halves = question.halves()
             if not halves:
                 raise Misconfigured(
                     f"the server refuses even the smallest question: {refusal}; raise its limits"
                 ) from refusal
-        return [row for half in halves for row in self._ask(session, half, promql, until)]
+        return [row for half in halves for row in self._ask(asking, half, promql)]
 
-    # what it means
+    # what GPUs did
 
-    def _told(self, row: Row, match: Match, first: float, last: float) -> Iterator[Told]:
-        (ref,) = match.refs
-        metric = self._metrics.get(row.labels.get("__name__", ""))
-        if metric is None:
-            return
-        samples = _clean(row.samples, metric, first, last)
-        if samples:
-            device = device_of(row.labels)
-            yield Told(ref=ref, by_id=match.by_id, device=device, metric=metric, samples=samples)
+    def _told(self, asking: Asking, topic: Topic) -> Iterator[Told]:
+        for row, match in self._answers(asking, topic):
+            metric = topic.metrics.get(row.labels.get("__name__", ""))
+            if metric is None:
+                continue
+            samples = _clean(row.samples, metric, asking)
+            if match.pod and of_processes(row.labels):  # none seen is no proof that none works
+                samples = {second: value for second, value in samples.items() if value}
+            if samples:
+                (ref,) = match.refs
+                device = device_of(row.labels)
+                yield Told(
+                    ref=ref,
+                    by_id=match.by_id,
+                    pod=match.pod,
+                    device=_in_pod(device, match.pod, share_of(row.labels)) if match.pod else device,
+                    metric=metric,
+                    samples=samples,
+                )
 
-    def _series(
-        self,
-        told: Iterable[Told],
-        asked: Mapping[ResourceRef, ResourceRecord],
-        lost: set[ResourceRef],
-        ambiguous: set[ResourceRef],
-    ) -> Iterator[Series]:
-        """One series per device and signal. Adds machines that turn out to be two to `ambiguous`."""
-        of_machine: dict[ResourceRef, list[Told]] = defaultdict(list)
+    def _of_devices(self, told: Iterable[Told], asking: Asking) -> Iterator[Series]:
+        """One series per device and signal. Adds those that turn out to be two to the ambiguous ones."""
+        by_pod: dict[ResourceRef, dict[str, list[Told]]] = defaultdict(lambda: defaultdict(list))
         for one in told:
-            if one.ref in asked and one.ref not in lost:
-                of_machine[one.ref].append(one)
-        for ref, ones in of_machine.items():
-            alike = _named_alike(ones)
-            if _more_than_one_machine(alike, asked[ref]):
-                ambiguous.add(ref)
-            if ref not in ambiguous:
-                yield from self._of_machine(asked[ref], alike)
+            by_pod[one.ref][one.pod].append(one)
+        for ref, pods in by_pod.items():
+            record = asking.asked[ref]
+            alike = [one for ones in pods.values() for one in _named_alike(ones)]
+            if ref not in asking.lost and _more_than_it_has(alike, record):
+                asking.ambiguous.add(ref)
+            if ref not in asking.lost and ref not in asking.ambiguous:
+                yield from self._of_one(record, alike)
 
-    def _of_machine(self, record: ResourceRecord, ones: Sequence[Told]) -> Iterator[Series]:
+    def _of_one(self, record: ResourceRecord, ones: Sequence[Told]) -> Iterator[Series]:
         # several series may tell of one device: of two exporters, of a pod before and after, of pods that share it
         values: dict[tuple[str, Signal], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         for one in _without_slices_that_hide_gpus(ones, record):
-            merged = values[one.device.name, one.metric.signal][one.metric.name]
-            for second, value in one.samples.items():
-                merged[second] = max(value, merged.get(second, value))
+            _highest(values[one.device.name, one.metric.signal][one.metric.name], one.samples)
         for (device, signal), by_metric in values.items():
             samples = by_metric[min(by_metric, key=self._rank.__getitem__)]
-            times = tuple(sorted(samples))
-            yield Series(
-                ref=record.ref,
-                device=device,
-                signal=signal,
-                times=times,
-                values=tuple(samples[second] for second in times),
-            )
+            yield _series(record.ref, device, signal, samples)
+
+    # what servers served
+
+    def _counted(self, asking: Asking, topic: Topic) -> Iterator[tuple[Row, Match]]:
+        """Counters of those among the workloads that are inference servers."""
+        workloads = {ref for ref in asking.asked if ref.kind is Kind.WORKLOAD}
+        if not workloads or not topic.metrics:
+            return
+        try:
+            yield from self._answers(asking, topic)
+        except ProviderError as error:  # which of them serve is not known, so neither is which of them are idle
+            asking.lost.update(workloads)
+            asking.faults.append(PartReport(part="requests", complete=False, fault=error.as_fault()))
 
 
-def _clean(values: Iterable[tuple[int, float]], metric: Metric, first: float, last: float) -> dict[int, float]:
+def _of_counters(counted: Iterable[tuple[Row, Match]], asking: Asking) -> Iterator[Series]:
+    """One series for each counter of each port of a pod: its parts (by model, by outcome) are added up.
+
+    A part that appears or goes moves the sum, as a request does. Two scrapers' copies of a series are not added.
+    """
+    parts: dict[tuple[ResourceRef, str], dict[Labels, dict[Labels, dict[int, float]]]] = defaultdict(dict)
+    for row, match in counted:
+        (ref,) = match.refs
+        name = row.labels.get("__name__", "")
+        port = row.labels.get("instance", "").rpartition(":")[2]
+        device = ":".join(filter(None, (match.pod, name, port if port.isdecimal() else "")))
+        copy = tuple((label, row.labels.get(label, "")) for label in SCRAPERS)
+        samples = parts[ref, device].setdefault(copy, {}).setdefault(tuple(sorted(row.labels.items())), {})
+        _highest(samples, _clean(row.samples, REQUESTS, asking))
+    for (ref, device), copies in parts.items():
+        total: dict[int, float] = {}
+        for series in copies.values():
+            added: dict[int, float] = defaultdict(float)
+            for samples in series.values():
+                for second, value in samples.items():
+                    added[second] += value
+            _highest(total, added)
+        if total and ref not in asking.lost and ref not in asking.ambiguous:
+            yield _series(ref, device, Signal.REQUESTS_TOTAL, total)
+
+
+def _series(ref: ResourceRef, device: str, signal: Signal, samples: Mapping[int, float]) -> Series:
+    times = tuple(sorted(samples))
+    return Series(ref=ref, device=device, signal=signal, times=times, values=tuple(samples[time] for time in times))
+
+
+def _highest(merged: dict[int, float], samples: Mapping[int, float]) -> None:
+    for second, value in samples.items():
+        merged[second] = max(value, merged.get(second, value))
+
+
+def _of_several(matches: Iterable[Match]) -> set[ResourceRef]:
+    return {ref for match in matches if len(match.refs) > 1 for ref in match.refs}
+
+
+def _in_pod(device: Device, pod: str, share: str) -> Device:
+    """A GPU as the pod's: another pod of its workload may hold a share of the same, or one of the same number."""
+    parts = filter(None, (device.part, f"vgpu{share}" if share else ""))
+    return replace(device, gpu=f"{pod}:{device.gpu}", part="/".join(parts))
+
+
+def _clean(values: Iterable[tuple[int, float]], metric: Metric, asking: Asking) -> dict[int, float]:
     """By whole seconds, in our unit, within the window, without what is no value."""
     samples: dict[int, float] = {}
     for second, value in values:
-        if first <= second < last and 0 <= value < SENTINEL:  # NaN compares as neither
+        if asking.first <= second < asking.last and 0 <= value < SENTINEL:  # NaN compares as neither
             ours = min(value * metric.unit, metric.most)
             samples[second] = max(ours, samples.get(second, ours))
     return samples
@@ -325,11 +464,11 @@ def _named_alike(ones: Sequence[Told]) -> Sequence[Told]:
     return [one for one in ones if one.device.naming == naming]
 
 
-def _more_than_one_machine(ones: Iterable[Told], record: ResourceRecord) -> bool:
-    """More GPUs under one host name than the machine has, since it started: another host has the same name."""
+def _more_than_it_has(ones: Iterable[Told], record: ResourceRecord) -> bool:
+    """More GPUs under one name than it has, since it started: another host, or pod, has the same name."""
     since = 0.0 if record.launched_at is None else record.launched_at.timestamp()
     gpus = {
-        one.device.gpu
+        one.device.name if one.pod else one.device.gpu
         for one in ones
         if one.metric.signal is Signal.UTILISATION and not one.by_id and max(one.samples) >= since
     }
@@ -339,14 +478,14 @@ def _more_than_one_machine(ones: Iterable[Told], record: ResourceRecord) -> bool
 def _without_slices_that_hide_gpus(ones: Sequence[Told], record: ResourceRecord) -> Sequence[Told]:
     """Seven slices of one GPU count as seven devices; where other GPUs are silent, they would stand in for those."""
     gpus = {one.device.gpu for one in ones if one.metric.signal is Signal.UTILISATION}
-    if record.ref.kind is not Kind.INSTANCE or len(gpus) >= record.gpu_count:
+    if record.ref.kind not in MACHINES or len(gpus) >= record.gpu_count:
         return ones
     return [one for one in ones if not one.device.part]
 
 
 def _names(record: ResourceRecord) -> tuple[object, ...]:
-    """What a machine can be found by, besides its id."""
-    return record.name, dict(record.tags)
+    """What it can be found by, besides its id."""
+    return record.name, dict(record.tags), record.machine, record.placements
 
 
 def _alternatives(words: Iterable[str]) -> str:

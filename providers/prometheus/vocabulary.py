@@ -1,4 +1,4 @@
-"""What the well-known exporters call things: their metrics as our signals, their labels as devices and machines.
+"""What the well-known exporters call things: their metrics as our signals, their labels as devices, machines and pods.
 
 Names only, from the exporters' own documentation. What is made of them is told in `join.py` and `telemetry.py`.
 """
@@ -6,7 +6,7 @@ Names only, from the exporters' own documentation. What is made of them is told 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from providers.records import Signal
@@ -19,6 +19,7 @@ UNITS = {
     "microwatts": 1e-6,
     "mebibytes": 1.0,
     "bytes": 1 / 2**20,
+    "requests": 1.0,
 }
 """What one of theirs is in ours."""
 RATIOS = frozenset({Signal.UTILISATION, Signal.TENSOR_ACTIVE, Signal.DRAM_ACTIVE})
@@ -88,9 +89,23 @@ METRICS: Mapping[Signal, tuple[Metric, ...]] = {
             "amd_rocm_smi_memory_used": "bytes",
             "nvidia_gpu_memory_used_bytes": "bytes",
         },
+        Signal.REQUESTS_TOTAL: {
+            "vllm:request_success_total": "requests",
+            "sglang:num_requests_total": "requests",
+            "nv_inference_request_success": "requests",  # Triton
+            "tgi_request_count": "requests",
+            "te_request_count": "requests",  # text-embeddings-inference
+            "ts_inference_requests_total": "requests",  # TorchServe
+            ":tensorflow:serving:request_count": "requests",
+            "request_predict_seconds_count": "requests",  # KServe's own servers
+            "revision_request_count": "requests",  # Knative's proxy beside any server
+        },
     }.items()
 }
 """Each signal's metrics, the one to prefer first where a device has several."""
+
+REQUESTS = Metric.of("", Signal.REQUESTS_TOTAL, "requests")
+"""Any counter of requests."""
 
 INSTANCE_ID_LABELS = (
     "instance_id",
@@ -107,8 +122,23 @@ INSTANCE_ID_LABELS = (
 """Labels in which people put the cloud's own id of a machine; `provider_id` is Kubernetes' form of it."""
 HOST_LABELS = ("Hostname", "hostname", "host", "instance", "node", "nodename", "node_name", "kubernetes_node")
 """Labels that may name the host. dcgm-exporter's is `Hostname` up to 4.5.3 and `hostname` after it."""
+NODE_LABELS = frozenset({"node", "nodename", "node_name", "kubernetes_node"})
+"""Those of them that are never anything else: the others may name the exporter's own pod or address."""
 HOST_TAGS = frozenset({"hostname", "host_name", "host", "private_dns", "private_dns_name", "fqdn"})
 """A machine's own tags (in lower case, `-` as `_`) that may name it as a host."""
+
+POD_LABELS = (
+    ("namespace", "pod"),
+    ("pod_namespace", "pod_name"),  # dcgm-exporter of old
+    ("namespace_name", "pod_name"),  # Knative
+    ("kubernetes_namespace", "kubernetes_pod_name"),  # the scrape jobs of old charts
+)
+"""Labels that name a pod, each with the one that names its namespace."""
+PER_PROCESS = frozenset({"DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED"})
+"""Of these, dcgm-exporter since 4.6 tells each pod's share where pods may share a GPU, and marks it with `pod_uid`.
+A pod none of whose processes it sees has a share of nothing there, at work or not."""
+SCRAPERS = ("job", "instance", "endpoint", "prometheus", "prometheus_replica", "replica", "receive_replica")
+"""Labels that tell one scraper's copy of a series from another's; all others tell parts of what is counted."""
 
 NO_VALUES = frozenset({"", "n/a", "none", "unknown", "not supported"})
 """What exporters write (in any case, in brackets or not) where they know none. Six GPUs called `N/A` are not one."""
@@ -156,6 +186,36 @@ def device_of(labels: Mapping[str, str]) -> Device:
     if uuid := _first(labels, "gpu_uuid"):
         return Device(naming="gpu_uuid", gpu=uuid)
     return Device(naming="index", gpu=index, part=mig) if index else Device(naming="none", gpu="0")
+
+
+def of_processes(labels: Mapping[str, str]) -> bool:
+    """Whether a series tells what a pod's processes did, as far as they were seen, instead of what the GPU did."""
+    return labels.get("__name__") in PER_PROCESS and bool(told(labels, "pod_uid"))
+
+
+def share_of(labels: Mapping[str, str]) -> str:
+    """Which of the shares of a GPU or slice (time-slicing, MPS) a series is of, where it says so."""
+    return _first(labels, "vgpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PodName:
+    """A pod as a series' labels name it."""
+
+    namespace: str
+    name: str
+    label: str
+    """The label with its name."""
+
+
+def pods_of(labels: Mapping[str, str]) -> Iterator[PodName]:
+    """The pods a series may speak of. Where Prometheus renamed a label, the plain one is the scrape job's: its pod is
+    the exporter's own."""
+    for namespace_label, pod_label in POD_LABELS:
+        namespaces, pods = told(labels, namespace_label), told(labels, pod_label)
+        if namespaces and pods:
+            (_, namespace), (label, name) = namespaces[-1], pods[-1]
+            yield PodName(namespace=namespace, name=name, label=label)
 
 
 def _first(labels: Mapping[str, str], *names: str) -> str:

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from providers.prometheus import client, telemetry
-from providers.prometheus.vocabulary import HOST_LABELS, INSTANCE_ID_LABELS, METRICS
+from providers.prometheus.vocabulary import HOST_LABELS, INSTANCE_ID_LABELS, METRICS, POD_LABELS
 from service import apply
 from service.settings import Settings
 
 TEXT = (Path(__file__).parents[3] / "docs" / "telemetry.md").read_text()
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+EXAMPLES = [dedent(example) for example in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_an_example_is_a_document(number: int) -> None:
-    settings = Settings(allow_endpoints=("prometheus.monitoring.example.org",))
+    settings = Settings(allow_endpoints=("prometheus.monitoring.example.org", "thanos.monitoring.example.org"))
     raws, mistakes = apply.read_texts([("telemetry.md", EXAMPLES[number])])
     (parsed,) = apply.check(settings, raws, mistakes)
     assert parsed.kind == "source"
 
 
 def test_there_is_no_example_besides() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 def test_everything_looked_for_is_named() -> None:
     names = [metric.name for metrics in METRICS.values() for metric in metrics]
+    names += [name for labels in POD_LABELS for name in labels]
     assert [name for name in (*names, *INSTANCE_ID_LABELS, *HOST_LABELS) if f"`{name}`" not in TEXT] == []
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.prometheus import LabelJoin
-from providers.prometheus.join import Join, Way, labels_of
+from providers.prometheus.join import Join, Way
 from providers.records import Kind, ResourceRecord
 from tests.providers.prometheus.builders import NOON, START, ask, every, machine, telemetry
 from tests.providers.prometheus.conftest import Fronted, Serve
@@ -137,11 +137,12 @@ FINDS = {
 @pytest.mark.parametrize("name", FINDS)
 def test_labels_lead_to(name: str) -> None:
     case = FINDS[name]
-    found = Join(case.ways, case.among).match(case.labels)
+    join = Join(case.ways, case.among)
+    found = join.machine(case.labels)
     assert (found.refs if found else frozenset()) == {record.ref for record in case.means}
     if found:
         assert case.labels[found.label] == found.value
-        assert found.label in labels_of(case.ways)
+        assert found.label in join.labels
 
 
 WORDS = st.sampled_from(["gpu-1", "gpu-1.eu", "gpu-1.us", "gpu-2", "i-1", "i-2", "10.0.0.1", "GPU-1", "localhost", ""])
@@ -158,8 +159,8 @@ def test_a_further_machine_never_takes_a_series_from_another(
     """It can make what was found ambiguous; it takes the place of it only where its name fits word for word."""
     records = [machine(f"i-{n}", name=name) for n, name in enumerate(names, start=1)]
     newcomer = machine("i-9", name=data.draw(WORDS))
-    before = Join(USUAL, records).match(labels)
-    after = Join(USUAL, [*records, newcomer]).match(labels)
+    before = Join(USUAL, records).machine(labels)
+    after = Join(USUAL, [*records, newcomer]).machine(labels)
     if before is None:
         assert after is None or after.refs == {newcomer.ref}
     else:
