@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from fractions import Fraction
+from functools import lru_cache
 from itertools import islice
+from sys import intern
 from typing import Any
 
 from sqlalchemy import func
@@ -100,27 +102,27 @@ def save(session: Session, resources: Iterable[Known]) -> int | None:
 
 
 def known_of(row: Resource) -> Known:
-    """A row as a value."""
+    """A row as a value. What a fleet has in common is kept once, though every row tells it anew."""
     price = None
     if row.running_rate_micros is not None and row.currency is not None:
-        price = Price(rate_micros=row.running_rate_micros, currency=row.currency, source=row.price_source or "")
+        price = _price(row.running_rate_micros, row.currency, row.price_source or "")
     return Known(
-        id=row.id,
-        source=row.source,
+        id=intern(row.id),
+        source=intern(row.source),
         record=ResourceRecord(
             ref=ResourceRef(
-                provider=row.provider,
-                account=row.account,
-                region=row.region,
+                provider=intern(row.provider),
+                account=intern(row.account),
+                region=intern(row.region),
                 kind=Kind(row.kind),
                 external_id=row.external_id,
             ),
             incarnation=row.incarnation,
             name=row.name,
-            zone=row.zone,
-            sku=row.sku,
-            gpu_vendor=row.gpu_vendor,
-            gpu_model=row.gpu_model,
+            zone=row.zone and intern(row.zone),
+            sku=intern(row.sku),
+            gpu_vendor=row.gpu_vendor and intern(row.gpu_vendor),
+            gpu_model=row.gpu_model and intern(row.gpu_model),
             gpu_count=row.gpu_count,
             gpu_share=row.gpu_share,
             gpu_memory_mib=row.gpu_memory_mib,
@@ -128,7 +130,7 @@ def known_of(row: Resource) -> Known:
             state=State(row.state),
             launched_at=row.launched_at,
             created_at=row.created_at,
-            tags=row.tags,
+            tags={intern(key): intern(value) for key, value in row.tags.items()},
             managed_by=row.managed_by,
             members=tuple(row.members),
             placements=tuple(
@@ -137,13 +139,11 @@ def known_of(row: Resource) -> Known:
             ),
             machine=row.machine,
             remarks=tuple(row.remarks),
-            listed_in=row.listed_in,
+            listed_in=row.listed_in and intern(row.listed_in),
             stopped_by=Initiator(row.stopped_by) if row.stopped_by else None,
             protections=tuple(_protection(entry) for entry in row.protections),
             blockers=tuple(Blocker(**{**entry, "verb": Verb(entry["verb"])}) for entry in row.blockers),
-            losses=tuple(
-                Loss(**{**entry, "verb": Verb(entry["verb"]), "name": LossName(entry["name"])}) for entry in row.losses
-            ),
+            losses=tuple(_loss(**entry) for entry in row.losses),
         ),
         first_seen=row.first_seen,
         state_since=row.state_since,
@@ -154,14 +154,12 @@ def known_of(row: Resource) -> Known:
         missing_since=row.missing_since,
         ended_at=row.ended_at,
         orphaned_at=row.orphaned_at,
-        project=row.project,
+        project=row.project and intern(row.project),
         project_since=row.project_since,
-        owner=row.owner,
+        owner=row.owner and intern(row.owner),
         price=price,
         same_as=row.same_as,
-        lent=None
-        if row.lent_share is None
-        else Lent(share=Fraction(row.lent_share), micros=row.lent_micros or 0),
+        lent=None if row.lent_share is None else Lent(share=Fraction(row.lent_share), micros=row.lent_micros or 0),
     )
 
 
@@ -222,6 +220,16 @@ def _values(known: Known) -> dict[str, Any]:
         lent_share=str(known.lent.share) if known.lent else None,
         lent_micros=known.lent.micros if known.lent else None,
     )
+
+
+@lru_cache(maxsize=4096)
+def _price(rate_micros: int, currency: str, source: str) -> Price:
+    return Price(rate_micros=rate_micros, currency=currency, source=source)
+
+
+@lru_cache(maxsize=4096)
+def _loss(verb: str, name: str, sentence: str) -> Loss:
+    return Loss(verb=Verb(verb), name=LossName(name), sentence=sentence)
 
 
 def _protection(entry: Mapping[str, Any]) -> Protection:
