@@ -338,6 +338,8 @@ class Machine:
     count: int | None
     share: Fraction = Fraction(1)
     """Part of a physical GPU each of its devices is."""
+    memory_mib: int = 0
+    """Of one of them, where it is known."""
 
 
 GOOGLE = (
@@ -398,7 +400,12 @@ def machine_type(name: str) -> Machine | None:
         if devices is None:
             return None
         share = Fraction(devices.share).limit_denominator(64)
-        return Machine(model=Model(devices.vendor, devices.model), count=devices.count, share=share)
+        return Machine(
+            model=Model(devices.vendor, devices.model),
+            count=devices.count,
+            share=share,
+            memory_mib=devices.memory_mib or 0,
+        )
     for pattern, found in GOOGLE:
         if matched := re.fullmatch(pattern, name):
             return Machine(model=found, count=int(matched[1]) if matched[1] else GOOGLE_COUNTS.get(name))
@@ -511,7 +518,7 @@ def hardware(
         wanted=max(count, by_type),
         usable=usable,
         total=max(Fraction(count), together),
-        memory_mib=_memory(labels, divided) or (registered[2] if registered else card_memory) or None,
+        memory_mib=_memory(labels, divided, machine) or (registered[2] if registered else card_memory) or None,
         share=machine.share if machine is not None else Fraction(1),
         weights=weights,
         vgpu_memory_mib=registered[2] if registered else 0,
@@ -559,11 +566,12 @@ def _replicas(name: str, there: Mapping[str, int], labels: Mapping[str, str], co
     return ceil(Fraction(there.get(name, 0), physical)) if 0 < physical < there.get(name, 0) else 1
 
 
-def _memory(labels: Mapping[str, str], divided: Profile | None) -> int:
+def _memory(labels: Mapping[str, str], divided: Profile | None, machine: Machine | None) -> int:
+    by_type = machine.memory_mib if machine is not None else 0
     if divided is not None:
-        return 0
+        return by_type  # the labels are of parts
     names = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory", "eks.amazonaws.com/instance-gpu-memory")
-    return next((size for name in names if (size := quantity(labels.get(name)))), 0)
+    return next((size for name in names if (size := quantity(labels.get(name)))), by_type)
 
 
 @lru_cache(maxsize=4096)

@@ -73,14 +73,10 @@ def _node_state(node: Json, has: Hardware, created: datetime | None, now: dateti
     if text(ready, "status") == "True":
         if has.usable != 0 or _counts_any(node):
             return State.RUNNING, ()
-        minutes = int((now - since).total_seconds() // 60) if since is not None else 0
         installing = since is not None and now - since < INSTALLING
-        what = (
-            "its driver or device plugin is still installing"
-            if installing
-            else "its driver or device plugin is missing"
-        )
-        sentence = f"none of its GPUs is offered to pods, {minutes} minutes after it became ready: its driver or device plugin is {what}"
+        what = "still installing" if installing else "missing"
+        when = f" at {since:%Y-%m-%d %H:%M} UTC" if since is not None else ""
+        sentence = f"none of its GPUs is offered to pods since it became ready{when}: its driver or plug-in is {what}"
         return (State.PENDING if installing else State.RUNNING), (sentence,)
     if not ready:
         return State.UNKNOWN, ("it does not say whether it is ready",)
