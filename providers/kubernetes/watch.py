@@ -97,12 +97,14 @@ class Watched:
         path: str,
         keep: Keep,
         *,
+        name: str = "",
         metadata_only: bool = False,
         lists_at_once: threading.Semaphore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
         self._client = client
+        self._name = name or path
         self._metadata_only = metadata_only
         self._lists_at_once = lists_at_once or threading.Semaphore()
         self._clock = clock
@@ -125,7 +127,7 @@ class Watched:
         """Listing starts now, if it has not; `look` waits for it."""
         with self._changed:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._follow, name=f"kubernetes {self.path}", daemon=True)
+                self._thread = threading.Thread(target=self._follow, name=self._name, daemon=True)
                 self._thread.start()
 
     def look(self, *, patience: float) -> Look:

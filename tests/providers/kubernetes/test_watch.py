@@ -346,7 +346,10 @@ def test_what_is_kept_is_what_is_there(story: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [Forbidden("no", permission="list configmaps"), Throttled("slower"), BROKEN_OFF])
-def test_a_list_that_fails_is_told_with_its_reason_and_tried_again_by_the_next_look(fault: ProviderError) -> None:
+def test_a_list_that_fails_is_told_with_its_reason_and_tried_again_by_the_next_look(
+    fault: ProviderError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 30.0)
     client = FakeClient(lists=[fault, [page(thing("a", 1), version=5)]], watches=[])
     watched = watching(client)
     try:
