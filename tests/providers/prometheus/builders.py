@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from providers.contract import BuildContext, Telemetry
 from providers.prometheus import Config, build
-from providers.records import Kind, ResourceRecord, ResourceRef, Series, Signal, State, TelemetryAnswer
+from providers.records import Kind, Placement, ResourceRecord, ResourceRef, Series, Signal, State, TelemetryAnswer
 
 NOON = datetime(2026, 11, 16, 12, 0, tzinfo=UTC)
 START = NOON - timedelta(hours=1)
@@ -38,6 +40,39 @@ def machine(
         launched_at=launched_at,
         tags=tags or {},
     )
+
+
+CLUSTER = "5f1c2f0e-8d5e-4f0b-9f0a-0c1d2e3f4a5b"
+
+
+def workload(
+    external_id: str = "vision/Job/train",
+    *,
+    pods: Mapping[str, str] | None = None,
+    gpus: int = 1,
+    cluster: str = CLUSTER,
+    launched_at: datetime | None = NOON - timedelta(days=1),
+) -> ResourceRecord:
+    """`pods`: each with its node; `train-0` on `gpu-1` unless told otherwise."""
+    placed = {"train-0": "gpu-1"} if pods is None else pods
+    return ResourceRecord(
+        ref=ResourceRef(provider="kubernetes", account=cluster, region="", kind=Kind.WORKLOAD, external_id=external_id),
+        incarnation=external_id,
+        name=external_id.rpartition("/")[2],
+        zone=None,
+        sku="nvidia.com/gpu",
+        gpu_vendor="nvidia",
+        gpu_model="H100",
+        gpu_count=gpus,
+        state=State.RUNNING,
+        launched_at=launched_at,
+        placements=tuple(Placement(pod=pod, node=node, share=Fraction(1, 8)) for pod, node in placed.items()),
+    )
+
+
+def node(name: str, *, gpus: int = 8, cluster: str = CLUSTER, provider_id: str | None = None) -> ResourceRecord:
+    record = machine(name, gpus=gpus, kind=Kind.NODE, provider="kubernetes", account=cluster, region="eu")
+    return replace(record, machine=provider_id)
 
 
 def telemetry(url: str, *, now: Callable[[], datetime] = lambda: NOON, **fields: object) -> Telemetry:
