@@ -479,8 +479,8 @@ def hardware(
     dra: Iterable[DraDevice] = (),
 ) -> Hardware | None:
     """A node's accelerators; None: it has none, and so is not ours to show."""
-    there = _without_aliases({name: quantity(value) for name, value in capacity.items() if vendor_of(name)})
-    there = {name: count for name, count in there.items() if count}
+    offered = {name: count for name, value in capacity.items() if vendor_of(name) and (count := quantity(value))}
+    there = _without_aliases(offered)
     cards, card_memory, dra_model = _dra_cards(dra)
     machine = next((found for label in INSTANCE_TYPES if (found := machine_type(labels.get(label, "")))), None)
     registered = _registered(annotations.get(REGISTERED, ""))
@@ -493,7 +493,7 @@ def hardware(
 
     if registered:
         counted = registered[0]
-    weights = {name: _weight(name, there, labels, counted, divided, machine) for name in capacity if vendor_of(name)}
+    weights = {name: _weight(name, offered, labels, counted, divided, machine) for name in offered}
     together = sum((weights[name] * count for name, count in there.items()), Fraction())
     if registered and "nvidia.com/gpu" in there:
         together = Fraction(counted)
@@ -533,37 +533,36 @@ def _divided(labels: Mapping[str, str]) -> Profile | None:
 
 def _weight(
     name: str,
-    there: Mapping[str, int],
+    offered: Mapping[str, int],
     labels: Mapping[str, str],
     counted: int,
     divided: Profile | None,
     machine: Machine | None,
 ) -> Fraction:
-    if name == "aws.amazon.com/neuroncore":
-        chips = (machine.count if machine else None) or quantity(
-            labels.get("karpenter.k8s.aws/instance-accelerator-count")
-        )
-        return min(Fraction(chips, there[name]), Fraction(1)) if chips and there.get(name) else Fraction(1)
+    if name == NEURON[-1]:
+        by_type = (machine.count if machine is not None else None) or max(quantity(labels.get(key)) for key in COUNTS)
+        chips = max(offered.get(chip, 0) for chip in NEURON[:-1]) or by_type
+        return min(Fraction(chips, offered[name]), Fraction(1)) if chips else Fraction(1)
     if "/mig-" in name:
         whole = name.removesuffix(".shared")
         return general_weight(whole) / max(quantity(labels.get(f"{whole}.replicas")), 1)
     if vendor_of(name) != "nvidia":
         return general_weight(name)
     part = divided.part if divided is not None else Fraction(1)
-    return part / _replicas(name, there, labels, counted)
+    return part / _replicas(name, offered, labels, counted)
 
 
-def _replicas(name: str, there: Mapping[str, int], labels: Mapping[str, str], counted: int) -> int:
+def _replicas(name: str, offered: Mapping[str, int], labels: Mapping[str, str], counted: int) -> int:
     """How many pods a GPU of this name is offered to."""
     plain = "nvidia.com/gpu"
-    renamed = any(other != plain and NVIDIA.fullmatch(other) and "/mig-" not in other for other in there)
+    renamed = any(other != plain and NVIDIA.fullmatch(other) and "/mig-" not in other for other in offered)
     if name == plain and renamed:
         return 1  # what is shared has another name
     said = max(quantity(labels.get(REPLICAS)), quantity(labels.get(SHARED_CLIENTS)))
     if said > 1:
         return said
-    physical = counted if name == plain else counted - there.get(plain, 0)
-    return ceil(Fraction(there.get(name, 0), physical)) if 0 < physical < there.get(name, 0) else 1
+    physical = counted if name == plain else counted - offered.get(plain, 0)
+    return ceil(Fraction(offered[name], physical)) if 0 < physical < offered[name] else 1
 
 
 def _memory(labels: Mapping[str, str], divided: Profile | None, machine: Machine | None) -> int:
