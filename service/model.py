@@ -9,7 +9,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
-from providers.records import Fault, InventoryAnswer, PartReport, Price, ResourceRecord, Series, State
+from providers.records import Fault, InventoryAnswer, Kind, PartReport, Price, ResourceRecord, Series, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,16 @@ class Known:
         their cost."""
         if self.price is None:
             return None
-        if self.record.state is not State.RUNNING:
+        if not self.costs:
             return 0
         return self.price.rate_micros - (self.lent.micros if self.lent else 0)
+
+    @property
+    def costs(self) -> bool:
+        """Whether its state is one that is paid for. A machine that has joined a cluster runs, ready or not."""
+        if self.record.ref.kind is Kind.NODE:
+            return self.record.state in (State.RUNNING, State.PENDING, State.UNKNOWN)
+        return self.record.state is State.RUNNING
 
     @property
     def is_group(self) -> bool:

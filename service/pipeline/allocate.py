@@ -95,7 +95,7 @@ def allocate(resources: Sequence[Known], projects: Mapping[str, Project]) -> tup
     lent: dict[str, Lent] = {}
     for machine, cluster in _each(machines):
         price, parts = machine.price, held.get(machine.id, [])
-        cost = price.rate_micros if price is not None and machine.record.state is State.RUNNING else 0
+        cost = price.rate_micros if price is not None and machine.costs else 0
         given = _give(rates, price, cost, parts)
         if given < cost and _splits_idle(machine, projects):
             given += _give(rates, price, cost - given, _in_proportion(by_cluster.get(cluster, [])))

@@ -152,6 +152,11 @@ def test_what_a_workload_costs_is_unknown_when(why: str, others: list[Known]) ->
     assert found["vision/Job/a"].price is None, why
 
 
+def test_a_node_that_is_not_ready_costs_all_the_same() -> None:
+    found = allocated(node(price=dollars(8_000_000), state=State.UNKNOWN))
+    assert found["node-1"].rate_micros == 8_000_000
+
+
 def test_a_workload_that_stopped_costs_nothing_and_keeps_what_it_would_cost() -> None:
     stopped = workload("vision/Job/a", state=State.STOPPED, price=dollars(4_000_000))
     found = allocated(node(price=dollars(8_000_000)), stopped)
