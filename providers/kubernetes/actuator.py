@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from providers.errors import Conflict, NotFound, ProviderError, Refused, Unreachable, Unsupported
+from providers.errors import Conflict, NotFound, Protected, ProviderError, Refused, Unreachable, Unsupported
 from providers.kubernetes.client import Client, Gone, NotServed
 from providers.kubernetes.owners import COLLECTIONS, OWNERS, Collection, How
 from providers.kubernetes.ways import (
@@ -34,6 +34,7 @@ from providers.kubernetes.ways import (
     instant,
     marked_edits,
     merge_patch,
+    selects,
     steps,
     undo_line,
 )
@@ -44,7 +45,7 @@ T = TypeVar("T")
 LATEST_START_SECONDS = 10.0
 """No call of an act begins later than this after its first, so that the last one ends within
 `Capabilities.act_timeout_seconds` (the client's own time-outs may add up to 75 s)."""
-ATTEMPTS = 3
+ATTEMPTS = 5
 """Where only a controller wrote its status between our look and our edit, we look again."""
 MANAGER = {"fieldManager": "curfew"}
 LONGEST_NOTE = 1000
@@ -93,7 +94,26 @@ class Calls:
             "deleteOptions": {"preconditions": {"uid": pod.uid}},
         }
         path = path_of(pod.collection, pod.version, pod.namespace, pod.name)
-        self._call(lambda path: self._client.post(path, body), f"{path}/eviction")
+        try:
+            self._call(lambda path: self._client.post(path, body), f"{path}/eviction")
+        except Protected as error:
+            raise Conflict(f"{self._budgets_of(pod)} allows no eviction of {pod.words} now") from error
+
+    def _budgets_of(self, pod: Thing) -> str:
+        """Those that count it and have nothing to spare, by name as far as we may ask."""
+        path, labels = (
+            f"/apis/policy/v1/namespaces/{pod.namespace}/poddisruptionbudgets",
+            pod.at(("metadata", "labels")),
+        )
+        found: list[str] = []
+        with suppress(ProviderError):
+            found = [
+                budget["metadata"]["name"]
+                for budget in self._call(self._client.get, path)["items"]
+                if selects(budget["spec"].get("selector"), labels or {})
+                and not (budget.get("status") or {}).get("disruptionsAllowed")
+            ]
+        return f"PodDisruptionBudget {' and '.join(sorted(found))}" if found else "a PodDisruptionBudget"
 
     def delete(self, thing: Thing) -> None:
         body = {"propagationPolicy": "Background", "preconditions": {"uid": thing.uid}}

@@ -279,6 +279,23 @@ def autoscalers(top: Thing, around: Sequence[Thing]) -> list[dict[str, Any]]:
     ]
 
 
+def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector means something with these labels; an empty one means everything, none nothing."""
+    if selector is None:
+        return False
+    holds = {
+        "In": lambda value, values: value in values,
+        "NotIn": lambda value, values: value not in values,
+        "Exists": lambda value, values: value is not None,
+        "DoesNotExist": lambda value, values: value is None,
+    }
+    exact = (selector.get("matchLabels") or {}).items()
+    return all(labels.get(key) == value for key, value in exact) and all(
+        holds[each["operator"]](labels.get(each["key"]), each.get("values") or ())
+        for each in selector.get("matchExpressions") or ()
+    )
+
+
 # How it is written down.
 
 
