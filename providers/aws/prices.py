@@ -17,13 +17,12 @@ from threading import Lock
 from typing import Any
 
 from providers.aws.accounts import Accounts
+from providers.aws.builtin import NOT_ITS_OWN, builtin_price, place_of, to_micros
 from providers.aws.client import UNREADABLE, batches
 from providers.aws.questions import Questions
-from providers.aws.translate import builtin_types
 from providers.errors import ProviderError, Unreachable
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
-MICROS = 1_000_000
 AT_ONCE = 8
 """Questions to one account; threads here only wait."""
 PATIENCE_SECONDS = 40.0
@@ -39,18 +38,6 @@ SPOT_PAGE = 1000
 TYPES_PER_CALL = 40
 """Their names are joined by commas in one filter, of 1,024 characters at most."""
 PRODUCTS_PAGE = 100
-
-BUILTIN = "builtin 2026-07-20: us-east-1 on-demand list price, USD, Linux"
-BUILTIN_REGION = "us-east-1"
-
-NOT_ITS_OWN = {
-    CapacityType.SPOT: "upper bound for spot",
-    CapacityType.RESERVED: "what the reservation costs is not known",
-    CapacityType.CAPACITY_BLOCK: "what the capacity block cost is not known",
-    CapacityType.FLEX_START: "its own rate is not known",
-    CapacityType.UNKNOWN: "how it is billed is not known",
-}
-"""Capacity that is priced on demand for want of its own price."""
 
 Key = tuple[str, str, str]
 """(account, place, machine type). The place is a zone on the spot market, a region or Local Zone group in the Price
@@ -155,13 +142,7 @@ class AwsPrices:
             source = f"AWS Price List {listed.since}: on demand in {key[1]}, {listed.currency}"
             caveats = [source, "Linux and shared tenancy assumed", *self._caveats(record)]
             return Price(rate_micros=listed.micros, currency=listed.currency, source="; ".join(caveats))
-        row = builtin_types().get(record.sku)
-        if row is None or row.usd_per_hour is None or record.ref.region.startswith("cn-"):
-            return None
-        elsewhere = f"other region ({key[1]})" if key[1] != BUILTIN_REGION else ""
-        caveats = [BUILTIN, elsewhere, *self._caveats(record), self._list.why_none(key)]
-        source = "; ".join(caveat for caveat in caveats if caveat)
-        return Price(rate_micros=_micros(row.usd_per_hour), currency="USD", source=source)
+        return builtin_price(record.sku, key[1], *self._caveats(record), self._list.why_none(key))
 
     def _caveats(self, record: ResourceRecord) -> Iterable[str]:
         """Why an on-demand price is not what this machine costs."""
@@ -301,7 +282,7 @@ class AwsPrices:
 def spot_price(item: Mapping[str, Any]) -> tuple[str, str, datetime, int]:
     """One entry of DescribeSpotPriceHistory: where, what, since when, micro-units an hour."""
     since = item["Timestamp"].astimezone(UTC)
-    return item["AvailabilityZone"], item["InstanceType"], since, _micros(Decimal(item["SpotPrice"]))
+    return item["AvailabilityZone"], item["InstanceType"], since, to_micros(Decimal(item["SpotPrice"]))
 
 
 def on_demand_rates(text: str) -> Iterable[tuple[str, Rate]]:
@@ -314,14 +295,9 @@ def on_demand_rates(text: str) -> Iterable[tuple[str, Rate]]:
         since = date.fromisoformat(term["effectiveDate"][:10])
         for dimension in term["priceDimensions"].values():
             for currency, amount in dimension["pricePerUnit"].items():
-                micros = _micros(Decimal(amount))
+                micros = to_micros(Decimal(amount))
                 if dimension["unit"] == "Hrs" and micros > 0:
                     yield attributes["instanceType"], Rate(micros=micros, currency=currency, since=since)
-
-
-def _micros(amount: Decimal) -> int:
-    """To the nearest micro-unit, ties to even."""
-    return int((amount * MICROS).to_integral_value())
 
 
 # Where is what.
@@ -350,5 +326,4 @@ def _spot_key(record: ResourceRecord) -> Key:
 
 
 def _list_key(record: ResourceRecord) -> Key:
-    """A zone without its letter is what the Price List calls a region code: us-east-1, or us-west-2-lax-1."""
-    return EVERYBODY, re.sub(r"[a-z]$", "", record.zone or record.ref.region), record.sku
+    return EVERYBODY, place_of(record.ref.region, record.zone), record.sku

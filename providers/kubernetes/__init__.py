@@ -45,7 +45,7 @@ def build(config: Config, context: BuildContext) -> Provider:
             verbs={Kind.WORKLOAD: frozenset({Verb.STOP, Verb.SUSPEND, Verb.SCALE_TO_ZERO, Verb.TERMINATE})}
         ),
         inventory=inventory,
-        prices=KubernetesPrices(source=context.source, now=context.now),
+        prices=KubernetesPrices(),
         actuator=KubernetesActuator(client, now=context.now),
         close=inventory.close,
     )
