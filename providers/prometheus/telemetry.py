@@ -214,7 +214,7 @@ class PrometheusTelemetry:
             )
             told = list(self._told(asking, self._gpus(join)))
             counted = list(self._counted(asking, self._requests(join)))
-        series = (*self._of_devices(told, asking), *_of_counters(counted, asking))
+        series = (*self._of_devices(told, asking), *of_counters(counted, asking))
         return TelemetryAnswer(series=series, ambiguous=frozenset(asking.ambiguous), faults=tuple(asking.faults))
 
     # who may be meant
@@ -401,7 +401,7 @@ class PrometheusTelemetry:
             asking.faults.append(PartReport(part="requests", complete=False, fault=error.as_fault()))
 
 
-def _of_counters(counted: Iterable[tuple[Row, Match]], asking: Asking) -> Iterator[Series]:
+def of_counters(counted: Iterable[tuple[Row, Match]], asking: Asking) -> Iterator[Series]:
     """One series for each counter of each port of a pod: its parts (by model, by outcome) are added up.
 
     A part that appears or goes moves the sum, as a request does. Two scrapers' copies of a series are not added.
