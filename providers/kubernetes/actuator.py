@@ -164,9 +164,9 @@ class KubernetesActuator:
 
     def _before(self, calls: Calls, top: Thing, verb: Verb) -> dict[str, Any]:
         if verb is Verb.TERMINATE:
-            return {"plan": f"Deletes {top.words} and its pods; nothing brings them back."}
+            return {"final": True, "plan": f"Deletes {top.words} and its pods; nothing brings them back."}
         if top.collection.how is How.EVICT:
-            return {"plan": f"Evicts {top.words}; a bare pod does not come back."}
+            return {"final": True, "plan": f"Evicts {top.words}; a bare pod does not come back."}
         around = _around(calls, top)
         found = steps(top, around, self._now())
         return {
@@ -200,7 +200,7 @@ class KubernetesActuator:
     def restore(self, ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
         calls = self._calls()
         verb = Verb(remembered["verb"])
-        if "changes" not in remembered:
+        if remembered.get("final"):
             done = "deleted" if verb is Verb.TERMINATE else "evicted"
             raise Unsupported(f"{ref.external_id} was {done}; nothing undoes that")
         top = _asked_for(calls, ref, _collection(ref, verb))

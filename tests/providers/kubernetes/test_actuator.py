@@ -553,6 +553,7 @@ def bare_pod(cluster: Cluster, namespace: str) -> Manifest:
 def test_a_bare_pod_is_evicted_for_good(actuator: KubernetesActuator, cluster: Cluster, namespace: str) -> None:
     pod = bare_pod(cluster, namespace)
     remembered = stop(actuator, pod)
+    assert remembered["final"] is True
     assert "does not come back" in remembered["plan"]
     assert "deletionTimestamp" in as_it_is(cluster, pod)["metadata"]
     actuator.act(record_of(pod).ref, Verb.STOP, request_id="request-1")
@@ -584,6 +585,7 @@ def test_what_is_terminated_goes_with_its_pods(actuator: KubernetesActuator, clu
     it = cluster.create(job(), namespace)
     pods = soon(lambda: cluster.all("Pod", namespace), "the job has its pod")
     remembered = stop(actuator, it, Verb.TERMINATE)
+    assert remembered["final"] is True
     soon(lambda: cluster.find("Job", "it", namespace) is None, "it is gone")
     soon(lambda: cluster.find("Pod", pods[0]["metadata"]["name"], namespace) is None, "its pod is gone")
     with pytest.raises(Unsupported, match="deleted; nothing undoes that"):
