@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
+from sys import intern
 
 
 class Kind(StrEnum):
@@ -273,4 +274,4 @@ class Price:
 def resource_id(ref: ResourceRef, incarnation: str) -> str:
     """Our own stable id, safe in a URL: a hash of provider, account, region, kind, external id and incarnation."""
     text = "\0".join((ref.provider, ref.account, ref.region, ref.kind, ref.external_id, incarnation))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return intern(hashlib.sha256(text.encode()).hexdigest()[:20])  # many look it up; all hold the same one

@@ -22,7 +22,7 @@ class Lent:
     """Of its price for an hour of running."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     """One governed resource: its record, and what we derived and remember about it."""
 
@@ -221,7 +221,7 @@ class Message:
     action_id: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
     """The meter's latest interval of one resource; open while `ended_at` is None."""
 

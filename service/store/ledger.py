@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
+from sys import intern
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, exists, insert, update
@@ -12,6 +14,9 @@ from sqlmodel import Session, col
 from service.model import Interval, MeterChange
 from service.money import SECONDS_PER_HOUR, cumulative
 from service.store.tables import MeterInterval, Resource
+
+AT_ONCE = 1000
+"""Rows read or written in one go."""
 
 
 def latest(session: Session) -> dict[str, Interval]:
@@ -38,8 +43,8 @@ def _last(session: Session, *which: ColumnElement[bool]) -> dict[str, Interval]:
 
 
 def _read(session: Session, which: ColumnElement[bool]) -> dict[str, Interval]:
-    rows = session.connection().execute(columns(*_COLUMNS).where(which))
-    return {row.resource_id: _interval_of(row) for row in rows}
+    rows = session.connection().execute(columns(*_COLUMNS).where(which), execution_options={"yield_per": AT_ONCE})
+    return {interval.resource_id: interval for interval in map(_interval_of, rows)}
 
 
 def apply(session: Session, changes: Iterable[MeterChange]) -> None:
@@ -49,9 +54,9 @@ def apply(session: Session, changes: Iterable[MeterChange]) -> None:
     if closing:
         is_open = (col(MeterInterval.resource_id) == bindparam("of")) & col(MeterInterval.ended_at).is_(None)
         session.connection().execute(update(MeterInterval).where(is_open).values(ended_at=bindparam("at")), closing)
-    opening = [_row_of(interval) for change in changes for interval in change.opened]
-    if opening:
-        session.connection().execute(insert(MeterInterval), opening)
+    opening = (_row_of(interval) for change in changes for interval in change.opened)
+    while some := list(islice(opening, AT_ONCE)):
+        session.connection().execute(insert(MeterInterval), some)
 
 
 _FIELDS = tuple(Interval.__dataclass_fields__)
@@ -59,7 +64,10 @@ _COLUMNS = tuple(col(getattr(MeterInterval, name)) for name in (*_FIELDS, "base_
 
 
 def _interval_of(row: Any) -> Interval:
-    values = row._asdict()
+    """Its words once for a whole fleet, its resource's id as everybody else has it."""
+    values: dict[str, Any] = {
+        name: intern(value) if type(value) is str else value for name, value in row._mapping.items()
+    }
     values["base"] = cumulative(values["base"], values.pop("base_rest"))
     return Interval(**values)
 
