@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,16 @@ Manifest = dict[str, Any]
 
 ADMIN = "a-cluster-token-for-tests"
 CRDS = Path(__file__).parent / "crds"
-BUILT_IN = {"default", "kube-system", "kube-public", "kube-node-lease"}
+RUNNING = (
+    "CronJob",
+    "Job",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "ReplicaSet",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+)
 DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 PATCHES = {
     "merge": "application/merge-patch+json",
@@ -62,6 +71,10 @@ class Refused(AssertionError):
         self.answer = answer
 
 
+class NotFound(Refused):
+    """404."""
+
+
 class Cluster:
     """What tests say to it. Objects are named as kubectl shows them: kind, name, namespace; where several API groups
     have a kind of that name, the kind is written `group/version/Kind`."""
@@ -92,8 +105,10 @@ class Cluster:
 
     def find(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
         """None where there is none."""
-        answer = self.http.get(self.path(kind, name, namespace))
-        return None if answer.status_code == 404 else _told(answer)
+        try:
+            return self.get(kind, name, namespace)
+        except NotFound:
+            return None
 
     def all(self, kind: str, namespace: str | None = None, **query: str) -> list[Manifest]:
         """All of a kind, in a namespace or everywhere; `labelSelector=` and the like are passed on."""
@@ -109,7 +124,7 @@ class Cluster:
 
     def delete(self, kind: str, name: str, namespace: str | None = None, *, at_once: bool = False) -> None:
         """`at_once` as the kubelet does, when the containers are gone."""
-        body = {"gracePeriodSeconds": 0} if at_once else {}
+        body = {"propagationPolicy": "Background", **({"gracePeriodSeconds": 0} if at_once else {})}
         _told(self.http.request("DELETE", self.path(kind, name, namespace), json=body))
 
     def path(self, kind: str, name: str | None = None, namespace: str | None = None) -> str:
@@ -144,7 +159,7 @@ class Cluster:
 
     def namespace(self, name: str | None = None, *, labels: Mapping[str, str] | None = None) -> str:
         """A new one, ready for pods; of a name that no other test has, unless one is given."""
-        name = name or f"test-{os.getpid()}-{next(_numbers)}"
+        name = name or f"test-{next(_numbers)}"
         self.create({"kind": "Namespace", "metadata": {"name": name, "labels": dict(labels or {})}})
         soon(lambda: self.find("ServiceAccount", "default", name), f"{name} has its default service account")
         return name
@@ -169,7 +184,7 @@ class Cluster:
         return token
 
     def client(self, token: str) -> httpx.Client:
-        """An HTTP client that is whoever the token belongs to."""
+        """An HTTP client that is whoever the token belongs to, to be closed by whoever asked for it."""
         return httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"},
@@ -222,7 +237,7 @@ class Cluster:
     ) -> str:
         """A ready node with GPUs; with fewer `allocatable` than it has when some are broken."""
         manifest = gpu_node(
-            name or f"node-{os.getpid()}-{next(_numbers)}",
+            name or f"node-{next(_numbers)}",
             gpus=gpus,
             resource=resource,
             allocatable=allocatable,
@@ -231,13 +246,13 @@ class Cluster:
             taints=taints,
         )
         made: str = manifest["metadata"]["name"]
-        self.create({key: value for key, value in manifest.items() if key != "status"})
-        self.patch("Node", made, {"status": manifest["status"]}, of="status")
-        if not taints:  # admission taints every new node as not ready; the controller that would look again is off
-            self.patch("Node", made, {"spec": {"taints": None}})
-        else:
-            self.patch("Node", made, {"spec": {"taints": list(taints)}})
+        self.register(manifest)
         return made
+
+    def register(self, node: Manifest) -> None:
+        """As a kubelet does; the taint that admission gives to what is new is taken off, as its controller would."""
+        self.create(node)
+        self.patch("Node", node["metadata"]["name"], {"spec": {"taints": node["spec"].get("taints")}})
 
     def bind(self, pod: str, namespace: str, node: str) -> None:
         """As the scheduler does."""
@@ -271,16 +286,24 @@ class Cluster:
 
     # All of it
 
+    def clear(self) -> None:
+        """No nodes, and nothing that runs or would run anywhere: as on its first day, but for the namespaces."""
+        custom = [crd["spec"]["names"]["kind"] for crd in self.all("CustomResourceDefinition")]
+        kinds = [*custom, *RUNNING, "Pod", "Node"]
+        while left := [(kind, item["metadata"]) for kind in kinds for item in self.all(kind)]:
+            for kind, metadata in left:
+                name, namespace = metadata["name"], metadata.get("namespace")
+                with suppress(NotFound):
+                    if metadata.get("finalizers"):
+                        self.patch(kind, name, {"metadata": {"finalizers": None}}, namespace)
+                    self.delete(kind, name, namespace, at_once=True)
+
     def install(self, manifests: Iterable[Manifest]) -> None:
         """CustomResourceDefinitions, until they are served."""
-        names = [self.create(manifest)["metadata"]["name"] for manifest in manifests]
-        for name in names:
-            soon(lambda name=name: self._established(name), f"{name} is served")  # type: ignore[misc]
+        made = [self.create(manifest)["spec"] for manifest in manifests]
+        for path in [f"/apis/{of['group']}/{v['name']}/{of['names']['plural']}" for of in made for v in of["versions"]]:
+            soon(lambda path=path: self.http.get(path).status_code == 200, f"{path} is served")  # type: ignore[misc]
         self._paths = {}
-
-    def _established(self, name: str) -> bool:
-        conditions = self.get("CustomResourceDefinition", name).get("status", {}).get("conditions", ())
-        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 
 def gpu_node(
@@ -358,7 +381,7 @@ def _in(path: str, namespace: str | None) -> str:
 
 def _told(answer: httpx.Response) -> Manifest:
     if answer.is_error:
-        raise Refused(answer)
+        raise (NotFound if answer.status_code == 404 else Refused)(answer)
     told: Manifest = answer.json()
     return told
 
@@ -366,11 +389,12 @@ def _told(answer: httpx.Response) -> Manifest:
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
     """One of its own, without custom kinds; it takes a few seconds."""
-    programs = Programs()
-    try:
-        yield _started(programs)
-    finally:
-        programs.close()
+    with ExitStack() as stack:
+        programs = Programs()
+        stack.callback(programs.close)
+        cluster = _started(programs)
+        stack.callback(cluster.http.close)
+        yield cluster
 
 
 def _started(programs: Programs) -> Cluster:
@@ -388,6 +412,7 @@ def _started(programs: Programs) -> Cluster:
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"default={peer}",
+        "unsafe-no-fsync": "true",
     }
     of_apiserver = {
         "etcd-servers": store,

@@ -13,9 +13,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
-ENDER = (
-    'while read -r group; do groups="$groups -$group"; done; [ -z "$groups" ] || kill -s KILL -- $groups; rm -rf "$1"'
-)
+ENDER = """
+while read -r group; do groups="$groups -$group"; done
+[ -z "$groups" ] || kill -s KILL -- $groups 2>/dev/null
+rm -rf "$1"
+"""
 """Reads process groups until whoever started it closes the pipe or is gone; then ends them and removes the folder."""
 
 
@@ -56,6 +58,12 @@ class Programs:
         self._ender.stdin.write(f"{process.pid}\n".encode())
         self._ender.stdin.flush()
         self._running[name] = process
+
+    def stop(self, name: str) -> None:
+        """One of them, before the others."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait(60)
 
     def check(self) -> None:
         """They all still run."""
