@@ -270,7 +270,9 @@ def _owner(obj: Json, *, straight: bool) -> Slimmed | None:
     spec = obj.get("spec")
     asks = asks_somewhere(spec)
     if straight and not asks:
-        return None
+        # it may still be a link between pods that ask and who owns them all
+        place = _place(obj)
+        return {"metadata": place} if "ownerReferences" in place else None
     kept: Slimmed = {"metadata": _metadata(obj)}
     if (pruned := _pruned(spec)) is not None:
         kept["spec"] = pruned

@@ -169,7 +169,7 @@ def groups(cluster: Cluster) -> Iterable[Group]:
     for word, collection in COLLECTIONS.items():
         if collection.owner and collection is not pods:
             for uid, obj in cluster.all(word).items():
-                if (of := group(uid, collection, obj)) is not None:
+                if obj.get("spec") and (of := group(uid, collection, obj)) is not None:
                     of.owners.append((collection, obj))
     for of in found.values():
         of.pods.sort(key=lambda pod: (text(pod, "metadata", "name"), text(pod, "metadata", "uid")))
