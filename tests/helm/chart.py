@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.kubernetes.programs import program
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "curfew"
@@ -20,17 +21,9 @@ OLDEST, NEWEST = "1.25", "1.36"
 Manifest = dict[str, Any]
 
 
-@cache
-def tools() -> Path:
-    """The folder with helm and kube-apiserver; `.ci/kubernetes-tools` builds them when they are missing."""
-    done = subprocess.run([ROOT / ".ci" / "kubernetes-tools"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
-
-
 def helm(*arguments: str | Path, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
     """The real helm, with values as a file on its standard input."""
-    command = [str(tools() / "helm"), *map(str, arguments)]
+    command = [program("helm"), *map(str, arguments)]
     if values is not None:
         command += ["--values", "-"]
     nowhere = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECONFIG": "/dev/null"}
