@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """Hosts or networks on loopback and private ranges that notifications may reach. None by default (SSRF)."""
     allow_endpoints: CommaList = ()
     """The same for custom endpoints of sources."""
+    allow_exec: bool = False
+    """Kubeconfigs of sources may log in by running a program (`exec`)."""
     mail: SecretStr | None = None
     """Apprise URL for mail to people, with `{to}` where the address goes."""
     notify: CommaList = ()
