@@ -25,7 +25,7 @@ Json = Mapping[str, Any]
 def at(found: Any, *path: str) -> Any:
     """What stands at the path; None where anything on the way is not there, or is not what it should be."""
     for key in path:
-        if not isinstance(found, Mapping):
+        if not isinstance(found, dict):
             return None
         found = found.get(key)
     return found
@@ -40,7 +40,7 @@ def text(found: Any, *path: str) -> str:
 def texts(found: Any, *path: str) -> dict[str, str]:
     """The map of texts at the path, as labels and annotations are."""
     value = at(found, *path)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return {}
     return {key: text for key, text in value.items() if isinstance(key, str) and isinstance(text, str)}
 
@@ -48,7 +48,7 @@ def texts(found: Any, *path: str) -> dict[str, str]:
 def items(found: Any, *path: str) -> list[Json]:
     """The objects of the list at the path."""
     value = at(found, *path)
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 QUANTITY = re.compile(r"(\d+)(?:\.0*)?(k|M|G|Ki|Mi|Gi)?")
@@ -134,7 +134,7 @@ def asked(resources: Any) -> Counter[Device]:
     requests, limits = at(resources, "requests"), at(resources, "limits")
     names: dict[str, int] = {}
     for source in (limits, requests):
-        if isinstance(source, Mapping):
+        if isinstance(source, dict):
             for name, value in source.items():
                 if vendor_of(name) is not None or name in PORTIONS:
                     names[name] = quantity(value)

@@ -56,8 +56,8 @@ class Cluster:
         return hardware(
             texts(node, "metadata", "labels"),
             texts(node, "metadata", "annotations"),
-            capacity if isinstance(capacity, Mapping) else {},
-            allocatable if isinstance(allocatable, Mapping) else {},
+            capacity if isinstance(capacity, dict) else {},
+            allocatable if isinstance(allocatable, dict) else {},
             self.dra_devices.get(name, ()),
         )
 

@@ -90,7 +90,7 @@ def _node_state(node: Json, has: Hardware, created: datetime | None, now: dateti
 def _counts_any(node: Json) -> bool:
     """Whether its device plugin knows of any, be they broken."""
     capacity = at(node, "status", "capacity")
-    return isinstance(capacity, Mapping) and any(value not in ("0", 0, None) for value in capacity.values())
+    return isinstance(capacity, dict) and any(value not in ("0", 0, None) for value in capacity.values())
 
 
 def _node_remarks(node: Json, has: Hardware, state: State) -> Iterator[str]:

@@ -116,7 +116,7 @@ def _accelerators(resources: Any) -> Slimmed:
     kept = {}
     for which in ("requests", "limits"):
         said = at(resources, which)
-        if isinstance(said, Mapping):
+        if isinstance(said, dict):
             found = {name: value for name, value in said.items() if name in PORTIONS or vendor_of(name)}
             if found:
                 kept[which] = found
@@ -125,14 +125,14 @@ def _accelerators(resources: Any) -> Slimmed:
 
 def _asks(spec: Any) -> bool:
     """Whether a pod of this spec may hold accelerators."""
-    if not isinstance(spec, Mapping):
+    if not isinstance(spec, dict):
         return False
     if spec.get("resourceClaims"):
         return True
     for which in ("containers", "initContainers"):
         for container in items(spec, which):
             resources = container.get("resources")
-            if not isinstance(resources, Mapping):
+            if not isinstance(resources, dict):
                 continue
             for side in ("requests", "limits"):
                 for name in resources.get(side) or ():
@@ -198,16 +198,16 @@ def _volume(volume: Json) -> Slimmed | None:
     """A volume that goes with its pod."""
     if not isinstance(volume.get("name"), str):
         return None
-    if isinstance(volume.get("emptyDir"), Mapping):
+    if isinstance(volume.get("emptyDir"), dict):
         return {"name": volume["name"], "emptyDir": {"medium": text(volume, "emptyDir", "medium")}}
-    if isinstance(volume.get("ephemeral"), Mapping):
+    if isinstance(volume.get("ephemeral"), dict):
         return {"name": volume["name"], "ephemeral": {}}
     return None
 
 
 def _pod(pod: Json) -> Slimmed | None:
     spec, status = pod.get("spec"), pod.get("status")
-    if not isinstance(spec, Mapping) or text(status, "phase") in FINISHED_PHASES:
+    if not isinstance(spec, dict) or text(status, "phase") in FINISHED_PHASES:
         return None
     # a leader's name is the link between the pods of its group and their owner
     leads = text(pod, "metadata", "labels", "leaderworkerset.sigs.k8s.io/worker-index") == "0"
@@ -228,7 +228,7 @@ def _pod(pod: Json) -> Slimmed | None:
 
 def _pruned(found: Any) -> Any:
     """A spec without what tells nothing of accelerators; None where nothing is left."""
-    if isinstance(found, Mapping):
+    if isinstance(found, dict):
         kept = _accelerators(found)
         if isinstance(found.get("containers"), list):
             kept |= _pod_spec(found)
@@ -241,26 +241,26 @@ def _pruned(found: Any) -> Any:
                 words = _words(value) if key == "metadata" else texts(value)
                 if words:
                     kept[key] = words
-            elif isinstance(value, Mapping | list) and (below := _pruned(value)) is not None:
+            elif isinstance(value, dict | list) and (below := _pruned(value)) is not None:
                 kept[key] = below
         return kept or None
     if isinstance(found, list):
-        kept_items = [below for item in found if isinstance(item, Mapping) and (below := _pruned(item)) is not None]
+        kept_items = [below for item in found if isinstance(item, dict) and (below := _pruned(item)) is not None]
         return kept_items or None
     return None
 
 
 def asks_somewhere(found: Any) -> bool:
     """Whether accelerators, or claims that may be some, are asked for anywhere below."""
-    if isinstance(found, Mapping):
+    if isinstance(found, dict):
         for key, value in found.items():
-            if key in ("requests", "limits") and isinstance(value, Mapping):
+            if key in ("requests", "limits") and isinstance(value, dict):
                 if any("/" in name and vendor_of(name) for name in value):
                     return True
             elif key == "resourceClaims":
                 if value:
                     return True
-            elif key not in BULKY and isinstance(value, Mapping | list) and asks_somewhere(value):
+            elif key not in BULKY and isinstance(value, dict | list) and asks_somewhere(value):
                 return True
         return False
     return isinstance(found, list) and any(asks_somewhere(item) for item in found)
@@ -297,7 +297,7 @@ def _node(node: Json) -> Slimmed | None:
     kept_status: Slimmed = {}
     for key in ("capacity", "allocatable"):
         said = at(status, key)
-        if isinstance(said, Mapping):
+        if isinstance(said, dict):
             kept_status[key] = {name: value for name, value in said.items() if vendor_of(name)}
     conditions = [
         {key: condition.get(key) for key in ("type", "status", "reason", "message", "lastTransitionTime")}

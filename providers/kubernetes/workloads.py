@@ -104,47 +104,60 @@ class Owners:
                 for uid, obj in cluster.all(word).items():
                     self._found[uid] = collection, obj
         self._listed = cluster.objects.keys()
-        self._tops: dict[str, Top | None] = {}
+        self._above: dict[str, Top | None] = {}
 
     def top(self, uid: str, collection: Collection, obj: Json) -> Top | None:
         """Whoever owns the owners of this object, or itself. None where that cannot be told now."""
-        if uid not in self._tops:
-            self._tops[uid] = self._climb(uid, collection, obj)
-        return self._tops[uid]
+        reference = controller(obj)
+        if reference is None:
+            return _itself(uid, collection, obj)
+        above = text(reference, "uid")
+        if above not in self._above:
+            self._above[above] = self._climb(reference, text(obj, "metadata", "namespace"))
+        return self._above[above]
 
-    def _climb(self, uid: str, collection: Collection, obj: Json) -> Top | None:
-        seen = {uid}
+    def _climb(self, reference: Json, namespace: str) -> Top | None:
+        seen = set()
         while True:
-            namespace, name = text(obj, "metadata", "namespace"), text(obj, "metadata", "name")
-            if not namespace or not name:
-                return None
-            reference = controller(obj)
-            if reference is None or text(reference, "uid") in seen:
-                return Top(
-                    namespace=namespace,
-                    api_version=collection.api_version(collection.versions[0]),
-                    kind=collection.kind,
-                    name=name,
-                    uid=uid,
-                    object=obj,
-                    collection=collection if collection.owner else None,
-                )
             uid = text(reference, "uid")
             seen.add(uid)
             if uid not in self._found:
-                known = by_kind(text(reference, "apiVersion"), text(reference, "kind"))
-                if known is not None and known.metadata_only and known.word in self._listed:
-                    return None  # its pod was seen a moment earlier than it
-                return Top(
-                    namespace=namespace,
-                    api_version=text(reference, "apiVersion"),
-                    kind=text(reference, "kind"),
-                    name=text(reference, "name"),
-                    uid=uid,
-                    object=None,
-                    collection=known if known is not None and known.owner else None,
-                )
+                return self._unseen(reference, namespace)
             collection, obj = self._found[uid]
+            further = controller(obj)
+            if further is None or text(further, "uid") in seen:
+                return _itself(uid, collection, obj)
+            reference = further
+
+    def _unseen(self, reference: Json, namespace: str) -> Top | None:
+        """An owner of which only references tell."""
+        known = by_kind(text(reference, "apiVersion"), text(reference, "kind"))
+        if not namespace or (known is not None and known.metadata_only and known.word in self._listed):
+            return None  # its pod was seen a moment earlier than it
+        return Top(
+            namespace=namespace,
+            api_version=text(reference, "apiVersion"),
+            kind=text(reference, "kind"),
+            name=text(reference, "name"),
+            uid=text(reference, "uid"),
+            object=None,
+            collection=known if known is not None and known.owner else None,
+        )
+
+
+def _itself(uid: str, collection: Collection, obj: Json) -> Top | None:
+    namespace, name = text(obj, "metadata", "namespace"), text(obj, "metadata", "name")
+    if not namespace or not name:
+        return None
+    return Top(
+        namespace=namespace,
+        api_version=collection.api_version(collection.versions[0]),
+        kind=collection.kind,
+        name=name,
+        uid=uid,
+        object=obj,
+        collection=collection if collection.owner else None,
+    )
 
 
 def controller(obj: Json) -> Json | None:
@@ -315,7 +328,7 @@ def wanted(claims: Claims, namespace: str, spec: Any, *, at_least: int) -> Count
     """
     if isinstance(spec, list):
         return sum((wanted(claims, namespace, one, at_least=at_least) for one in spec), Counter[Device]())
-    if not isinstance(spec, Mapping):
+    if not isinstance(spec, dict):
         return Counter()
     if "workerTemplate" in spec:
         found = _group_wanted(claims, namespace, spec, at_least=at_least)
@@ -570,7 +583,7 @@ def _pod_specs(found: Any) -> Iterator[Json]:
     if isinstance(found, list):
         for item in found:
             yield from _pod_specs(item)
-    elif isinstance(found, Mapping):
+    elif isinstance(found, dict):
         if "containers" in found:
             yield found
         else:
@@ -628,7 +641,7 @@ def _template_labels(found: Any) -> Iterator[dict[str, str]]:
     if isinstance(found, list):
         for item in found:
             yield from _template_labels(item)
-    elif isinstance(found, Mapping):
+    elif isinstance(found, dict):
         if isinstance(at(found, "spec", "containers"), list):
             yield texts(found, "metadata", "labels")
         for key in sorted(found):

@@ -429,14 +429,14 @@ def test_a_claim_made_from_a_template_is_found_by_the_pods_status() -> None:
     record = the_workload(
         *TWO_GPUS, a_claim("p-gpu-x7", "gpu-0", "gpu-1"), pod("p", {}, resourceClaims=asked, status=made)
     )
-    assert (record.gpu_count, record.placements[0].share) == (2, 1)
+    assert (record.gpu_count, record.placements[0].share) == (2, Fraction(1))
 
 
 def test_claims_add_to_what_containers_ask_for() -> None:
     on = [node(capacity={GPU: "2"}), a_slice(a_gpu("gpu-0"), a_gpu("gpu-1"))]
     asked = [{"name": "c", "resourceClaimName": "c"}]
     record = the_workload(*on, a_claim("c", "gpu-0"), pod("p", {GPU: 1}, resourceClaims=asked))
-    assert (record.gpu_count, record.placements[0].share) == (2, 1)
+    assert (record.gpu_count, record.placements[0].share) == (2, Fraction(1))
 
 
 def test_a_device_that_pods_share_is_one_device_and_divided() -> None:
@@ -602,9 +602,9 @@ def test_where_the_top_does_not_say_those_below_it_do() -> None:
 
 # Its state.
 
-SUSPENDED = {"spec": {"suspend": True}}
-GOING = {"deletionTimestamp": ago(minutes=1)}
-COMPLETE = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+SUSPENDED: Any = {"spec": {"suspend": True}}
+GOING: Any = {"deletionTimestamp": ago(minutes=1)}
+COMPLETE: Any = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
 
 
 def kueue(of: Object, *, active: bool | None = None) -> Object:
@@ -757,7 +757,7 @@ PROTECTING: dict[str, tuple[str, str, bool]] = {
 @pytest.mark.parametrize("where", ["annotations", "labels"])
 def test_what_protects_it_wherever_it_stands(case: str, whose: str, where: str) -> None:
     key, value, protects = PROTECTING[case]
-    said = {where: {key: value}}
+    said: Any = {where: {key: value}}
     top = owner("CronJob", "nightly", {"jobTemplate": {"spec": template()}}, metadata=said if whose == "owner" else {})
     between = job("nightly-1", of=top, metadata=said if whose == "between" else {})
     record = the_workload(
