@@ -89,7 +89,8 @@ def things(draw: st.DrawFn, word: str, *, of_top: bool = False) -> Thing:
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[Thing, list[Thing]]:
     top = draw(st.sampled_from([*SUSPENDABLE, *OTHERS, *ANNOTATED]).flatmap(lambda word: things(word, of_top=True)))
-    around = draw(st.lists(st.sampled_from([KUEUE, JOBS, HPA, KEDA]).flatmap(things), max_size=4))
+    beside = st.sampled_from([KUEUE, JOBS, HPA, KEDA]).flatmap(things)
+    around = draw(st.lists(beside, max_size=4, unique_by=lambda thing: thing.uid))
     return top, around
 
 
