@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 
 from service.api import (
     actions,
+    admission,
     audit,
     cycles,
     documents,
@@ -51,7 +52,20 @@ def create_app(runtime: Runtime) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(reference.router)
-    for module in (resources, findings, actions, hold, notify, cycles, audit, preview, spend, documents, tokens):
+    for module in (
+        resources,
+        findings,
+        actions,
+        hold,
+        notify,
+        cycles,
+        audit,
+        preview,
+        spend,
+        documents,
+        tokens,
+        admission,
+    ):
         app.include_router(module.router, prefix="/api/v1", dependencies=[Depends(only_known_parameters)])
     for console in (links, together, project, pages):
         app.include_router(console.router)

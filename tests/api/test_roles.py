@@ -72,6 +72,7 @@ GET    /api/v1/hold                                  401     200:A    200:AB    
 GET    /api/v1/cycles                                401     403      200:S     403      403      200:S     200:S
 GET    /api/v1/cycles/c1                             401     403      200:S     403      403      200:S     200:S
 GET    /api/v1/cycles/none                           401     403      404       403      403      404       404
+GET    /api/v1/admission/snapshot                    401     403      409       403      403      409       409
 GET    /api/v1/projects/amber/spend?by=day           401     200:A    200:A     200:A    404      200:A     200:A
 GET    /api/v1/projects/beryl/spend?by=resource      401     404      200:B     404      200:B    200:B     200:B
 GET    /api/v1/projects/none/spend                   401     404      404       404      404      404       404
