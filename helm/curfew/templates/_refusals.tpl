@@ -47,4 +47,13 @@
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.anonymous) (not .Values.metrics.serviceMonitor.token.name) -}}
 {{- fail "metrics.serviceMonitor.token.name: /metrics takes a token, so name the Secret with a viewer's token (`curfew token create`), or set metrics.anonymous=true" -}}
 {{- end -}}
+{{- if and .Values.kubernetes.enforce (not .Values.kubernetes.observe) -}}
+{{- fail "kubernetes.enforce: what Curfew does not see it does not stop; set kubernetes.observe=true too" -}}
+{{- end -}}
+{{- if and .Values.kubernetes.terminate (not .Values.kubernetes.enforce) -}}
+{{- fail "kubernetes.terminate: whoever may not suspend a workload should not delete it either; set kubernetes.enforce=true too" -}}
+{{- end -}}
+{{- if and .Values.kubernetes.observe (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
+{{- fail "serviceAccount.name: every pod of the namespace that says nothing else is the ServiceAccount default, and would get the rights of kubernetes too; name one that is Curfew's own" -}}
+{{- end -}}
 {{- end -}}
