@@ -88,7 +88,12 @@ class Actuator(Protocol):
 
 
 def _nothing() -> None:
-    """Most providers keep nothing open."""
+    """Most providers keep nothing open, and see nothing between looks."""
+
+
+def _anything(_host: str) -> bool:
+    """Outside a service nobody forbids anything."""
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,3 +128,9 @@ class BuildContext:
     """The source's name, for messages."""
     now: Callable[[], datetime]
     """The service's clock; accelerated only in the demo."""
+    may_reach: Callable[[str], bool] = _anything
+    """Whether a host that a file of the source's names (a kubeconfig) may be asked."""
+    allow_exec: bool = False
+    """Whether programs that such a file names may be run to log in."""
+    changed: Callable[[], None] = _nothing
+    """To be called when something is seen that may change a verdict, as a new protection: the service looks soon."""

@@ -7,7 +7,7 @@ anything, so that no mistake further up can act. Restoring what we stopped stays
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -33,6 +33,7 @@ from providers.records import (
 from service.asking import Asked
 from service.documents import Source
 from service.secrets import PLACEHOLDER, MissingSecret, Secrets
+from service.targets import may_reach
 
 log = structlog.get_logger()
 Part = TypeVar("Part")
@@ -105,7 +106,19 @@ class Member:
 class Fleet:
     """All sources in force."""
 
-    def __init__(self, *, secrets: Secrets, ceiling: Mode, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        secrets: Secrets,
+        ceiling: Mode,
+        now: Callable[[], datetime],
+        allow_endpoints: Sequence[str] = (),
+        allow_exec: bool = False,
+    ) -> None:
+        self.changed: Callable[[str], None] = _nobody
+        """Hears what a source has seen between looks that may change a verdict."""
+        self._allow_endpoints = allow_endpoints
+        self._allow_exec = allow_exec
         self._secrets = secrets
         self._ceiling = ceiling
         self._now = now
@@ -150,7 +163,13 @@ class Fleet:
             return before
         try:
             config = registry.load(source.provider).Config.model_validate(self._secrets.reveal(source.config))
-            context = BuildContext(source=source.name, now=self._now)
+            context = BuildContext(
+                source=source.name,
+                now=self._now,
+                may_reach=partial(may_reach, allowed=self._allow_endpoints),
+                allow_exec=self._allow_exec,
+                changed=lambda: self.changed(f"source {source.name}"),
+            )
             built = registry.build(source.provider, config, context)
         except (ProviderError, MissingSecret, ValueError) as error:
             fault = error.as_fault() if isinstance(error, ProviderError) else Misconfigured(str(error)).as_fault()
@@ -177,6 +196,10 @@ class Fleet:
         if provider.actuator is None or ceiling is Mode.ENFORCE:
             return provider
         return replace(provider, actuator=CannotDisturb(provider.actuator, ceiling))
+
+
+def _nobody(_by: str) -> None:
+    """Without a schedule nobody looks of himself."""
 
 
 def _close(members: Iterable[Member]) -> None:

@@ -26,6 +26,8 @@ from service.store.tables import new_id
 log = structlog.get_logger()
 LET_GO_EVERY = timedelta(hours=1)
 """By the clock that governs; what has ended is summed up after every cycle."""
+LOOKS_AGAIN_SECONDS = 0.1
+"""Whether the cycle is over that a cycle before its time waits for."""
 AT_MOST_SECONDS = 10.0
 """Of real time for either: the next cycle waits for it, and what is left over is done after that one."""
 
@@ -39,9 +41,14 @@ class Jobs:
         self._running: str | None = None
         self._let_go_at: datetime | None = None
         self._stopping = threading.Event()
+        self._next: threading.Timer | None = None
+        """A cycle before its time."""
+        self._rested_at = 0.0
+        """From when on such a one may begin: after as long a rest as the last cycle took."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cycle")
         self._scheduler = BackgroundScheduler(timezone="UTC")
         rt.ask_for_cycle = self.request
+        rt.fleet.changed = self.soon
 
     def start(self) -> None:
         """Begin the schedule, with a first cycle at once; with CURFEW_CYCLE_SECONDS=0 only requests run."""
@@ -57,8 +64,11 @@ class Jobs:
         """End the schedule and let a running cycle finish, without what has not been answered by now."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
-        self._rt.fleet.end()
         self._stopping.set()
+        with self._lock:
+            if self._next is not None:
+                self._next.cancel()
+        self._rt.fleet.end()
         self._worker.shutdown(wait=True)
 
     def request(self, by: str) -> str:
@@ -69,7 +79,29 @@ class Jobs:
                 self._worker.submit(self._run, self._running, by)
             return self._running
 
+    def soon(self, by: str) -> None:
+        """A cycle before its time, once the present one is over and has been rested from. Of many such wishes one."""
+        if self._rt.settings.cycle_seconds <= 0:
+            return
+        with self._lock:
+            if self._next is None and not self._stopping.is_set():
+                self._next = threading.Timer(max(0.0, self._rested_at - time.monotonic()), self._early, [by])
+                self._next.daemon = True
+                self._next.start()
+
+    def _early(self, by: str) -> None:
+        with self._lock:
+            self._next = None
+            busy = self._running is not None
+            if busy:  # it may have looked before the change
+                self._rested_at = time.monotonic() + LOOKS_AGAIN_SECONDS
+        if busy:
+            self.soon(by)
+        elif not self._stopping.is_set():
+            self.request(by)
+
     def _run(self, cycle_id: str, by: str) -> None:
+        began = time.monotonic()
         try:
             run_cycle(self._rt, cycle_id=cycle_id, requested_by=by)
         except Exception as error:
@@ -81,6 +113,7 @@ class Jobs:
         finally:
             with self._lock:
                 self._running = None
+                self._rested_at = 2 * time.monotonic() - began
         try:
             self._tidy()
         except lease.LeaseLost:

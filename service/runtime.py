@@ -27,6 +27,7 @@ from service.report import Report
 from service.secrets import Secrets
 from service.settings import Settings
 from service.store.database import Database
+from service.store.open_intervals import OpenIntervals
 from service.store.resources import Remembered
 from service.store.spend import Paces
 
@@ -56,6 +57,7 @@ class Memory:
 
     resources: Remembered = field(default_factory=Remembered)
     paces: Paces = field(default_factory=Paces)
+    open_intervals: OpenIntervals = field(default_factory=OpenIntervals)
     samples: dict[str, SampleMemory] = field(default_factory=dict)
     idle_since: dict[tuple[str, str], datetime] = field(default_factory=dict)
     unknown_since: dict[str, datetime] = field(default_factory=dict)
@@ -124,7 +126,13 @@ def compose(settings: Settings, *, clock: Clock | None = None, database: Databas
         clock=clock,
         database=database or Database(settings.resolved_database_url),
         secrets=secrets,
-        fleet=Fleet(secrets=secrets, ceiling=settings.ceiling, now=clock.now),
+        fleet=Fleet(
+            secrets=secrets,
+            ceiling=settings.ceiling,
+            now=clock.now,
+            allow_endpoints=settings.allow_endpoints,
+            allow_exec=settings.allow_exec,
+        ),
         channels=Channels(settings, secrets),
         links=Links(settings.signing_key(), settings.public_url),
         prices=PriceFile.read(settings.prices) if settings.prices else PriceFile(),

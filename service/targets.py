@@ -116,6 +116,17 @@ def check_endpoint(url: str, allowed: Sequence[str]) -> None:
         raise ForbiddenTarget(f"a custom endpoint must be allowed first: add {host} to CURFEW_ALLOW_ENDPOINTS")
 
 
+def may_reach(host: str, allowed: Sequence[str]) -> bool:
+    """Whether a host is public, or allowed by name or network. A name without an address leads nowhere anyhow."""
+    try:
+        check_target(host, allowed)
+    except UnresolvedTarget:
+        return True
+    except ForbiddenTarget:
+        return False
+    return True
+
+
 def host_of(url_or_host: str) -> str:
     """The host in lower case, of an URL or of `host:port`."""
     text = url_or_host if "://" in url_or_host else f"//{url_or_host}"

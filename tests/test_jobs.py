@@ -18,6 +18,7 @@ from service.settings import Settings
 from service.store import lease
 from service.store.database import Database
 from service.store.tables import Cycle, MeterSum, Outbox
+from tests.e2e.test_demo import eventually
 from tests.store.test_growth import interval, message, resource
 
 DAY = timedelta(days=1)
@@ -131,4 +132,31 @@ def test_a_fault_while_it_tidies_up_ends_no_cycle(
         assert after_a_cycle(rt, running) == ["what has ended could not be summed up or let go of"]
     put(rt, message("a", created_at=clock.now() - 500 * DAY))
     assert after_a_cycle(rt, running) == ["let go of what is old"]
+    running.stop()
+
+
+def cycles_asked_by(rt: Runtime) -> list[str]:
+    with rt.database.reading() as session:
+        return list(session.exec(select(Cycle.requested_by).where(Cycle.finished_at != None)))  # noqa: E711 - SQL
+
+
+def test_what_a_source_sees_between_looks_brings_the_next_one_forward_once(sqlite_url: str, clock: SetClock) -> None:
+    database = Database(sqlite_url)
+    rt = compose(Settings(cycle_seconds=3600), clock=clock, database=database)
+    running = Jobs(rt)
+    for _ in range(3):
+        rt.fleet.changed("source cluster")
+    eventually(lambda: cycles_asked_by(rt) == ["source cluster"], within=10, what="one cycle of three wishes")
+    rt.fleet.changed("source cluster")
+    eventually(lambda: len(cycles_asked_by(rt)) == 2, within=10, what="another wish, another cycle")
+    running.stop()
+    rt.fleet.changed("source cluster")
+    assert running._next is None or not running._next.is_alive()
+    database.close()
+
+
+def test_where_cycles_run_on_request_nothing_brings_one_forward(rt: Runtime) -> None:
+    running = Jobs(rt)
+    rt.fleet.changed("source cluster")
+    assert running._next is None
     running.stop()

@@ -37,8 +37,8 @@ def build(config: Config, context: BuildContext) -> Provider:
     from providers.kubernetes.inventory import KubernetesInventory
     from providers.kubernetes.prices import KubernetesPrices
 
-    client = Client(config)
-    inventory = KubernetesInventory(client, source=context.source, now=context.now)
+    client = Client(config, may_reach=context.may_reach, allow_exec=context.allow_exec)
+    inventory = KubernetesInventory(client, source=context.source, now=context.now, changed=context.changed)
     return Provider(
         name="kubernetes",
         capabilities=Capabilities(

@@ -6,10 +6,8 @@ plain JSON, because its models would take most of the time of every list. What a
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,11 +103,13 @@ class Client:
         self,
         config: Config,
         *,
-        environment: Mapping[str, str] = os.environ,
+        may_reach: Callable[[str], bool] = lambda _host: True,
+        allow_exec: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._environment = environment
+        self._may_reach = may_reach
+        self._allow_exec = allow_exec
         self._monotonic = monotonic
         self._session: Session | None = None
         self._lock = threading.Lock()
@@ -303,7 +303,7 @@ class Client:
         return configuration
 
     def _kubeconfig(self) -> str:
-        return self._config.kubeconfig or self._environment.get("KUBECONFIG") or "~/.kube/config"
+        return self._config.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
 
     def _of_kubeconfig(self) -> tuple[Any, bool]:
         """The SDK's configuration, and whether a program was run for it. What the SDK complains of may quote tokens."""
@@ -342,12 +342,11 @@ class Client:
         return configuration, plugin
 
     def _allowed_address(self, where: str, cluster: Mapping[str, Any]) -> None:
-        allowed = [entry.strip() for entry in self._environment.get("CURFEW_ALLOW_ENDPOINTS", "").split(",")]
         for url in filter(None, (cluster["server"], cluster.get("proxy-url"))):
             host = urlsplit(url).hostname
             if not host:
                 raise Misconfigured(f"{where}: its server is no address")
-            if not _may_be_reached(host, [entry for entry in allowed if entry]):
+            if not self._may_reach(host):
                 raise Misconfigured(
                     f"{where}: {host} is on this machine or in a private network; add it to CURFEW_ALLOW_ENDPOINTS"
                 )
@@ -357,7 +356,7 @@ class Client:
         if "auth-provider" in user:
             raise Misconfigured(f"{where}: its auth-provider is of the past; use a token, a certificate or exec")
         plugin = "exec" in user and not (user.get("token") or user.get("tokenFile"))
-        if plugin and self._environment.get("CURFEW_ALLOW_EXEC", "").lower() not in {"1", "true", "yes", "on"}:
+        if plugin and not self._allow_exec:
             raise Misconfigured(f"{where}: its exec plug-in is a program, which runs only with CURFEW_ALLOW_EXEC=1")
         return plugin
 
@@ -492,28 +491,3 @@ def _listed(names: Sequence[str]) -> str:
 
 def _url(session: Session, path: str, query: Mapping[str, str | int]) -> str:
     return f"{session.configuration.host}{path}{'?' + urlencode(query) if query else ''}"
-
-
-def _may_be_reached(host: str, allowed: Sequence[str]) -> bool:
-    """Whether it is public, or allowed by name or by network. A name without an address leads nowhere anyhow."""
-    if host in {entry.lower().strip("[]") for entry in allowed}:
-        return True
-    try:
-        found = {str(entry[4][0]).split("%")[0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError):
-        return True
-    networks = [network for entry in allowed if (network := _network(entry)) is not None]
-    for text in found:
-        address = ipaddress.ip_address(text)
-        if isinstance(address, ipaddress.IPv6Address):
-            address = address.ipv4_mapped or address.sixtofour or address
-        if not address.is_global and not any(address in network for network in networks):
-            return False
-    return True
-
-
-def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
-        return ipaddress.ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        return None

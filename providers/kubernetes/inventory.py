@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from providers.errors import NotFound, ProviderError, Unreachable
 from providers.kubernetes import translate
 from providers.kubernetes.client import JSON, METADATA_LIST, Client, Gone, NotServed
+from providers.kubernetes.cluster import protections
 from providers.kubernetes.owners import COLLECTIONS, OWNERS
 from providers.kubernetes.watch import Look, Watched
 from providers.records import Blocker, InventoryAnswer, Kind, PartReport, ResourceRecord, ResourceRef, Verb
@@ -93,12 +94,14 @@ class KubernetesInventory:
         clock: Callable[[], float] = time.monotonic,
         patience_seconds: float = PATIENCE_SECONDS,
         brief_seconds: float = BRIEF_SECONDS,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._source = source
         self._now = now
         self._clock = clock
         self._patience, self._brief = patience_seconds, brief_seconds
+        self._changed = changed
         self._lock = threading.Lock()
         """Guards what follows; held while asking which kinds there are."""
         self._lists_at_once = threading.Semaphore(AT_ONCE)
@@ -157,6 +160,11 @@ class KubernetesInventory:
         for watched in tuple(self._watched.values()):
             watched.close()
 
+    def _heard(self, before: Json | None, after: Json | None) -> None:
+        """Whoever protects something, or no longer does, does not wait for the next look."""
+        if _protected(before) != _protected(after):
+            self._changed()
+
     # What is followed
 
     def _identity(self) -> str:
@@ -183,6 +191,7 @@ class KubernetesInventory:
                     name=f"{self._source} {word}",
                     lists_at_once=self._lists_at_once,
                     clock=self._clock,
+                    told=self._heard,
                 )
             if not self._closed:
                 for watched in self._watched.values():
@@ -437,3 +446,8 @@ def _caught(ask: Callable[[str], T]) -> Callable[[str], T | ProviderError]:
             return error
 
     return asked
+
+
+def _protected(kept: Json | None) -> tuple[object, ...]:
+    """What protects an object, and whatever belongs to it."""
+    return tuple(protections(("", (kept or {}).get("metadata"))))

@@ -17,6 +17,13 @@ from providers.kubernetes.client import JSON, METADATA, METADATA_LIST, Client, G
 Json = dict[str, Any]
 Keep = Callable[[Json], Json | None]
 """What is kept of an object; None where it is none of our business."""
+Told = Callable[[Json | None, Json | None], None]
+"""Hears of each event what was kept of its object before, and what is now."""
+
+
+def _nobody(_before: Json | None, _after: Json | None) -> None:
+    """Most only want to know what there is when they look."""
+
 
 WATCH_SECONDS = 300
 """After this the API server ends a watch, and it is asked for again: connections wander between its replicas."""
@@ -54,20 +61,22 @@ class Contents:
             self.objects, self._coming = self._coming, {}
             self.version = metadata["resourceVersion"]
 
-    def event(self, event: Mapping[str, Any]) -> None:
-        """One event of the watch. Raises Gone or Unreachable when that is the end of it: a new list is needed."""
+    def event(self, event: Mapping[str, Any]) -> tuple[Json | None, Json | None]:
+        """One event of the watch: what was kept of its object, and what is now. Raises Gone or Unreachable when that is
+        the end of it: a new list is needed."""
         thing = event["object"]
         if event["type"] == "ERROR":
             self.forget_version()
             raise _failure(thing)
         metadata = thing["metadata"]
+        before = kept = None
         if event["type"] != "BOOKMARK":
+            before = self.objects.pop(metadata["uid"], None)
             kept = None if event["type"] == "DELETED" else self._keep(thing)
-            if kept is None:
-                self.objects.pop(metadata["uid"], None)
-            else:
+            if kept is not None:
                 self.objects[metadata["uid"]] = kept
         self.version = metadata["resourceVersion"]
+        return before, kept
 
     def forget_version(self) -> None:
         """Nothing can be watched from here: only a new list helps."""
@@ -101,6 +110,7 @@ class Watched:
         metadata_only: bool = False,
         lists_at_once: threading.Semaphore | None = None,
         clock: Callable[[], float] = time.monotonic,
+        told: Told = _nobody,
     ) -> None:
         self.path = path
         self._client = client
@@ -108,6 +118,7 @@ class Watched:
         self._metadata_only = metadata_only
         self._lists_at_once = lists_at_once or threading.Semaphore()
         self._clock = clock
+        self._told = told
         self._changed = threading.Condition()
         """Guards everything below."""
         self._contents = Contents(keep)
@@ -219,17 +230,18 @@ class Watched:
         told = False
         try:
             with self._changed:
-                if self._closed:
-                    return True
                 self._stream, self._confirmed, self._fault = stream, began, None
+                if self._closed:
+                    self._hang_up()
                 self._changed.notify_all()
             for event in stream:
                 with self._changed:
                     if self._stream is not stream:
                         return False  # given up
-                    self._contents.event(event)
+                    before, after = self._contents.event(event)
                     self._confirmed = self._clock()
                 told = True
+                self._told(before, after)
         except Unreachable:
             if self._contents.version is None and self._stream is stream:
                 raise

@@ -18,9 +18,8 @@ __all__ = ["cluster", "namespace"]
 
 @pytest.fixture(autouse=True)
 def kubernetes_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test clusters are on this machine; nothing else of it leads anywhere."""
-    monkeypatch.setenv("CURFEW_ALLOW_ENDPOINTS", "127.0.0.1")
-    for name in ("KUBECONFIG", "CURFEW_ALLOW_EXEC", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+    """Nothing of this machine leads to another cluster."""
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.delenv(name, raising=False)
 
 
