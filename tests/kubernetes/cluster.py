@@ -388,12 +388,13 @@ def _told(answer: httpx.Response) -> Manifest:
 
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
-    """One of its own, without custom kinds; it takes a few seconds."""
+    """One of its own, with the custom kinds of `crds/`; it takes a few seconds."""
     with ExitStack() as stack:
         programs = Programs()
         stack.callback(programs.close)
         cluster = _started(programs)
         stack.callback(cluster.http.close)
+        cluster.install(crd for file in sorted(CRDS.glob("*.yaml")) for crd in yaml.safe_load_all(file.read_text()))
         yield cluster
 
 

@@ -83,21 +83,21 @@ def kwok(cluster: Cluster) -> Iterator[None]:
 
 
 def fleet(cluster: Cluster, namespace: str, *, nodes: int, pods: int, within: float = 600) -> None:
-    """Nodes of eight GPUs and pods spread evenly over them, all running: on each node a Job whose pods hold a GPU each,
-    and where there are more pods than GPUs, bare ones beside it."""
+    """Nodes of eight GPUs and pods spread evenly over them, all running: on each node a PyTorchJob whose pods hold a
+    GPU each, and where there are more pods than GPUs, bare ones beside it."""
     each = pods // nodes
     assert each * nodes == pods, f"{pods} pods do not spread evenly over {nodes} nodes"
 
     def filled(number: int) -> None:
-        name = f"gpu-{number:04}"
-        node = gpu_node(name, labels={"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"})
+        node = gpu_node(f"gpu-{number:04}", labels={"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"})
         node["metadata"]["annotations"] = PLAYED
         cluster.register(node)
-        cluster.create(_job(f"train-{number:04}", name, min(each, 8)), namespace)
-        for beside in range(each - 8):
-            cluster.create(
-                {"kind": "Pod", "metadata": {"name": f"beside-{number:04}-{beside}"}, **_on(name)}, namespace
-            )
+        job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": f"train-{number:04}"}}
+        owner = _owner(cluster.create(job, namespace))
+        for pod in range(each):
+            metadata = {"ownerReferences": [owner]} if pod < 8 else {}
+            name = f"{node['metadata']['name']}-{pod}"
+            cluster.create(_pod(name, node["metadata"]["name"], metadata, gpus=int(pod < 8)), namespace)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(filled, range(nodes)))
@@ -114,15 +114,14 @@ def _counted(cluster: Cluster, namespace: str, phase: str) -> int:
     return len(first["items"]) + int(first["metadata"].get("remainingItemCount", 0))
 
 
-def _job(name: str, node: str, gpus: int) -> Manifest:
-    template = _on(node, gpu=True)
-    template["spec"]["restartPolicy"] = "Never"
-    spec = {"parallelism": gpus, "completions": gpus, "completionMode": "Indexed", "template": template}
-    return {"kind": "Job", "metadata": {"name": name}, "spec": spec}
+def _owner(job: Manifest) -> Manifest:
+    of = {"apiVersion": job["apiVersion"], "kind": job["kind"], "controller": True}
+    return of | {key: job["metadata"][key] for key in ("name", "uid")}
 
 
-def _on(node: str, *, gpu: bool = False) -> Manifest:
+def _pod(name: str, node: str, metadata: Manifest, *, gpus: int) -> Manifest:
     container: Manifest = {"name": "main", "image": "trainer"}
-    if gpu:
-        container["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
-    return {"spec": {"nodeName": node, "containers": [container]}}
+    if gpus:
+        container["resources"] = {"limits": {"nvidia.com/gpu": str(gpus)}}
+    spec = {"nodeName": node, "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec}

@@ -162,11 +162,11 @@ def test_kwok_runs_the_pods_of_many_nodes_and_clearing_leaves_none() -> None:
         pods = cluster.all("Pod")
         assert {pod["status"]["phase"] for pod in pods} == {"Running"}
         owners = [pod["metadata"].get("ownerReferences", [{}])[0].get("kind") for pod in pods]
-        assert (owners.count("Job"), owners.count(None), len(cluster.all("Node"))) == (80, 20, 10)
+        assert (owners.count("PyTorchJob"), owners.count(None), len(cluster.all("Node"))) == (80, 20, 10)
 
         cluster.clear()
 
-        assert [cluster.all(kind) for kind in ("Node", "Pod", "Job")] == [[], [], []]
+        assert [cluster.all(kind) for kind in ("Node", "Pod", "PyTorchJob")] == [[], [], []]
 
 
 KILLED = """
