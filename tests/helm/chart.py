@@ -32,9 +32,11 @@ def helm(*arguments: str | Path, values: dict[str, Any] | None = None) -> subpro
     )
 
 
-def rendered(values: dict[str, Any], *, kubernetes: str = NEWEST, release: str = "curfew") -> list[Manifest]:
+def rendered(
+    values: dict[str, Any], *, kubernetes: str = NEWEST, release: str = "curfew", namespace: str = "finops"
+) -> list[Manifest]:
     """Every manifest, hooks too."""
-    done = helm("template", release, CHART, "--namespace", "finops", "--kube-version", kubernetes, values=values)
+    done = helm("template", release, CHART, "--namespace", namespace, "--kube-version", kubernetes, values=values)
     assert done.returncode == 0, done.stderr
     return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 

@@ -10,11 +10,8 @@ import pytest
 from providers.kubernetes.owners import ALL, COLLECTIONS, OWNERS, How
 from providers.kubernetes.ways import beside
 from providers.records import Verb
+from tests.helm.accounts import ENFORCE, OBSERVE, TERMINATE, granted
 from tests.helm.chart import CHART, NEWEST, OLDEST, VALUES, Manifest, helm, one, refusal, rendered, serving
-
-OBSERVE = {"observe": True}
-ENFORCE = {**OBSERVE, "enforce": True}
-TERMINATE = {**ENFORCE, "terminate": True}
 
 READ = ("get", "list", "watch")
 BUDGETS = "poddisruptionbudgets.policy"
@@ -22,20 +19,13 @@ LEADING_BACK = frozenset(How) - {How.NONE, How.EVICT}
 """Ways to stop something that are edits of it, or of what governs it."""
 
 
-def granted(role: Manifest) -> set[tuple[str, str]]:
-    """Verb and resource, as refusals name them: `patch deployments.apps`."""
-    return {
-        (verb, f"{plural}.{group}" if group else plural)
-        for rule in role["rules"]
-        for group in rule.get("apiGroups", ())
-        for plural in rule["resources"]
-        for verb in rule["verbs"]
-    }
-
-
 def roles(kubernetes: Mapping[str, bool], **values: Any) -> dict[str, Manifest]:
     manifests = rendered({"kubernetes": kubernetes, **values})
     return {m["metadata"]["name"]: m for m in manifests if m["kind"] == "ClusterRole"}
+
+
+def granted_by(role: Manifest) -> set[tuple[str, str]]:
+    return granted([rule for rule in role["rules"] if "resources" in rule])
 
 
 def pairs(verbs: Iterable[str], words: Iterable[str]) -> set[tuple[str, str]]:
@@ -52,7 +42,7 @@ def edited() -> set[str]:
 def test_whoever_observes_reads_every_collection_and_nothing_else() -> None:
     [role] = roles(OBSERVE).values()
 
-    assert granted(role) == pairs(READ, COLLECTIONS) | {("list", BUDGETS)}
+    assert granted_by(role) == pairs(READ, COLLECTIONS) | {("list", BUDGETS)}
     assert [rule for rule in role["rules"] if "nonResourceURLs" in rule] == [
         {"nonResourceURLs": ["/api/v1", "/apis", "/apis/*"], "verbs": ["get"]}
     ], "which kinds there are"
@@ -61,11 +51,11 @@ def test_whoever_observes_reads_every_collection_and_nothing_else() -> None:
 def test_whoever_enforces_edits_what_the_actuator_edits_and_nothing_else() -> None:
     role = roles(ENFORCE)["curfew-enforce"]
 
-    assert granted(role) == pairs(["patch"], edited()) | {("create", "pods/eviction"), ("create", "events")}
+    assert granted_by(role) == pairs(["patch"], edited()) | {("create", "pods/eviction"), ("create", "events")}
 
 
 def test_owners_are_deleted_only_where_that_is_allowed() -> None:
-    without, allowed = (granted(roles(kubernetes)["curfew-enforce"]) for kubernetes in (ENFORCE, TERMINATE))
+    without, allowed = (granted_by(roles(kubernetes)["curfew-enforce"]) for kubernetes in (ENFORCE, TERMINATE))
 
     assert all(Verb.TERMINATE in owner.verbs for owner in OWNERS.values())
     assert allowed - without == pairs(["delete"], (owner.word for owner in OWNERS.values()))
@@ -75,8 +65,8 @@ def test_owners_are_deleted_only_where_that_is_allowed() -> None:
 @pytest.mark.parametrize("kubernetes", [OBSERVE, ENFORCE, TERMINATE])
 def test_nothing_is_granted_that_could_do_harm_beyond_workloads(kubernetes: dict[str, bool]) -> None:
     for role in roles(kubernetes).values():
-        of_nodes = {verb for verb, word in granted(role) if word.split("/")[0] == "nodes"}
-        words = {word for _, word in granted(role)}
+        of_nodes = {verb for verb, word in granted_by(role) if word.split("/")[0] == "nodes"}
+        words = {word for _, word in granted_by(role)}
         assert of_nodes <= set(READ)
         assert not words & {"secrets", "configmaps", "pods/exec", "pods/attach", "pods/ephemeralcontainers", "pods/log"}
         assert "*" not in str([rule for rule in role["rules"] if "resources" in rule])
