@@ -135,10 +135,10 @@ def _asks(spec: Any) -> bool:
             if not isinstance(resources, dict):
                 continue
             for side in ("requests", "limits"):
-                for name in resources.get(side) or ():
-                    # cpu and memory have no domain
-                    if "/" in name and vendor_of(name):
-                        return True
+                names = resources.get(side)
+                # cpu and memory have no domain
+                if isinstance(names, dict) and any("/" in name and vendor_of(name) for name in names):
+                    return True
     return False
 
 
@@ -151,7 +151,8 @@ def _container(container: Json) -> Slimmed:
     if resources := _accelerators(container.get("resources")):
         kept["resources"] = resources
     mounts = [
-        {"name": mount.get("name"), "mountPath": mount.get("mountPath")} for mount in items(container, "volumeMounts")
+        {"name": text(mount, "name"), "mountPath": text(mount, "mountPath")}
+        for mount in items(container, "volumeMounts")
     ]
     if mounts:
         kept["volumeMounts"] = mounts
@@ -279,7 +280,7 @@ def _owner(obj: Json, *, straight: bool) -> Slimmed | None:
     finished = [
         {"type": condition["type"], "status": "True"}
         for condition in items(obj, "status", "conditions")
-        if condition.get("type") in FINISHED_CONDITIONS and condition.get("status") == "True"
+        if text(condition, "type") in FINISHED_CONDITIONS and condition.get("status") == "True"
     ]
     status: Slimmed = {"conditions": finished} if finished else {}
     if deployment := text(obj, "status", "jobDeploymentStatus"):
@@ -341,7 +342,7 @@ def _claim(claim: Json) -> Slimmed | None:
     results = [
         {key: result.get(key) for key in ("driver", "pool", "device")}
         for result in items(claim, "status", "allocation", "devices", "results")
-        if result.get("driver") in DRIVERS and result.get("adminAccess") is not True
+        if text(result, "driver") in DRIVERS and result.get("adminAccess") is not True
     ]
     if not results:
         return None

@@ -411,7 +411,7 @@ def _without_pods(group: Group, queued: bool | None) -> State:
 def _at_rest(collection: Collection, obj: Json, queued: bool | None) -> State | None:
     """Why an owner without pods has none; None: it wants some."""
     for condition in items(obj, "status", "conditions"):
-        if condition.get("type") in FINISHED_CONDITIONS and condition.get("status") == "True":
+        if text(condition, "type") in FINISHED_CONDITIONS and condition.get("status") == "True":
             return State.TERMINATED
     if text(obj, "status", "jobDeploymentStatus") in {"Complete", "Failed"}:
         return State.TERMINATED

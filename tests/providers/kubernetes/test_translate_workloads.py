@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.kubernetes import translate
@@ -995,6 +995,9 @@ def paths(found: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [inner for key, value in below for inner in ((*path, key), *paths(value, (*path, key)))]
 
 
+STRANGE: list[Any] = ["?", 7, -1, 1.5, True, [], {}, [None], [{}], [[]], {"a": None}]
+
+
 def damage(found: Any, data: st.DataObject) -> None:
     """Some of what it says is taken away, or is null, or is something else."""
     for _ in range(data.draw(st.integers(1, 4))):
@@ -1006,7 +1009,7 @@ def damage(found: Any, data: st.DataObject) -> None:
         if how == "gone":
             del inside[path[-1]]
         else:
-            inside[path[-1]] = None if how == "null" else data.draw(st.sampled_from(["?", 7, [], {}, [None], True]))
+            inside[path[-1]] = None if how == "null" else copy.deepcopy(data.draw(st.sampled_from(STRANGE)))
         if not paths(found):
             return
 
@@ -1048,6 +1051,7 @@ def test_whatever_is_missing_nothing_fails_and_nothing_runs_out_of_nothing(data:
         assert record.gpu_count >= 0
 
 
+@settings(max_examples=300)
 @given(data=st.data())
 def test_whatever_an_object_looks_like_it_is_kept_or_not_and_nothing_fails(data: st.DataObject) -> None:
     obj = copy.deepcopy(data.draw(st.sampled_from(EVERYTHING)))
