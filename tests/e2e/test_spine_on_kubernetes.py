@@ -1,5 +1,6 @@
 """A shared cluster, from outside: a real API server and controller manager, a real Prometheus, AWS beneath, a real
-mail server, and Curfew as a process of its own. What happened is asked of kubectl and boto3.
+mail server, and Curfew as a process of its own, with the rights that its chart gives. What happened is asked of kubectl
+and boto3.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 
 from tests.databases import Postgres
 from tests.e2e.process import Curfew, curfew
+from tests.helm.accounts import ENFORCE, OBSERVE, account
 from tests.kubernetes.cluster import Cluster, Manifest, soon
 from tests.kubernetes.conftest import cluster
 from tests.notify.conftest import Sink
@@ -111,9 +114,20 @@ def comparable(thing: Manifest) -> Manifest:
 BOOKKEEPING = ("resourceVersion", "generation", "managedFields")
 
 
+@pytest.fixture
+def kubernetes() -> dict[str, bool]:
+    """The chart's values for what Curfew may do in the cluster."""
+    return ENFORCE
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def company(
-    request: pytest.FixtureRequest, tmp_path: Path, front: Front, sink: Sink, cluster: Cluster
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    front: Front,
+    sink: Sink,
+    cluster: Cluster,
+    kubernetes: dict[str, bool],
 ) -> Iterator[Company]:
     """One machine of eight GPUs: an idle Job holds four of them, a busy Deployment two, nobody the last two."""
     database = ""
@@ -149,9 +163,8 @@ def company(
         "CURFEW_ALLOW_ENDPOINTS": "127.0.0.1",
     }
     with running(folder) as prometheus, curfew(tmp_path, **environment) as service:
-        service.apply(
-            DOCUMENTS.format(aws=front.endpoint, kubeconfig=cluster.kubeconfig, prometheus=prometheus, vision=vision)
-        )
+        kubeconfig = account(cluster, kubernetes)
+        service.apply(DOCUMENTS.format(aws=front.endpoint, kubeconfig=kubeconfig, prometheus=prometheus, vision=vision))
         yield Company(curfew=service, cluster=cluster, sink=sink, vision=vision, node=node, instance=instance)
 
 
@@ -233,6 +246,42 @@ def test_an_idle_job_is_warned_about_suspended_and_put_back(company: Company) ->
     assert comparable(after) == comparable(before)
     here.cluster.settle(here.vision, node=here.node)
     soon(lambda: here.curfew.cycle() and actions(here)[-1]["status"] == "undone", "the undo is verified")
+
+
+@pytest.mark.parametrize(("company", "kubernetes"), [("sqlite", OBSERVE)], indirect=["company"])
+def test_whoever_may_only_look_is_refused_which_is_told_and_nothing_is_half_done(company: Company) -> None:
+    here = company
+    soon(lambda: here.kubectl("get", "job", "train")["status"].get("ready") == 1, "the Job's controller is at rest")
+    before = here.kubectl("get", "job,pod,deployment")
+    report = here.curfew.cycle()
+    assert all(source["complete"] for source in report["sources"]), report["sources"]
+    assert (here.workload("Job/train")["activity"], here.workload("Deployment/serve")["activity"]) == ("idle", "busy")
+
+    time.sleep(2.2)
+    here.curfew.cycle()
+
+    [action] = actions(here)
+    assert action["status"] == "failed"
+    assert 'cannot patch resource "jobs" in API group "batch"' in action["error"]
+    [finding] = here.curfew.findings(policy="idle-workloads")
+    assert finding["status"] == "refused"
+    assert 'cannot patch resource "jobs"' in finding["status_reason"]
+    [_, mail] = soon(lambda: len(here.sink.arrived) == 2 and here.sink.arrived, "its owner is told")
+    assert mail["To"] == "vision-lead@example.org"
+    assert mail["Subject"].startswith("Could not stop train")
+    assert 'cannot patch resource "jobs"' in " ".join(text_of(mail).split())
+
+    here.curfew.cycle()
+    assert [again["id"] for again in actions(here)] == [action["id"]], "it is not tried again and again"
+    assert here.kubectl("get", "job,pod,deployment")["items"] == before["items"], "to the resource version"
+    assert not here.kubectl("get", "events", "--field-selector", "reason=CurfewStopped")["items"]
+
+
+def text_of(mail: EmailMessage) -> str:
+    part = mail.get_body(("plain",))
+    assert part is not None
+    text: str = part.get_content()
+    return text
 
 
 def pods_left(here: Company) -> int:
