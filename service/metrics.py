@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 from policies.policy import DEFAULT_PROFILE
@@ -97,7 +99,7 @@ class _Rows:
 
 def _from_rows(rt: Runtime, now: datetime) -> _Rows:
     with rt.database.reading() as session:
-        cost, idle = totals.costs(session, now)
+        cost, idle = totals.costs(session, now, rt.memory.open_intervals)
         return _Rows(
             cost=cost,
             idle=idle,
@@ -134,8 +136,8 @@ _COUNTED = frozenset(kind.value for kind in Kind if kind.counted)
 def _fleet(judged: Judged) -> _Fleet:
     """A fleet has many machines and few kinds of them: first the machines are counted, then their kinds summed."""
     base, by_default = judged.facts.base, judged.activity[DEFAULT_PROFILE.key]
-    did = [by_default.get(id, UNKNOWN).activity or "unknown" for id in base["resource_id"]]
-    amounts = (base["source"], base["gpu_count"], base["hourly_cost"], base["currency"])
+    did = [one.activity for one in map(by_default.get, base["resource_id"], repeat(UNKNOWN))]
+    amounts = (base["source"], base["gpu_count"], base["requested_gpus"], base["hourly_cost"], base["currency"])
     fleet = _Fleet()
     for (
         project,
@@ -148,21 +150,23 @@ def _fleet(judged: Judged) -> _Fleet:
         activity,
         source,
         gpus,
+        theirs,
         cost,
         currency,
     ), count in Counter(zip(*(base[name] for name in _WHAT), did, *amounts, strict=True)).items():
         running = state == State.RUNNING
-        place = (project or "", provider, region, kind)
-        key: Labels = (*place, state or State.UNKNOWN.value, model or "", capacity, activity if running else "")
+        place = (project or "", provider, region or "", kind)
+        doing = activity or "unknown"
+        key: Labels = (*place, state or State.UNKNOWN.value, model or "", capacity, doing if running else "")
         fleet.resources[key] += count
         if kind not in _COUNTED:
             continue
-        fleet.gpus[key] += gpus * count
+        fleet.gpus[key] += (gpus - (theirs or 0)) * count  # what workloads hold of a machine is counted with them
         if cost is not None:
             fleet.hourly[(*key, currency)] = fleet.hourly.get((*key, currency), 0.0) + cost * count
         if running:
             fleet.running[(source,)] += count
-            fleet.known[(source,)] += count if activity != "unknown" else 0
+            fleet.known[(source,)] += count if doing != "unknown" else 0
     return fleet
 
 
@@ -193,6 +197,8 @@ def _family(name: str, kind: str, meaning: str, labels: Labels, samples: Mapping
         yield f"{name}{_labels(labels, key)} {float(samples[key])!r}"
 
 
+@lru_cache(maxsize=20_000)
 def _labels(names: Labels, values: Labels) -> str:
+    """From page to page they are much the same."""
     quoted = (value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for value in values)
     return "{" + ",".join(f'{name}="{value}"' for name, value in zip(names, quoted, strict=True)) + "}"

@@ -23,6 +23,7 @@ from service.days import day_of, days_in
 from service.model import BudgetKey, Spent, Window
 from service.money import cumulative, window_cost
 from service.store.database import epoch, micros_after, whole
+from service.store.open_intervals import Kind, OpenIntervals
 from service.store.sums import BEGINNING, counted
 from service.store.tables import MeterInterval, MeterSum, Resource
 
@@ -81,8 +82,6 @@ class Cost:
         return Cost(micros=self.micros + other.micros, assumed_micros=self.assumed_micros + other.assumed_micros)
 
 
-Kind = tuple[str | None, str, str, str, str, str]
-"""project, provider, gpu model, capacity type, currency, activity"""
 Group = tuple[str, ...]
 """What was asked to be told apart, in the order asked for."""
 
@@ -236,16 +235,26 @@ def _cost(rows: CTE, start: datetime, end: datetime) -> ColumnElement[int]:
     return case((last > first, reached(last) - reached(first)), else_=0)
 
 
-def metered_by_kind(session: Session, now: datetime) -> Counter[Kind]:
+def metered_by_kind(session: Session, now: datetime, opened: OpenIntervals | None = None) -> Counter[Kind]:
     """(project, provider, gpu model, capacity type, currency, activity) → micro-units metered until now."""
-    found: Counter[Kind] = Counter()
+    opened = opened or OpenIntervals()
+    opened.follow(session)
     is_open = col(MeterInterval.ended_at).is_(None)
-    for which in (is_open, ~is_open & ~col(MeterInterval.summed)):  # apart: each has an index of its own
-        rows = _intervals(now, which, counted(), col(MeterInterval.rate_micros) > 0)
-        found.update(_by_kind(session, dict(rows.c), _cost(rows, BEGINNING, now)))
+    ended = ~is_open & ~col(MeterInterval.summed)
+    found = _of_kinds(session, now, ended)
+    if opened.newest <= now.timestamp():
+        found.update(opened.micros(now))
+    else:  # a clock was set back
+        opened.forget()
+        found.update(_of_kinds(session, now, is_open))
     days = {name: col(getattr(MeterSum, name)) for name in _KIND}
     found.update(_by_kind(session, days, col(MeterSum.micros), col(MeterSum.started_at) == BEGINNING))
     return found
+
+
+def _of_kinds(session: Session, now: datetime, which: ColumnElement[bool]) -> Counter[Kind]:
+    rows = _intervals(now, which, counted(), col(MeterInterval.rate_micros) > 0)
+    return Counter(_by_kind(session, dict(rows.c), _cost(rows, BEGINNING, now)))
 
 
 _KIND = ("project", "provider", "gpu_model", "capacity_type", "currency", "activity")

@@ -213,6 +213,12 @@ class MeterInterval(SQLModel, table=True):
             sqlite_where=text("summed = 0"),
             postgresql_where=text("NOT summed"),
         ),
+        Index(
+            "meter_interval_to_sum",
+            "ended_at",
+            sqlite_where=text("summed = 0 AND ended_at IS NOT NULL"),
+            postgresql_where=text("NOT summed AND ended_at IS NOT NULL"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)

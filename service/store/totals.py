@@ -17,6 +17,7 @@ from sqlmodel import Session, col, select
 from service.model import Status
 from service.money import AVOIDED_AT_MOST, avoided_micros
 from service.store.database import add_up, epoch, micros_after, whole
+from service.store.open_intervals import OpenIntervals
 from service.store.spend import metered_by_kind
 from service.store.tables import Action, Finding, Outbox, Tally
 
@@ -30,11 +31,15 @@ _OBSERVED = [status.value for status in (Status.OPEN, Status.WARNED, Status.CLEA
 """Findings that were never acted on."""
 
 
-def costs(session: Session, now: datetime) -> tuple[Counter[CostKey], Counter[CostKey]]:
+def costs(
+    session: Session, now: datetime, opened: OpenIntervals | None = None
+) -> tuple[Counter[CostKey], Counter[CostKey]]:
     """Micro-units metered until now, by who pays and for what; and how much of it was spent on idling."""
     total: Counter[CostKey] = Counter()
     idle: Counter[CostKey] = Counter()
-    for (project, provider, model, capacity, currency, activity), micros in metered_by_kind(session, now).items():
+    for (project, provider, model, capacity, currency, activity), micros in metered_by_kind(
+        session, now, opened
+    ).items():
         kind = (project, provider, model, capacity, currency)
         total[kind] += micros
         if activity == "idle":
