@@ -49,7 +49,7 @@ PATCHES = {
 _numbers = itertools.count(1)
 
 
-def soon(told: Callable[[], Any], what: str, *, within: float = 30) -> Any:
+def soon(told: Callable[[], Any], what: str, *, within: float = 60) -> Any:
     """The first truthy answer; no connection counts as none."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
@@ -85,7 +85,7 @@ class Cluster:
         self.programs = programs
         self.http = self.client(ADMIN)
         self.kubeconfig = self._kubeconfig_of("admin", ADMIN)
-        self._paths: dict[str, tuple[str, str, bool]] = {}
+        self._paths: dict[str, tuple[str, str]] = {}
 
     # Objects
 
@@ -93,7 +93,7 @@ class Cluster:
         """Strictly: a field that Kubernetes does not know, or one that is there twice, is an error."""
         where = namespace or manifest["metadata"].get("namespace")
         kind = f"{manifest['apiVersion']}/{manifest['kind']}" if "apiVersion" in manifest else manifest["kind"]
-        path, api_version, _ = self._resource(kind)
+        path, api_version = self._resource(kind)
         body = {"apiVersion": api_version, **manifest, "kind": manifest["kind"]}
         answer = self.http.post(_in(path, where), json=body, params={"fieldValidation": "Strict"})
         made = _told(answer)
@@ -129,27 +129,26 @@ class Cluster:
 
     def path(self, kind: str, name: str | None = None, namespace: str | None = None) -> str:
         """Of an object, or of all of a kind."""
-        path, _, _ = self._resource(kind)
+        path, _ = self._resource(kind)
         return "/".join(filter(None, (_in(path, namespace), name)))
 
-    def _resource(self, kind: str) -> tuple[str, str, bool]:
-        """Path, API version, and whether it is namespaced; asked of the server, again when there is a new kind."""
+    def _resource(self, kind: str) -> tuple[str, str]:
+        """Path and API version, asked of the server; again when there is a new kind."""
         if kind not in self._paths:
             self._paths = self._discovered()
         assert kind in self._paths, f"the cluster knows no {kind}"
         return self._paths[kind]
 
-    def _discovered(self) -> dict[str, tuple[str, str, bool]]:
-        found: dict[str, tuple[str, str, bool]] = {}
+    def _discovered(self) -> dict[str, tuple[str, str]]:
+        found: dict[str, tuple[str, str]] = {}
         for root in ("/api", "/apis"):
             for group in _told(self.http.get(root, headers={"Accept": DISCOVERY}))["items"]:
                 name = group["metadata"].get("name", "")
                 for version in group["versions"]:
                     api_version = "/".join(filter(None, (name, version["version"])))
                     for resource in version.get("resources", ()):
-                        namespaced = resource["scope"] == "Namespaced"
-                        inside = "/namespaces/{}" if namespaced else ""
-                        entry = (f"{root}/{api_version}{inside}/{resource['resource']}", api_version, namespaced)
+                        inside = "/namespaces/{}" if resource["scope"] == "Namespaced" else ""
+                        entry = (f"{root}/{api_version}{inside}/{resource['resource']}", api_version)
                         kind = resource["responseKind"]["kind"]
                         found.setdefault(kind, entry)
                         found.setdefault(f"{api_version}/{kind}", entry)
@@ -224,29 +223,10 @@ class Cluster:
 
     # What kubelets and the scheduler would say
 
-    def node(
-        self,
-        name: str | None = None,
-        *,
-        gpus: int = 8,
-        resource: str = "nvidia.com/gpu",
-        allocatable: int | None = None,
-        labels: Mapping[str, str] | None = None,
-        provider_id: str | None = None,
-        taints: Sequence[Manifest] = (),
-    ) -> str:
-        """A ready node with GPUs; with fewer `allocatable` than it has when some are broken."""
-        manifest = gpu_node(
-            name or f"node-{next(_numbers)}",
-            gpus=gpus,
-            resource=resource,
-            allocatable=allocatable,
-            labels=labels,
-            provider_id=provider_id,
-            taints=taints,
-        )
-        made: str = manifest["metadata"]["name"]
-        self.register(manifest)
+    def node(self, name: str | None = None, **shape: Any) -> str:
+        """A ready one, of the shape that `gpu_node` takes."""
+        made = name or f"node-{next(_numbers)}"
+        self.register(gpu_node(made, **shape))
         return made
 
     def register(self, node: Manifest) -> None:
@@ -268,16 +248,21 @@ class Cluster:
         """A turn of scheduler and kubelet in a namespace: what is unbound goes to the node, what is new runs, what is
         to end is gone. The pods there are then."""
         for pod in self.all("Pod", namespace):
-            name = pod["metadata"]["name"]
-            if "deletionTimestamp" in pod["metadata"]:
-                self.delete("Pod", name, namespace, at_once=True)
-                continue
-            if "nodeName" not in pod["spec"] and not pod["spec"].get("schedulingGates"):
-                self.bind(name, namespace, node)
-                pod["spec"]["nodeName"] = node
-            if "nodeName" in pod["spec"] and pod["status"]["phase"] == "Pending":
-                self.run(name, namespace)
+            try:
+                self._settle(pod, namespace, node)
+            except Refused as refused:
+                if refused.code not in (404, 409):  # a controller was quicker: it is gone, or about to go
+                    raise
         return self.all("Pod", namespace)
+
+    def _settle(self, pod: Manifest, namespace: str, node: str) -> None:
+        name, spec = pod["metadata"]["name"], pod["spec"]
+        if "deletionTimestamp" in pod["metadata"]:
+            self.delete("Pod", name, namespace, at_once=True)
+        elif pod["status"]["phase"] == "Pending" and not spec.get("schedulingGates"):
+            if "nodeName" not in spec:
+                self.bind(name, namespace, node)
+            self.run(name, namespace)
 
     def evict(self, pod: str, namespace: str) -> httpx.Response:
         """The answer: 201, or 429 when a PodDisruptionBudget is against it."""
@@ -316,7 +301,7 @@ def gpu_node(
     provider_id: str | None = None,
     taints: Sequence[Manifest] = (),
 ) -> Manifest:
-    """The manifest of a ready node."""
+    """The manifest of a ready node with GPUs; fewer are `allocatable` than it has when some are broken."""
     room = {"cpu": "192", "memory": "2000Gi", "ephemeral-storage": "1000Gi", "pods": "250"}
     counts = {resource: str(gpus)} if gpus else {}
     spec: Manifest = {"taints": list(taints)} if taints else {}
