@@ -163,7 +163,7 @@ def company(
         "CURFEW_ALLOW_ENDPOINTS": "127.0.0.1",
     }
     with running(folder) as prometheus, curfew(tmp_path, **environment) as service:
-        kubeconfig = account(cluster, kubernetes)
+        kubeconfig = account(cluster, kubernetes).kubeconfig
         service.apply(DOCUMENTS.format(aws=front.endpoint, kubeconfig=kubeconfig, prometheus=prometheus, vision=vision))
         yield Company(curfew=service, cluster=cluster, sink=sink, vision=vision, node=node, instance=instance)
 

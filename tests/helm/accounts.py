@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ KINDS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
 """What a cluster gets that Curfew looks at from elsewhere."""
 
 
-def account(cluster: Cluster, kubernetes: dict[str, bool]) -> Path:
-    """A kubeconfig of an account of its own, once the API server knows all its rights."""
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    namespace: str
+    name: str
+    kubeconfig: Path
+
+
+def account(cluster: Cluster, kubernetes: dict[str, bool]) -> Account:
+    """A new one, once the API server knows all its rights."""
     namespace = cluster.namespace()
     made: dict[str, list[Manifest]] = {kind: [] for kind in KINDS}
     for manifest in rendered({"kubernetes": kubernetes}, release=namespace, namespace=namespace):
@@ -30,7 +38,7 @@ def account(cluster: Cluster, kubernetes: dict[str, bool]) -> Path:
     rules = [rule for role in made["ClusterRole"] for rule in role["rules"] if "resources" in rule]
     with cluster.client(cluster.token(namespace, name)) as client:
         soon(lambda: granted(rules) <= granted(rights(client)), "the API server knows its rights")
-    return cluster.service_account(namespace, name)
+    return Account(namespace=namespace, name=name, kubeconfig=cluster.service_account(namespace, name))
 
 
 def rights(client: httpx.Client) -> list[Manifest]:

@@ -71,7 +71,7 @@ def kubeconfigs(cluster: Cluster) -> Callable[[str], Path]:
         if name == "admin":
             return cluster.kubeconfig
         if name not in found:
-            found[name] = account(cluster, values[name])
+            found[name] = account(cluster, values[name]).kubeconfig
         return found[name]
 
     return kubeconfig
