@@ -280,7 +280,10 @@ class Client:
                 key: str | None = self._in_time(read) if session.plugin else read()
             except (ConfigException, OSError, ValueError) as error:
                 raise Misconfigured(f"{self.name}: the token cannot be read ({type(error).__name__})") from error
-        return {"Authorization": key} if key else {}
+        said = (key or "").strip()  # `kubectl create token > file` ends with a newline
+        if not said.isascii() or not said.isprintable():
+            raise Misconfigured(f"{self.name}: the token holds characters that no token has")
+        return {"Authorization": said} if said else {}
 
     def _loaded(self) -> Session:
         if self._config.in_cluster:
@@ -319,7 +322,11 @@ class Client:
                 raise Misconfigured(f"{path} has no current context; name one by context: {_listed(contexts)}")
             if context not in contexts:
                 raise Misconfigured(f"there is no context {context!r} in {path}; it has {_listed(contexts)}")
-            loader: Any = KubeConfigLoader(merged, active_context=context)  # type: ignore[no-untyped-call]
+            loader: Any = KubeConfigLoader(  # type: ignore[no-untyped-call]
+                merged,
+                active_context=context,
+                config_base_path=None,  # files that it names are beside it, as for kubectl
+            )
             names = loader.current_context["context"]
             cluster = merged["clusters"].get_with_name(names["cluster"])["cluster"].value
             found = merged["users"].get_with_name(names.get("user"), safe=True)

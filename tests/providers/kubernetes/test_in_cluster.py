@@ -137,3 +137,20 @@ def test_an_authority_that_is_replaced_is_read_again(cluster: Cluster, namespace
     files.put("ca.crt", cluster.authority.read_text())
 
     assert may(client, "nodes")
+
+
+@pytest.mark.parametrize(
+    ("more", "works"), [("\n", True), (" \n\n", True), ("\nHost: elsewhere\n", False), ("ü", False)]
+)
+def test_what_a_person_wrote_into_the_file_is_a_token_or_is_not_repeated(
+    more: str, works: bool, cluster: Cluster, namespace: str, files: Files
+) -> None:
+    files.put("token", someone(cluster, namespace, "observe", may_list="nodes") + more)
+    client = Client(IN_CLUSTER)
+
+    if works:
+        assert may(client, "nodes")
+    else:
+        with pytest.raises(errors.Misconfigured) as told:
+            client.get("/api/v1/nodes")
+        assert told.value.sentence == "the cluster this runs in: the token holds characters that no token has"
