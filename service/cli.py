@@ -116,6 +116,24 @@ def serve(
         run(_settings(), host=host, port=port, say=typer.echo)
 
 
+@app.command()
+def admission(
+    tls_cert: Annotated[Path, typer.Option(help="Certificate for API servers, PEM; read again when it changes.")],
+    tls_key: Annotated[Path, typer.Option(help="Its key.")],
+    source: Annotated[str | None, typer.Option(help="The source that this cluster is; may be left out of one.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8443,
+) -> None:
+    """Review new GPU pods for Kubernetes API servers, by what the service at CURFEW_URL saw last."""
+    from service.admission.server import serve as run
+    from service.client import Unusable
+
+    try:
+        run(_client(), source=source, cert=tls_cert, key=tls_key, host=host, port=port, say=typer.echo)
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+
+
 @db_commands.command("upgrade")
 def db_upgrade() -> None:
     """Bring the database's schema to this version. `serve` does it too."""

@@ -50,6 +50,19 @@ class Client:
             return response.json() if response.content else None
         raise self._failure(response)
 
+    def unless(self, path: str, etag: str | None) -> tuple[str, bytes] | None:
+        """The answer's ETag and bytes; None where it still has the ETag given."""
+        import httpx
+
+        known = {"If-None-Match": etag} if etag else {}
+        with self._reaching(), httpx.Client(headers=self._headers | known, timeout=30) as http:
+            response = http.get(f"{self._url}/api/v1{path}")
+        if response.status_code == 304:
+            return None
+        if not response.is_success:
+            raise self._failure(response)
+        return response.headers.get("ETag", ""), response.content
+
     def stream(self, path: str, **params: Any) -> Iterator[str]:
         """The text of a long answer as it comes. One that breaks off is a failure, not an end."""
         import httpx
