@@ -32,6 +32,7 @@ pytest.register_assert_rewrite("providers.conformance.suite")
 
 from providers.conformance.suite import (  # noqa: E402 - assertions must be rewritten before they are imported
     ActuatorContract,
+    FailureContract,
     InventoryContract,
     PricesContract,
     ProviderContract,
@@ -41,6 +42,7 @@ from providers.conformance.world import World  # noqa: E402
 
 __all__ = [
     "ActuatorContract",
+    "FailureContract",
     "InventoryContract",
     "PricesContract",
     "ProviderContract",

@@ -46,6 +46,7 @@ class World(Protocol):
     ) -> ResourceRef:
         """Start one GPU machine that may be stopped; it runs when this returns. The answer is the ref to expect.
 
+        Where nothing but workloads may be stopped, it is one, alone on a node of its own.
         `protected`: by the cloud's own protection where it has one, else by a well-known tag.
         `elsewhere`: in another part of the source than the machines without it.
         `priced=False`: of a type that the provider has no price for.

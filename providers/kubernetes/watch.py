@@ -185,7 +185,7 @@ class Watched:
             try:
                 if self._contents.version is None:
                     self._list()
-                worth = self._watch()
+                worth = not self._closed and self._watch()
             except Gone:  # as it goes when nothing was heard of for a while; the new list will do
                 self._contents.forget_version()
                 fault = Unreachable(f"{self.path} changes faster than it can be listed") if idle else None

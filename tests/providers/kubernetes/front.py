@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import yaml
 
-from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.cluster import ADMIN, Cluster
 
 TOKEN = "token-nobody-may-read"
 
@@ -69,8 +70,10 @@ class Front:
     def __init__(self, cluster: Cluster | None = None) -> None:
         self.rules: list[Rule] = []
         self.calls: list[Call] = []
-        self._cluster = cluster
-        self._open: set[socket.socket] = set()
+        self._cluster = _forward(cluster) if cluster is not None else None
+        self._open: dict[object, socket.socket] = {}
+        """By who is at work on it: a connection to the cluster is used again by the next one."""
+        self._ended = False
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -84,8 +87,11 @@ class Front:
         finally:
             self._server.shutdown()
             thread.join()
+            self._ended = True
             self.cut()
             self._server.server_close()
+            if self._cluster is not None:
+                self._cluster.close()
 
     def kubeconfig(self, folder: Path) -> Path:
         """One that leads here."""
@@ -96,9 +102,8 @@ class Front:
     def cut(self) -> None:
         """Every connection that is open breaks off."""
         with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            for connection in self._open.values():
+                _break_off(connection)
 
     @contextmanager
     def within(self, rule: Rule) -> Iterator[None]:
@@ -121,19 +126,26 @@ class Front:
         assert self._cluster is not None
         kept = {"accept", "content-type"}
         headers = {key: value for key, value in call.headers.items() if key.lower() in kept}
-        with self._cluster.http.stream(
+        with self._cluster.stream(
             call.method, call.path, params=call.query, headers={**headers, "Accept-Encoding": "identity"},
             content=call.body, timeout=httpx.Timeout(30, read=120),
         ) as told:  # fmt: skip
-            send(told.status_code, told.headers, told.iter_raw())
+            upstream = told.extensions["network_stream"].get_extra_info("socket")
+            self.connected(told, upstream)  # so that a watch nobody listens to any more ends too
+            try:
+                send(told.status_code, told.headers, told.iter_raw())
+            finally:
+                self.disconnected(told)
 
-    def connected(self, connection: socket.socket) -> None:
+    def connected(self, user: object, connection: socket.socket) -> None:
         with self._lock:
-            self._open.add(connection)
+            self._open[user] = connection
+            if self._ended:
+                _break_off(connection)
 
-    def disconnected(self, connection: socket.socket) -> None:
+    def disconnected(self, user: object) -> None:
         with self._lock:
-            self._open.discard(connection)
+            del self._open[user]
 
 
 def kubeconfig(url: str, **user: Any) -> dict[str, Any]:
@@ -147,8 +159,22 @@ def kubeconfig(url: str, **user: Any) -> dict[str, Any]:
     }
 
 
+def _break_off(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _forward(cluster: Cluster) -> httpx.Client:
+    return httpx.Client(
+        base_url=cluster.url,
+        headers={"Authorization": f"Bearer {ADMIN}"},
+        verify=ssl.create_default_context(cafile=str(cluster.authority)),
+        limits=httpx.Limits(max_connections=None),
+    )
+
+
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads = False  # waited for at the end
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -162,10 +188,10 @@ def _handler(front: Front) -> type[BaseHTTPRequestHandler]:
 
         def setup(self) -> None:
             super().setup()
-            front.connected(self.connection)
+            front.connected(self, self.connection)
 
         def finish(self) -> None:
-            front.disconnected(self.connection)
+            front.disconnected(self)
             super().finish()
 
         def do_GET(self) -> None:
