@@ -1014,16 +1014,21 @@ def damage(found: Any, data: st.DataObject) -> None:
             return
 
 
-def runs(obj: Any) -> bool:
-    """Whether an object says by itself that something runs: a node that is ready, a pod that has a node and no end."""
-    status, spec = obj.get("status") or {}, obj.get("spec") or {}
-    if not isinstance(status, dict) or not isinstance(spec, dict):
-        return False
-    conditions = status.get("conditions")
-    ready = [one for one in conditions if isinstance(one, dict)] if isinstance(conditions, list) else []
-    if any(one.get("type") == "Ready" and one.get("status") == "True" for one in ready):
-        return True
-    return status.get("phase") in ("Pending", "Running") and isinstance(spec.get("nodeName"), str)
+def says(obj: Any, *path: str) -> Any:
+    """What stands at the path, if anything does."""
+    for key in path:
+        obj = obj.get(key) if isinstance(obj, dict) else None
+    return obj
+
+
+def is_ready(obj: Any) -> bool:
+    conditions = says(obj, "status", "conditions")
+    said = [(says(one, "type"), says(one, "status")) for one in conditions] if isinstance(conditions, list) else []
+    return ("Ready", "True") in said
+
+
+def is_on_a_node(obj: Any) -> bool:
+    return says(obj, "status", "phase") in ("Pending", "Running") and isinstance(says(obj, "spec", "nodeName"), str)
 
 
 @given(data=st.data())
@@ -1033,13 +1038,11 @@ def test_whatever_is_missing_nothing_fails_and_nothing_runs_out_of_nothing(data:
     uid = data.draw(st.sampled_from(sorted(kept[word])))
     damage(kept[word][uid], data)
     found = translate.records(translate.Cluster(uid=CLUSTER, objects=kept), now=NOW)
-    nodes = {record.name for record in found if record.ref.kind is Kind.NODE and record.state is State.RUNNING}
-    assert nodes <= {
-        str(obj["metadata"]["name"]) for obj in kept["nodes"].values() if runs(obj) and obj.get("metadata")
-    }
-    pods = [obj for obj in kept["pods"].values() if runs(obj) and isinstance(obj.get("metadata"), dict)]
-    running = {obj["metadata"].get("name") for obj in pods if isinstance(obj["metadata"].get("name"), str)}
+    ready = [says(obj, "metadata", "name") for obj in kept["nodes"].values() if is_ready(obj)]
+    running = [says(obj, "metadata", "name") for obj in kept["pods"].values() if is_on_a_node(obj)]
     for record in found:
+        if record.ref.kind is Kind.NODE and record.state is State.RUNNING:
+            assert record.name in ready
         if record.ref.kind is Kind.WORKLOAD and record.state is State.RUNNING:
             assert any(placement.pod in running for placement in record.placements)
         assert all(0 < placement.share <= 1 for placement in record.placements)
