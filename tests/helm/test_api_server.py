@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.helm.accounts import ENFORCE, OBSERVE
 from tests.helm.chart import CHART, NEWEST, VALUES, pods, rendered
 from tests.kubernetes.cluster import Cluster, Refused
 from tests.kubernetes.programs import program
@@ -83,3 +84,28 @@ def test_helm_installs_upgrades_and_removes(cluster: Cluster) -> None:
     helm(cluster, "uninstall", "gpu", "--namespace", namespace)
     assert names(cluster, namespace, "Deployment") == []
     assert names(cluster, namespace, "PersistentVolumeClaim") == ["gpu-curfew"], "the state stays"
+
+
+def test_rights_come_and_go_with_the_values(cluster: Cluster) -> None:
+    namespace = cluster.namespace(labels=RESTRICTED)
+    release = f"gpu-{namespace}"
+
+    def roles() -> list[str]:
+        selector = f"app.kubernetes.io/instance={release}"
+        found = [cluster.all(kind, labelSelector=selector) for kind in ("ClusterRole", "ClusterRoleBinding")]
+        of_role, of_binding = ([one["metadata"]["name"] for one in each] for each in found)
+        assert of_role == of_binding
+        return of_role
+
+    def upgraded(kubernetes: dict[str, bool]) -> str:
+        return helm(
+            cluster, "upgrade", "--install", release, str(CHART), "--namespace", namespace,
+            values={"kubernetes": kubernetes},
+        )  # fmt: skip
+
+    assert "It can change nothing in it." in upgraded(OBSERVE)
+    assert roles() == [f"{release}-curfew-observe"]
+    assert "It may also suspend" in upgraded(ENFORCE)
+    assert roles() == [f"{release}-curfew-enforce", f"{release}-curfew-observe"]
+    assert "this cluster" not in upgraded({})
+    assert roles() == []

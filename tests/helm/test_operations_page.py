@@ -49,7 +49,7 @@ def test_its_settings_exist() -> None:
 
 def test_its_values_exist() -> None:
     values = yaml.safe_load((ROOT / "helm" / "curfew" / "values.yaml").read_text())
-    named = re.findall(r"`((?:secrets|networkPolicy|metrics|database|image|persistence)\.[\w.]+)`", PAGE)
+    named = re.findall(r"`((?:secrets|networkPolicy|metrics|database|image|persistence|kubernetes)\.[\w.]+)`", PAGE)
 
     assert len(named) > 5
     for path in named:
