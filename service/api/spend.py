@@ -21,6 +21,7 @@ from service.pipeline.budget import BudgetState, Forecast, Phase, state_of, wind
 from service.runtime import Runtime
 from service.store import documents, spend
 from service.store.spend import By, Cost, Group
+from service.store.sums import UNUSED
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
@@ -217,7 +218,7 @@ def _totals(by_activity: dict[tuple[Group, str], Cost]) -> list[Total]:
     idle: dict[str, int] = {}
     for ((activity,), currency), cost in by_activity.items():
         found[currency] = found.get(currency, Cost()) + cost
-        idle[currency] = idle.get(currency, 0) + (cost.micros if activity == "idle" else 0)
+        idle[currency] = idle.get(currency, 0) + (cost.micros if activity in UNUSED else 0)
     return [
         Total(
             cost=Money(amount_micros=cost.micros, currency=currency),

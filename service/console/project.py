@@ -30,6 +30,7 @@ from service.runtime import Runtime
 from service.store import documents, overview, spend, views
 from service.store.overview import FindingRow, Money
 from service.store.spend import By
+from service.store.sums import UNUSED
 from service.store.tables import Hold, Resource
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=PageRoute)
@@ -131,7 +132,7 @@ def _view(session: Session, runtime: Runtime, project: Project) -> ProjectView:
     idle_hourly: Money = defaultdict(int)
     for one in running:
         if (
-            one.doing == "idle"
+            (one.doing == "idle" or one.resource.lent_share is not None)  # what nobody requested of it
             and one.counted
             and one.resource.rate_micros is not None
             and one.resource.currency is not None
@@ -179,6 +180,6 @@ def _days(session: Session, project: Project, now: datetime) -> dict[str, list[D
         its = days[date.fromisoformat(day)]
         its.spent += cost.micros
         its.assumed += cost.assumed_micros
-        if activity == "idle":
+        if activity in UNUSED:
             its.idle += cost.micros
     return {currency: list(days.values()) for currency, days in sorted(found.items())}

@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from fractions import Fraction
 from typing import Any, TypeVar
 
 from sqlmodel import Session, SQLModel, col, select
 
 from service.store import outbox, views
 from service.store import totals as money
-from service.store.sums import counted
+from service.store.sums import counted, there
 from service.store.tables import Action, Cycle, Document, Finding, Hold, Outbox, Resource, SourceState
 
 Row = TypeVar("Row", bound=SQLModel)
@@ -159,19 +160,20 @@ def totals(session: Session, activity: ActivityOf, sees: Sees) -> list[Totals]:
             Resource.gpu_share,
             Resource.rate_micros,
             Resource.currency,
+            Resource.lent_share,
             counted(),
-        ).where(col(Resource.ended_at).is_(None), col(Resource.orphaned_at).is_(None))
+        ).where(there())
     )
     found: dict[str | None, Totals] = {}
-    for resource_id, project, state, gpus, share, rate, currency, counts in rows:
+    for resource_id, project, state, gpus, share, rate, currency, lent, counts in rows:
         if not sees(project):
             continue
         one = found.setdefault(project, Totals(project=project))
         one.resources += 1
         if not counts:
             continue
-        doing = shown_activity(state, activity(resource_id))
-        one.gpus[doing] += gpus * share
+        doing = shown_activity(state, activity(resource_id) if lent is None else "idle")  # what nobody requested
+        one.gpus[doing] += float(gpus * (1 - Fraction(lent or 0))) * share
         if rate is None or currency is None:
             one.unpriced += state == "running"
             continue
@@ -286,8 +288,7 @@ def resources(session: Session, project: str | None) -> Sequence[Resource]:
         select(Resource)
         .where(
             col(Resource.project) == project if project is not None else col(Resource.project).is_(None),
-            col(Resource.ended_at).is_(None),
-            col(Resource.orphaned_at).is_(None),
+            there(),
         )
         .order_by(col(Resource.rate_micros).desc(), col(Resource.name), col(Resource.id))
         .limit(SHOWN)

@@ -24,7 +24,7 @@ from service.model import BudgetKey, Spent, Window
 from service.money import cumulative, window_cost
 from service.store.database import epoch, micros_after, whole
 from service.store.open_intervals import Kind, OpenIntervals
-from service.store.sums import BEGINNING, counted
+from service.store.sums import BEGINNING, counted, there
 from service.store.tables import MeterInterval, MeterSum, Resource
 
 LAST_DAY, LAST_WEEK = timedelta(hours=24), timedelta(days=7)
@@ -332,8 +332,7 @@ def unpriced(session: Session, project: str) -> int:
             counted(),
             Resource.state == State.RUNNING,
             col(Resource.running_rate_micros).is_(None),
-            col(Resource.ended_at).is_(None),
-            col(Resource.orphaned_at).is_(None),
+            there(),
         )
     ).one()
 
@@ -405,8 +404,7 @@ def hourly(session: Session, project: str) -> dict[str, int]:
         .where(
             Resource.project == project,
             counted(),
-            col(Resource.ended_at).is_(None),
-            col(Resource.orphaned_at).is_(None),
+            there(),
             col(Resource.rate_micros) > 0,
         )
         .group_by(col(Resource.currency))

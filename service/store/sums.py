@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
@@ -30,6 +30,15 @@ KEY = ["project", "started_at", "ended_at", "provider", "gpu_model", "capacity_t
 def counted() -> ColumnElement[bool]:
     """Resources whose GPUs and cost add to sums; those of a group are its members' and counted with them."""
     return col(Resource.kind).not_in([kind.value for kind in Kind if not kind.counted])
+
+
+def there() -> ColumnElement[bool]:
+    """Resources that are judged: neither ended nor orphaned, and no second name of a machine."""
+    return and_(col(Resource.ended_at).is_(None), col(Resource.orphaned_at).is_(None), col(Resource.same_as).is_(None))
+
+
+UNUSED = ("idle", "unrequested")
+"""Activities that are paid for nothing: idle GPUs, and what of a cluster's machines nobody requested."""
 
 
 def sum_up(session: Session, *, at_most: int) -> int:

@@ -19,6 +19,7 @@ from service.money import AVOIDED_AT_MOST, avoided_micros
 from service.store.database import add_up, epoch, micros_after, whole
 from service.store.open_intervals import OpenIntervals
 from service.store.spend import metered_by_kind
+from service.store.sums import UNUSED
 from service.store.tables import Action, Finding, Outbox, Tally
 
 CostKey = tuple[str | None, str, str, str, str]
@@ -42,7 +43,7 @@ def costs(
     ).items():
         kind = (project, provider, model, capacity, currency)
         total[kind] += micros
-        if activity == "idle":
+        if activity in UNUSED:
             idle[kind] += micros
     return total, idle
 
