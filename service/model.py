@@ -11,6 +11,11 @@ from typing import Any
 
 from providers.records import Fault, InventoryAnswer, Kind, PartReport, Price, ResourceRecord, Series, State
 
+_PAID_FOR = {
+    Kind.NODE: (State.RUNNING, State.PENDING, State.UNKNOWN),
+    Kind.WORKLOAD: (State.RUNNING, State.STOPPING),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lent:
@@ -63,15 +68,20 @@ class Known:
 
     @property
     def costs(self) -> bool:
-        """Whether its state is one that is paid for. A machine that has joined a cluster runs, ready or not."""
-        if self.record.ref.kind is Kind.NODE:
-            return self.record.state in (State.RUNNING, State.PENDING, State.UNKNOWN)
-        return self.record.state is State.RUNNING
+        """Whether its state is one that is paid for. A machine that has joined a cluster runs, ready or not, and a
+        workload holds its GPUs until its last pod is gone."""
+        return self.record.state in _PAID_FOR.get(self.record.ref.kind, (State.RUNNING,))
 
     @property
     def is_group(self) -> bool:
         """Whether it consists of members, which are resources themselves and hold its GPUs and its cost."""
         return not self.record.ref.kind.counted
+
+    @property
+    def acted_on_in_steps(self) -> bool:
+        """Whether an act on it takes several calls: of a group, or of a workload and whatever scales it. Only its own
+        cloud tells then whether all of it was undone, and putting back twice is putting back once."""
+        return self.is_group or self.record.ref.kind is Kind.WORKLOAD
 
     @property
     def governed(self) -> bool:

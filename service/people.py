@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, select
 
+from providers.records import Kind
 from service.model import ActionStatus, Status
 from service.store import audit
 from service.store.tables import Action, Finding, Hold, Resource
@@ -110,7 +111,8 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         raise NotPossible("NotUndoable", "this is an undo itself; what it put back can be acted on anew")
     if action.status not in (ActionStatus.TAKEN, ActionStatus.VERIFIED):
         raise NotPossible("NotUndoable", f"an action that is {action.status} has nothing to put back")
-    if action.resumed_at is not None and action.verb != "scale_to_zero":  # a group's processes may still be silenced
+    in_steps = action.verb == "scale_to_zero" or _is_workload(session, action)  # something may still be silenced
+    if action.resumed_at is not None and not in_steps:
         raise NotPossible("NotUndoable", "the resource runs again already")
     if action.verb == "terminate" or action.pre_state.get("final"):
         raise NotPossible("NotUndoable", "what was terminated cannot be put back")
@@ -152,6 +154,11 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         details={"undo": putting_back.id, "resource": action.resource_id, "policy": action.policy},
     )
     return putting_back
+
+
+def _is_workload(session: Session, action: Action) -> bool:
+    resource = session.get(Resource, action.resource_id)
+    return resource is not None and resource.kind == Kind.WORKLOAD
 
 
 def hold(

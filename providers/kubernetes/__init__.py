@@ -42,7 +42,8 @@ def build(config: Config, context: BuildContext) -> Provider:
     return Provider(
         name="kubernetes",
         capabilities=Capabilities(
-            verbs={Kind.WORKLOAD: frozenset({Verb.STOP, Verb.SUSPEND, Verb.SCALE_TO_ZERO, Verb.TERMINATE})}
+            verbs={Kind.WORKLOAD: frozenset({Verb.STOP, Verb.SUSPEND, Verb.SCALE_TO_ZERO, Verb.TERMINATE})},
+            act_timeout_seconds=90,
         ),
         inventory=inventory,
         prices=KubernetesPrices(),

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from providers.records import Kind, Price, State
+from providers.records import Kind, Price
 from service.documents import Project
 from service.model import Known, Lent
 
@@ -149,7 +149,7 @@ def _held(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict
     """Machine → what each workload holds of it; where together they ask for more than there is, in proportion."""
     asked: dict[str, dict[str, Fraction]] = defaultdict(dict)
     for known in resources:
-        if known.record.ref.kind is not Kind.WORKLOAD or not known.governed or known.record.state is not State.RUNNING:
+        if known.record.ref.kind is not Kind.WORKLOAD or not known.governed or not known.costs:
             continue
         for placed in known.record.placements:
             machine = machines.get((known.record.ref.account, placed.node))
@@ -198,7 +198,7 @@ def _largest_remainder(amount: int, shares: Sequence[Fraction]) -> list[int]:
 
 def _allocated(known: Known, rates: Mapping[str, Sequence[_Rate]], lent: Mapping[str, Lent]) -> Known:
     if known.record.ref.kind is Kind.WORKLOAD:
-        if known.record.state is not State.RUNNING:
+        if not known.costs:
             return known  # what it cost when it last ran is what stopping it saved
         price = _together(rates.get(known.id, ()))
         return known if price == known.price else replace(known, price=price)

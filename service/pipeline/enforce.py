@@ -249,8 +249,8 @@ def _call(action: Action, known: Known, provider: Provider, hands: Hands) -> str
 
 
 def _give_back(action: Action, known: Known, provider: Provider) -> None:
-    """An act on a group takes several calls. If it came to nothing, what the first of them silenced speaks again."""
-    if action.undoes is not None or not known.is_group or provider.actuator is None:
+    """If an act in several steps came to nothing, what the first of them silenced speaks again."""
+    if action.undoes is not None or not known.acted_on_in_steps or provider.actuator is None:
         return
     try:
         provider.actuator.restore(known.record.ref, action.pre_state, request_id=f"{action.id}-back")
@@ -348,11 +348,11 @@ def _finish(
     """What the truth makes of an intent. `original`: what an undo puts back."""
     if resource_id(record.ref, record.incarnation) != known.id:
         _abandon(action, known, "another resource has taken its name", hands)
-    elif _took_effect(action, record) and not _of_group(action, original, known):
+    elif _took_effect(action, record) and not _put_back_in_steps(action, original, known):
         _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
     elif action.abandon_at <= hands.now():
         _abandon(action, known, action.error or "it did not take effect in time", hands)
-    elif original is not None and original.resumed_at is not None and not known.is_group:
+    elif original is not None and original.resumed_at is not None and not known.acted_on_in_steps:
         _abandon(action, known, "it was started and stopped again by somebody else meanwhile", hands)
     else:
         why = None if original is not None else _why_not_again(action, known, record, documents, provider, hands)
@@ -448,10 +448,9 @@ def launches_as_wanted(action: Action, record: ResourceRecord) -> bool:
     return (record.capacity_type is CapacityType.SPOT) is (action.undoes is None)
 
 
-def _of_group(action: Action, original: Action | None, known: Known) -> bool:
-    """Is it the undo of a group's going to zero? Its sizes are not all that was changed: whoever scaled it up by hand
-    did not wake what we had silenced. Only its own cloud tells, and putting back twice is putting back once."""
-    return original is not None and known.is_group and action.verb == Verb.START
+def _put_back_in_steps(action: Action, original: Action | None, known: Known) -> bool:
+    """Sizes are not all that was changed then: whoever scaled it up by hand did not wake what we had silenced."""
+    return original is not None and known.acted_on_in_steps and action.verb == Verb.START
 
 
 def _seen(record: ResourceRecord) -> dict[str, Any]:

@@ -69,8 +69,7 @@ def _shows(action: Action, record: ResourceRecord) -> bool:
     if action.verb == Verb.MOVE_TO_SPOT:
         return launches_as_wanted(action, record)
     if action.undoes is not None:
-        wanted_again = record.ref.kind is Kind.WORKLOAD and record.state is State.PENDING  # it may queue for hours
-        return record.state is State.RUNNING or wanted_again
+        return record.state is State.RUNNING or (record.ref.kind is Kind.WORKLOAD and _wanted_again(record))
     if record.state is State.RUNNING:
         if record.members:  # a group has no launch time; machines that are all others than before came afterwards
             return set(record.members).isdisjoint(action.pre_state.get("seen_members", ()))
@@ -78,6 +77,13 @@ def _shows(action: Action, record: ResourceRecord) -> bool:
     if action.verb == Verb.TERMINATE:
         return record.state is State.TERMINATED
     return record.state in (State.STOPPED, State.SUSPENDED, State.TERMINATED)
+
+
+def _wanted_again(record: ResourceRecord) -> bool:
+    """Of a workload it suffices that nothing of ours holds it any more: it may queue for hours, rest until its next
+    hour, or have ended."""
+    mine = record.state in (State.STOPPED, State.STOPPING) and record.stopped_by is not None
+    return not mine and record.state is not State.UNKNOWN
 
 
 def _verify_one(action: Action, hands: Hands) -> str:

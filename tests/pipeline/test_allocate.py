@@ -219,3 +219,9 @@ def test_a_scaling_group_is_left_alone_while_workloads_hold_gpus_of_a_member() -
     assert {blocker.verb for blocker in blockers} == {Verb.SCALE_TO_ZERO, Verb.MOVE_TO_SPOT}
     free = replace(member, lent=Lent(share=Fraction(), micros=0))
     assert not of_members(group, [free]).record.blockers
+
+
+def test_what_is_stopping_holds_its_gpus_and_pays_for_them() -> None:
+    going = workload("vision/Job/a", ("node-1", Fraction(1, 2)), state=State.STOPPING)
+    found = allocated(node(price=dollars(8_000_000)), going)
+    assert (found["vision/Job/a"].rate_micros, found["node-1"].rate_micros) == (4_000_000, 4_000_000)
