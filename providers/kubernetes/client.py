@@ -132,6 +132,7 @@ class Client:
         asked: dict[str, str | int] = {**(query or {}), "limit": limit}
         while True:
             page = self.get(path, query=asked, accept=accept)
+            page["items"] = page.get("items") or []  # null, where a list of metadata is empty
             yield page
             following = (page.get("metadata") or {}).get("continue")
             if not following:

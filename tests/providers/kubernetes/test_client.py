@@ -151,6 +151,12 @@ def test_a_list_is_read_page_by_page(front: Front, client_of: ClientOf) -> None:
     assert all(call.query["limit"] == "500" and call.query["labelSelector"] == "a=b" for call in front.calls)
 
 
+def test_a_list_of_nothing_is_empty(front: Front, client_of: ClientOf) -> None:
+    front.rules.append(lambda call: answer({"metadata": {"resourceVersion": "9"}, "items": None}))
+
+    assert [page["items"] for page in client_of(front).pages("/apis/apps/v1/replicasets")] == [[]]
+
+
 def test_a_connection_that_was_closed_meanwhile_is_opened_again_to_read(front: Front, client_of: ClientOf) -> None:
     times = iter([NO_ANSWER])
     front.rules.append(lambda call: next(times, answer({"kind": "NodeList"})))
