@@ -123,13 +123,23 @@ def admission(
     source: Annotated[str | None, typer.Option(help="The source that this cluster is; may be left out of one.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8443,
+    refresh: Annotated[float, typer.Option(help="Seconds between asking for what is new.", min=0.1)] = 5,
 ) -> None:
     """Review new GPU pods for Kubernetes API servers, by what the service at CURFEW_URL saw last."""
     from service.admission.server import serve as run
     from service.client import Unusable
 
     try:
-        run(_client(), source=source, cert=tls_cert, key=tls_key, host=host, port=port, say=typer.echo)
+        run(
+            _client(),
+            source=source,
+            cert=tls_cert,
+            key=tls_key,
+            host=host,
+            port=port,
+            refresh_seconds=refresh,
+            say=typer.echo,
+        )
     except ValueError as error:
         raise Unusable(str(error)) from None
 

@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from service.admission.counts import Counts
 from service.admission.judge import LET_IN, Answer, Judge
-from service.admission.latest import Latest, Refreshing
+from service.admission.latest import EVERY_SECONDS, Latest, Refreshing
 from service.client import Client
 
 log = structlog.get_logger()
@@ -218,6 +218,7 @@ def serve(
     key: Path,
     host: str,
     port: int,
+    refresh_seconds: float = EVERY_SECONDS,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Until it is told to stop. Raises ValueError for a certificate that cannot be used."""
@@ -246,7 +247,7 @@ def serve(
     sys.setswitchinterval(0.001)  # who reads a snapshot holds up no review
     # uvicorn raises it once more when it has stopped, and an end in order is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with _listen(host, port) as listening, Refreshing(latest, certificate.renew):
+    with _listen(host, port) as listening, Refreshing(latest, certificate.renew, refresh_seconds):
         _Server(config, say).run(sockets=[listening])
 
 

@@ -155,7 +155,7 @@ def running(service: Service, folder: Path, *more: str, port: int = 0) -> Iterat
     log = folder / "admission.log"
     with log.open("w") as err:
         popen = subprocess.Popen(
-            [*command, "--port", str(port), *more],
+            [*command, "--port", str(port), "--refresh", "0.1", *more],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=err,
