@@ -21,7 +21,7 @@ WORKLOAD = ResourceRef(
     provider="kubernetes", account=ACCOUNT, region="", kind=Kind.WORKLOAD, external_id="vision/Deployment/detect"
 )
 MACHINE = ResourceRef(provider="aws", account="1", region="us-east-1", kind=Kind.INSTANCE, external_id="i-1")
-A, B = "GPU-6bf47ca9", "GPU-58e8f5ea"
+A, B = "GPU-11111111", "GPU-22222222"
 HOURS = timedelta(hours=1)
 
 

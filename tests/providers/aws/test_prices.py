@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,9 +21,12 @@ from providers.records import CapacityType, Kind, Price, ResourceRecord, Resourc
 from tests.providers.aws import pricing
 from tests.providers.aws.conftest import Build
 from tests.providers.aws.front import NO_ANSWER, Call, Front, Reply
+from tests.real_data import REAL_DATA, needs
 
-RECORDED = Path(__file__).parents[2] / "recorded" / "aws"
-PUBLISHED = RECORDED / "aws_all_ondemand_us-east-1_2026-07-20.csv"
+PRODUCT = "cloud_api/aws_cli_json_instance_selector/GetProducts/m5_large.json"
+SPOT_MONTH = "cloud_api/aws_cli_json_instance_selector/DescribeSpotPriceHistory/m5_large.json"
+PUBLISHED = "prices/aws_all_ondemand_us-east-1_2026-07-20.csv"
+"""Of the real data."""
 
 NOW = datetime(2026, 11, 16, 9, 0, tzinfo=UTC)
 BUILTIN = "builtin 2026-07-20: us-east-1 on-demand list price, USD, Linux"
@@ -637,19 +639,64 @@ def test_a_request_that_does_not_fit_is_refused_over_http(front: Front) -> None:
     assert b"Missing required parameter" in reply.body
 
 
-# Real answers, and the table against the published list.
+# Whole answers: one of our own making, real ones, and the table against the published list.
 
 
+def test_of_all_ways_to_pay_for_a_product_only_the_hour_on_demand_counts() -> None:
+    def term(effective: str, *prices: tuple[str, str]) -> dict[str, Any]:
+        dimensions = {
+            f"RATE{number}": {"unit": unit, "description": "made up", "appliesTo": [], "pricePerUnit": {"USD": usd}}
+            for number, (unit, usd) in enumerate(prices)
+        }
+        return {"effectiveDate": effective, "termAttributes": {}, "priceDimensions": dimensions}
+
+    product = {
+        "product": {
+            "productFamily": "Compute Instance",
+            "attributes": {"instanceType": "p0.large", "operatingSystem": "Linux", "vcpu": "3"},
+            "sku": "MADEUP",
+        },
+        "serviceCode": "AmazonEC2",
+        "terms": {
+            "OnDemand": {"MADEUP.A": term("2026-11-01T00:00:00Z", ("Quantity", "77"), ("Hrs", "1.2300000000"))},
+            "Reserved": {
+                "MADEUP.B": term("2025-10-31T23:59:59Z", ("Hrs", "0.4500000000"), ("Quantity", "1234")),
+                "MADEUP.C": term("2025-10-31T23:59:59Z", ("Quantity", "5678"), ("Hrs", "0.0000000000")),
+            },
+        },
+    }
+
+    assert list(on_demand_rates(json.dumps(product))) == [
+        ("p0.large", Rate(micros=1_230_000, currency="USD", since=date(2026, 11, 1)))
+    ]
+
+
+def test_a_stretch_of_spot_prices_in_several_zones_is_read(market: Market) -> None:
+    for hour, zone, usd in [
+        (-9, "us-east-1a", "20.1"),
+        (-5, "us-east-1b", "30.3"),
+        (-3, "us-east-1a", "21.2"),
+        (-2, "us-east-1b", "29.9"),
+        (-1, "us-east-1a", "22.4"),
+    ]:
+        market.front.prices.sell_spot("p5.48xlarge", usd, zone=zone, since=NOW + timedelta(hours=hour))
+
+    rates = {zone: market.rate(a_spot_record(zone)) for zone in ("us-east-1a", "us-east-1b")}
+    assert rates == {"us-east-1a": 22_400_000, "us-east-1b": 29_900_000}
+
+
+@needs(PRODUCT)
 def test_a_recorded_product_is_read() -> None:
-    text = (RECORDED / "GetProducts/m5_large.json").read_text()
+    text = (REAL_DATA / PRODUCT).read_text()
 
     assert list(on_demand_rates(text)) == [
         ("m5.large", Rate(micros=96_000, currency="USD", since=date(2021, 2, 1))),
     ]
 
 
+@needs(PRODUCT)
 def test_a_recorded_product_comes_through_the_sdk(market: Market) -> None:
-    product = json.loads((RECORDED / "GetProducts/m5_large.json").read_text())
+    product = json.loads((REAL_DATA / PRODUCT).read_text())
     product["product"]["attributes"]["regionCode"] = "us-east-1"  # not yet told in 2021
     market.front.prices.products.append(product)
 
@@ -658,8 +705,9 @@ def test_a_recorded_product_comes_through_the_sdk(market: Market) -> None:
     )
 
 
+@needs(SPOT_MONTH)
 def test_a_recorded_month_of_spot_prices_is_read(front: Front, aws: Build) -> None:
-    recorded = json.loads((RECORDED / "DescribeSpotPriceHistory/m5_large.json").read_text())["SpotPriceHistory"]
+    recorded = json.loads((REAL_DATA / SPOT_MONTH).read_text())["SpotPriceHistory"]
     history = [item | {"Timestamp": datetime.fromisoformat(item["Timestamp"])} for item in recorded]
     market = a_market(front, aws)
     market.clock[0] = datetime(2021, 2, 1, 12, 0, tzinfo=UTC)
@@ -675,10 +723,11 @@ def test_a_recorded_month_of_spot_prices_is_read(front: Front, aws: Build) -> No
         assert market.rate(a_spot_record(zone, sku="m5.large")) == newest[3] > 30_000
 
 
+@needs(PRODUCT, SPOT_MONTH)
 def test_recorded_answers_fit_the_model() -> None:
     """So that the stand-in's own strictness is not stricter than AWS."""
-    history = json.loads((RECORDED / "DescribeSpotPriceHistory/m5_large.json").read_text())
-    product = (RECORDED / "GetProducts/m5_large.json").read_text()
+    history = json.loads((REAL_DATA / SPOT_MONTH).read_text())
+    product = (REAL_DATA / PRODUCT).read_text()
     shape = pricing.operation("ec2", "DescribeSpotPriceHistory").output_shape
     body = pricing.written("ec2", "DescribeSpotPriceHistory", history)
     read = create_parser("ec2").parse({"status_code": 200, "headers": {}, "body": body}, shape)
@@ -688,8 +737,9 @@ def test_recorded_answers_fit_the_model() -> None:
     pricing.written("pricing", "GetProducts", {"FormatVersion": "aws_v1", "PriceList": [product]})
 
 
+@needs(PUBLISHED)
 def test_the_table_agrees_with_the_published_list() -> None:
-    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+    with (REAL_DATA / PUBLISHED).open(encoding="utf-8", newline="") as file:
         published = {row["instance_type"]: Decimal(row["on_demand_usd_per_hour"]) for row in csv.DictReader(file)}
     ours = {sku: row.usd_per_hour for sku, row in builtin_types().items()}
     assert ours == {sku: published.get(sku) for sku in ours}

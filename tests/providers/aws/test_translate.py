@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +11,10 @@ import pytest
 from providers.aws import translate
 from providers.aws.translate import Devices, MachineType
 from providers.records import CapacityType, Initiator, LossName, ResourceRecord, State, Verb
+from tests.real_data import REAL_DATA, needs
 
-RECORDED_TYPES = Path(__file__).parents[2] / "recorded" / "aws" / "aws_describe_instance_types_accelerated_moto.json"
+TYPES = "cloud_api/aws_describe_instance_types_accelerated_moto.json"
+"""Of the real data: what DescribeInstanceTypes answers of everything with an accelerator."""
 H100 = Devices(vendor="nvidia", model="H100", count=8, memory_mib=81920)
 ATTACHED = datetime(2026, 11, 1, 8, tzinfo=UTC)
 
@@ -49,6 +50,39 @@ MODELS = {
 """What each family in EC2's own list of types presents; None for none of ours."""
 
 
+def gpus(maker: str, name: str, *, memory: int | None = None) -> dict[str, Any]:
+    size = {} if memory is None else {"MemoryInfo": {"SizeInMiB": memory}}
+    return {"GpuInfo": {"Gpus": [{"Name": name, "Manufacturer": maker, "Count": 3, "LogicalGpuCount": 3, **size}]}}
+
+
+def neurons(name: str) -> dict[str, Any]:
+    return {"NeuronInfo": {"NeuronDevices": [{"Name": name, "Count": 3, "CoreInfo": {"Count": 5, "Version": 1}}]}}
+
+
+def accelerators(maker: str, name: str) -> dict[str, Any]:
+    return {"InferenceAcceleratorInfo": {"Accelerators": [{"Name": name, "Manufacturer": maker, "Count": 3}]}}
+
+
+NAMED: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
+    "an A100 of 40 GB": (gpus("NVIDIA", "A100", memory=40_000), ("nvidia", "A100")),
+    "an A100 of 80 GB, by the same name": (gpus("NVIDIA", "A100", memory=80_000), ("nvidia", "A100-80GB")),
+    "an A100 of which no memory is told": (gpus("NVIDIA", "A100"), ("nvidia", "A100")),
+    "a T4g": (gpus("NVIDIA", "T4g"), ("nvidia", "T4G")),
+    "a workstation's card, as a server's": (gpus("NVIDIA", "RTX PRO Server 6000"), ("nvidia", "RTX PRO 6000")),
+    "one of AMD's": (gpus("AMD", "Radeon Pro V520"), ("amd", "Radeon Pro V520")),
+    "one of Habana's": (gpus("Habana", "Gaudi HL-205"), ("habana", "Gaudi")),
+    "one of Qualcomm's": (accelerators("Qualcomm", "Qualcomm AI100"), ("qualcomm", "AI100")),
+    "the first Trainium, whose maker goes without saying": (neurons("Trainium"), ("aws", "Trainium1")),
+    "the second": (neurons("Trainium2"), ("aws", "Trainium2")),
+    "the first Inferentia, told twice": (
+        neurons("Inferentia") | accelerators("AWS", "Inferentia"),
+        ("aws", "Inferentia1"),
+    ),
+    "the second, told twice": (neurons("Inferentia2") | accelerators("AWS", "Inferentia2"), ("aws", "Inferentia2")),
+}
+"""What DescribeInstanceTypes answers of three devices, in each of its forms, and whose and which model they are."""
+
+
 def an_instance(**said: Any) -> dict[str, Any]:
     """What DescribeInstances says of a plain running machine, and whatever else is wanted."""
     return {
@@ -77,8 +111,9 @@ def stop_blockers(record: ResourceRecord) -> list[str]:
 
 
 class TestMachineTypes:
+    @needs(TYPES)
     def test_every_type_ec2_lists_is_understood(self) -> None:
-        listed = json.loads(RECORDED_TYPES.read_text("utf-8"))
+        listed = json.loads((REAL_DATA / TYPES).read_text("utf-8"))
         assert len(listed) > 80
         for sku, answer in listed.items():
             devices = translate.machine_type(answer).devices
@@ -87,12 +122,33 @@ class TestMachineTypes:
                 assert devices.count >= 1, sku
                 assert 0 < devices.share <= 1, sku
 
+    @needs(TYPES)
     def test_the_builtin_table_says_what_ec2_says(self) -> None:
-        listed = json.loads(RECORDED_TYPES.read_text("utf-8"))
+        listed = json.loads((REAL_DATA / TYPES).read_text("utf-8"))
         said = {sku: translate.machine_type(answer) for sku, answer in listed.items()}
         accelerated = {sku: machine for sku, machine in said.items() if machine.devices}
         builtin = {sku: row.machine for sku, row in translate.builtin_types().items() if sku in accelerated}
         assert builtin == accelerated
+
+    @pytest.mark.parametrize(("answer", "named"), NAMED.values(), ids=NAMED)
+    def test_devices_are_named_as_everyone_names_them(self, answer: dict[str, Any], named: tuple[str, str]) -> None:
+        devices = translate.machine_type(answer).devices
+        assert devices is not None
+        assert (devices.vendor, devices.model, devices.count) == (*named, 3)
+
+    def test_disks_of_the_host_are_counted(self) -> None:
+        storage = {"InstanceStorageInfo": {"TotalSizeInGB": 700, "Disks": [{"Count": 2, "SizeInGB": 350}]}}
+        assert translate.machine_type(gpus("NVIDIA", "T4") | storage).local_storage_gb == 700
+        assert translate.machine_type(gpus("NVIDIA", "T4")).local_storage_gb == 0
+
+    def test_the_builtin_table_names_devices_in_the_same_way(self) -> None:
+        told = {
+            sku: (row.machine.devices.vendor, row.machine.devices.model)
+            for sku, row in translate.builtin_types().items()
+            if row.machine.devices and sku.split(".")[0] in MODELS
+        }
+        assert len(told) > 70
+        assert told == {sku: MODELS[sku.split(".")[0]] for sku in told}
 
     def test_the_builtin_table_keeps_types_ec2_no_longer_lists(self) -> None:
         assert translate.builtin_types()["p3.16xlarge"].machine.devices == Devices(

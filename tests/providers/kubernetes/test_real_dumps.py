@@ -11,7 +11,6 @@ import gzip
 import json
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +21,10 @@ from providers.kubernetes import translate
 from providers.records import CapacityType, ResourceRecord, State
 from service.pipeline.allocate import machine_key
 from tests.providers.kubernetes.objects import CLUSTER, NOW
+from tests.real_data import REAL_DATA, needs
 
-DUMPS = Path(__file__).parents[4] / "shared" / "data" / "kubernetes" / "perfstudy"
+DUMPS = REAL_DATA / "kubernetes/perfstudy"
+pytestmark = needs("kubernetes/perfstudy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +103,7 @@ V100S = {
 
 @cache
 def dump(name: str) -> list[dict[str, Any]]:
-    path = DUMPS / name
-    if not path.exists():
-        pytest.skip(f"the real dump is not here: {path}")
-    items = json.loads(gzip.decompress(path.read_bytes()))["items"]
+    items = json.loads(gzip.decompress((DUMPS / name).read_bytes()))["items"]
     assert isinstance(items, list)
     return items
 

@@ -16,8 +16,8 @@ from tests.providers.prometheus.server import Samples, fill, running
 UTILISATION, TENSOR, DRAM = Signal.UTILISATION, Signal.TENSOR_ACTIVE, Signal.DRAM_ACTIVE
 POWER, MEMORY = Signal.POWER_WATTS, Signal.MEMORY_USED_MIB
 MINUTE = 60
-UUID = "GPU-6bf47ca9-ad3e-15db-beed-1079a7d74116"
-OTHER = "GPU-58e8f5ea-13cc-013a-d88f-2bcf5ae8bc77"
+UUID = "GPU-11111111-aaaa-4aaa-8aaa-111111111111"
+OTHER = "GPU-22222222-bbbb-4bbb-8bbb-222222222222"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +35,16 @@ DIALECTS = {
             f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="{UUID}",device="nvidia0",modelName="H100",Hostname="a01"}}': 44,
             f'DCGM_FI_PROF_PIPE_TENSOR_ACTIVE{{gpu="0",UUID="{UUID}",device="nvidia0",Hostname="a01"}}': 0.25,
             f'DCGM_FI_PROF_DRAM_ACTIVE{{gpu="0",UUID="{UUID}",device="nvidia0",Hostname="a01"}}': 0.125,
-            f'DCGM_FI_DEV_POWER_USAGE{{gpu="0",UUID="{UUID}",device="nvidia0",Hostname="a01"}}': 302.5,
-            f'DCGM_FI_DEV_FB_USED{{gpu="0",UUID="{UUID}",device="nvidia0",Hostname="a01"}}': 21383,
+            f'DCGM_FI_DEV_POWER_USAGE{{gpu="0",UUID="{UUID}",device="nvidia0",Hostname="a01"}}': 310.5,
+            f'DCGM_FI_DEV_FB_USED{{gpu="0",UUID="{UUID}",device="nvidia0",Hostname="a01"}}': 20480,
         },
         of=machine("a01"),
         gives={
             (UUID, UTILISATION): 0.44,
             (UUID, TENSOR): 0.25,
             (UUID, DRAM): 0.125,
-            (UUID, POWER): 302.5,
-            (UUID, MEMORY): 21383,
+            (UUID, POWER): 310.5,
+            (UUID, MEMORY): 20480,
         },
     ),
     "dcgm-exporter after 4.5.3, with a small hostname": Dialect(
@@ -233,9 +233,18 @@ DIALECTS = {
         series={
             f'amd_rocm_smi_utilization_gpu{{gpu_id="0x738c",gpu_unique_id="0x{n}",host="f05",name="card{n}"}}': n
             for n in (1, 2)
+        }
+        | {
+            'amd_rocm_smi_power_draw{gpu_id="0x738c",gpu_unique_id="0x1",host="f05",name="card1"}': 40,
+            'amd_rocm_smi_memory_used{gpu_id="0x738c",gpu_unique_id="0x1",host="f05",name="card1"}': 2**23,
         },
         of=machine("f05", gpus=2),
-        gives={("0x1", UTILISATION): 0.01, ("0x2", UTILISATION): 0.02},
+        gives={
+            ("0x1", UTILISATION): 0.01,
+            ("0x2", UTILISATION): 0.02,
+            ("0x1", POWER): 40,
+            ("0x1", MEMORY): 8,
+        },
     ),
     "cards without a unique id are not one card": Dialect(
         series={
@@ -248,10 +257,22 @@ DIALECTS = {
     "telegraf's nvidia-smi": Dialect(
         series={
             f'nvidia_smi_utilization_gpu{{host="f06",index="0",name="Tesla T4",pstate="P0",uuid="{UUID}"}}': 44,
+            f'nvidia_smi_utilization_memory{{host="f06",index="0",name="Tesla T4",pstate="P0",uuid="{UUID}"}}': 12,
+            f'nvidia_smi_power_draw{{host="f06",index="0",name="Tesla T4",pstate="P0",uuid="{UUID}"}}': 60.5,
             f'nvidia_smi_memory_used{{host="f06",index="0",name="Tesla T4",pstate="P0",uuid="{UUID}"}}': 1024,
         },
         of=machine("f06"),
-        gives={(UUID, UTILISATION): 0.44, (UUID, MEMORY): 1024},
+        gives={(UUID, UTILISATION): 0.44, (UUID, DRAM): 0.12, (UUID, POWER): 60.5, (UUID, MEMORY): 1024},
+    ),
+    "nvidia_gpu_exporter": Dialect(
+        series={
+            f'nvidia_smi_utilization_gpu_ratio{{uuid="{UUID}",index="0",instance="f09:9835"}}': 0.44,
+            f'nvidia_smi_utilization_memory_ratio{{uuid="{UUID}",index="0",instance="f09:9835"}}': 0.12,
+            f'nvidia_smi_power_draw_watts{{uuid="{UUID}",index="0",instance="f09:9835"}}': 310.5,
+            f'nvidia_smi_memory_used_bytes{{uuid="{UUID}",index="0",instance="f09:9835"}}': 2**30,
+        },
+        of=machine("f09"),
+        gives={(UUID, UTILISATION): 0.44, (UUID, DRAM): 0.12, (UUID, POWER): 310.5, (UUID, MEMORY): 1024},
     ),
     "nvidia_gpu_prometheus_exporter": Dialect(
         series={

@@ -56,7 +56,7 @@ FINDS = {
     "the scraped address without its port": Case(labels={"instance": "alpha:9400"}, means=[A]),
     "the exporter's own address": Case(labels={"instance": "10.0.0.7:9400", "exported_instance": "beta"}, means=[B]),
     "the node, where the host is the exporter's pod": Case(
-        labels={"Hostname": "nvidia-dcgm-exporter-57pvc", "node": "alpha", "instance": "10.244.1.9:9400"}, means=[A]
+        labels={"Hostname": "dcgm-exporter-x", "node": "alpha", "instance": "10.0.0.7:9400"}, means=[A]
     ),
     "an id as host name": Case(labels={"Hostname": "i-0a.ec2.internal"}, means=[A]),
     "a long name where the machine has the short one": Case(labels={"nodename": "alpha.corp.example."}, means=[A]),

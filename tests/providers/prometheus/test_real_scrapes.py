@@ -8,16 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from providers.records import ResourceRecord, Signal
-from tests.providers.prometheus.builders import ask, machine, peaks, telemetry
+from tests.providers.prometheus.builders import ask, machine, peaks, telemetry, workload
 from tests.providers.prometheus.exporter import Page, scraped
+from tests.real_data import REAL_DATA, needs
 
-DATA = Path(__file__).parents[2] / "recorded" / "metrics"
+pytestmark = needs("metrics")
+METRICS = REAL_DATA / "metrics"
 UTILISATION, DRAM = Signal.UTILISATION, Signal.DRAM_ACTIVE
 POWER, MEMORY = Signal.POWER_WATTS, Signal.MEMORY_USED_MIB
 H100 = "linux-x86_64__nvidia-h100-80gb-hbm3__590.48.01__{}.metrics"
@@ -144,7 +145,7 @@ def text_of(page: str) -> str:
     if exporter == "dcgm":
         return posted()[which]
     if exporter == "H100":
-        return (DATA / "nvidia_gpu_exporter" / H100.format(which)).read_text()
+        return (METRICS / "nvidia_gpu_exporter" / H100.format(which)).read_text()
     if exporter == "nvidia-smi":
         return "".join(_nvidia_smi(which))
     return "".join(_rocm_smi(which))
@@ -155,7 +156,7 @@ def posted() -> dict[str, str]:
     """What users posted, by issue. One posted labels without their value; it gets one."""
     pages: dict[str, str] = {}
     issue = ""
-    for line in (DATA / "dcgm_label_variants_from_github_issues.prom").read_text().splitlines():
+    for line in (METRICS / "dcgm_label_variants_from_github_issues.prom").read_text().splitlines():
         link = re.match(r"# https://\S+/issues/(\d+)", line)
         if link:
             issue = link[1]
@@ -168,7 +169,7 @@ def posted() -> dict[str, str]:
 
 def _nvidia_smi(name: str) -> Iterator[str]:
     """As telegraf turns nvidia-smi's XML into metrics; what is not a number is left out."""
-    root = ElementTree.parse(DATA / "nvidia_smi_xml_telegraf" / f"{name}.xml").getroot()
+    root = ElementTree.parse(METRICS / "nvidia_smi_xml_telegraf" / f"{name}.xml").getroot()
     for index, gpu in enumerate(root.iter("gpu")):
         labels = f'host="{name}",index="{index}",name="{gpu.findtext("product_name")}",uuid="{gpu.findtext("uuid")}"'
         for metric, path in {
@@ -182,7 +183,7 @@ def _nvidia_smi(name: str) -> Iterator[str]:
 
 def _rocm_smi(name: str) -> Iterator[str]:
     """As telegraf turns rocm-smi's JSON into metrics."""
-    for card, told in json.loads((DATA / "amd_rocm_smi_json_telegraf" / f"{name}.json").read_text()).items():
+    for card, told in json.loads((METRICS / "amd_rocm_smi_json_telegraf" / f"{name}.json").read_text()).items():
         if not card.startswith("card"):
             continue
         model = told.get("Device ID") or told["GPU ID"]
@@ -212,3 +213,20 @@ def test_a_page_is_told_as_what_it_says(server: str, name: str) -> None:
     answer = ask(telemetry(server), [scrape.of], start=now - timedelta(minutes=5), end=now + timedelta(seconds=1))
     assert (answer.faults, answer.ambiguous) == ((), frozenset())
     assert peaks(answer, scrape.of) == pytest.approx(scrape.gives)
+
+
+def test_slices_of_an_h100_tell_of_the_servers_that_hold_them(server: str) -> None:
+    host, namespace = "gsrh100-074", "model-playground-stg"
+    uuid = "GPU-58e8f5ea-13cc-013a-d88f-2bcf5ae8bc77"
+    holders = {
+        "text-embedding-predictor-00008-deployment-57946f6c67-vdtjl": 7,
+        "tts-predictor-00011-deployment-5554f75554-8j8pl": 9,
+    }
+    now = datetime.now(UTC)
+    servers = {pod: workload(f"{namespace}/Deployment/{pod}", pods={pod: host}) for pod in holders}
+    answer = ask(
+        telemetry(server), list(servers.values()), start=now - timedelta(minutes=5), end=now + timedelta(seconds=1)
+    )
+    assert (answer.faults, answer.ambiguous) == ((), frozenset())
+    for pod, slice_ in holders.items():
+        assert peaks(answer, servers[pod]) == {(f"{pod}:{uuid}/{slice_}", UTILISATION): 0}

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import duckdb
 import pytest
@@ -17,8 +16,10 @@ from providers.records import ResourceRecord, Series
 from service.pipeline.activity import judge_activity
 from tests.providers.prometheus.builders import ask, machine, telemetry
 from tests.providers.prometheus.server import fill, running
+from tests.real_data import REAL_DATA, needs
 
-TRACE = Path(__file__).parents[4] / "shared" / "data" / "traces" / "gentd26_pod_gpu_util_57s.parquet"
+TRACE = REAL_DATA / "traces/gentd26_pod_gpu_util_57s.parquet"
+pytestmark = needs("traces/gentd26_pod_gpu_util_57s.parquet")
 PROFILE = IdleProfile()
 WINDOW, GAP, DELAY, WARM_UP = 45 * 60, 5 * 60, 3 * 60, 15 * 60
 """The default profile's, in seconds and written out, so that the expectation shares nothing with what it checks."""
@@ -96,8 +97,6 @@ def shift() -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, shift: int) -> Iterator[str]:
-    if not TRACE.exists():
-        pytest.skip(f"the real trace is not here: {TRACE}")
     folder = tmp_path_factory.mktemp("trace")
     fill(
         folder,

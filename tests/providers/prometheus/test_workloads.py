@@ -30,7 +30,6 @@ from tests.providers.prometheus.builders import (
 from tests.providers.prometheus.conftest import Serve
 from tests.providers.prometheus.exporter import Page, scraped
 from tests.providers.prometheus.server import Samples, fill, running
-from tests.providers.prometheus.test_real_scrapes import posted
 
 USUAL: tuple[Way, ...] = ("instance_id", "host_name")
 OTHER = "9a7b6c5d-4e3f-4a1b-8c2d-1e0f9a8b7c6d"
@@ -102,7 +101,7 @@ FINDS = {
         labels={**POD, "Hostname": "gpu-1.us.example"}, among=[workload(pods={"train-0": "gpu-1.eu.example"})]
     ),
     "an exporter's pod and address say nothing of the node": Case(
-        labels={**POD, "Hostname": "dcgm-exporter-lcxpl", "instance": "10.244.1.9:9400"}, means=[TRAIN]
+        labels={**POD, "Hostname": "dcgm-exporter-x", "instance": "10.0.0.7:9400"}, means=[TRAIN]
     ),
     "one label names its node, another something else": Case(
         labels={**POD, "node": "collector", "exported_node": "gpu-1"}, means=[TRAIN]
@@ -220,8 +219,8 @@ def test_whoever_says_which_clusters_there_are_only_narrows(
 
 # from here on with a server
 
-UUID = "GPU-6bf47ca9-ad3e-15db-beed-1079a7d74116"
-UUID2 = "GPU-58e8f5ea-13cc-013a-d88f-2bcf5ae8bc77"
+UUID = "GPU-11111111-aaaa-4aaa-8aaa-111111111111"
+UUID2 = "GPU-22222222-bbbb-4bbb-8bbb-222222222222"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -478,38 +477,42 @@ def test_a_pod_that_moved_is_found_where_it_is(prometheus: Serve) -> None:
     assert list(utilisation(ask(source, [moved]))) == [f"train-0:{UUID2}"]
 
 
-# pages that users posted
+# whole pages, scraped
 
-STAGING = "model-playground-stg"
-EMBED = "text-embedding-predictor-00008-deployment-57946f6c67-vdtjl"
-SPEAK = "tts-predictor-00011-deployment-5554f75554-8j8pl"
-SLICES = "GPU-58e8f5ea-13cc-013a-d88f-2bcf5ae8bc77"
+EMBED, SPEAK = "embed-predictor-0", "speak-predictor-0"
+SLICES = f"""\
+{ENGINE}{{gpu="0",UUID="{UUID}",GPU_I_ID="7",Hostname="gpu-1",container="server",namespace="vision",pod="{EMBED}"}} 0.25
+{ENGINE}{{gpu="0",UUID="{UUID}",GPU_I_ID="8",Hostname="gpu-1"}} 0
+{ENGINE}{{gpu="0",UUID="{UUID}",GPU_I_ID="9",Hostname="gpu-1",container="server",namespace="vision",pod="{SPEAK}"}} 0.5
+"""
+HELD_BY_NONE = {
+    "the labels are empty": f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="{UUID}",container="",namespace="",pod=""}} 44\n',
+    "there are none": f'DCGM_FI_DEV_GPU_UTIL{{gpu="0",UUID="{UUID}",Hostname="gpu-1"}} 44\n',
+}
 EXPORTER = {"pod": "dcgm-exporter-x", "namespace": "gpu-operator", "container": "exporter"}
 
 
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(Page(text=posted()["512"]), id="scraped outside the cluster"),
-        pytest.param(Page(text=posted()["512"], target_labels=EXPORTER), id="renamed labels"),
-        pytest.param(Page(text=posted()["512"], target_labels=EXPORTER, honor_labels=True), id="honoured labels"),
-        pytest.param(
-            Page(text=posted()["512"], target_labels={**EXPORTER, "node": "gsrh100-074"}), id="with the node's name"
-        ),
+        pytest.param(Page(text=SLICES), id="scraped outside the cluster"),
+        pytest.param(Page(text=SLICES, target_labels=EXPORTER), id="renamed labels"),
+        pytest.param(Page(text=SLICES, target_labels=EXPORTER, honor_labels=True), id="honoured labels"),
+        pytest.param(Page(text=SLICES, target_labels={**EXPORTER, "node": "gpu-1"}), id="with the node's name"),
         pytest.param(
             Page(
-                text=posted()["512"].replace("namespace=", "pod_namespace=").replace(",pod=", ",pod_name="),
+                text=SLICES.replace("namespace=", "pod_namespace=").replace(",pod=", ",pod_name="),
                 target_labels=EXPORTER,
             ),
             id="as labels were of old",
         ),
     ],
 )
-def test_slices_of_an_h100_tell_of_the_servers_that_hold_them(tmp_path: Path, page: Page) -> None:
-    embed = workload(f"{STAGING}/InferenceService/text-embedding", pods={EMBED: "gsrh100-074"})
-    speak = workload(f"{STAGING}/InferenceService/tts", pods={SPEAK: "gsrh100-074"})
-    exporter = workload("gpu-operator/DaemonSet/dcgm-exporter", pods={"stranger": "gsrh100-074"})
-    host = node("gsrh100-074", gpus=1)
+def test_slices_tell_of_the_servers_that_hold_them(tmp_path: Path, page: Page) -> None:
+    embed = workload("vision/InferenceService/embed", pods={EMBED: "gpu-1"})
+    speak = workload("vision/InferenceService/speak", pods={SPEAK: "gpu-1"})
+    exporter = workload("gpu-operator/DaemonSet/dcgm-exporter", pods={"stranger": "gpu-1"})
+    host = node("gpu-1", gpus=1)
     with scraped(tmp_path, {"dcgm": page}) as url:
         now = datetime.now(UTC)
         answer = ask(
@@ -519,17 +522,17 @@ def test_slices_of_an_h100_tell_of_the_servers_that_hold_them(tmp_path: Path, pa
             end=now + timedelta(seconds=1),
         )
     assert (answer.faults, answer.ambiguous) == ((), frozenset())
-    assert peaks(answer, embed) == {(f"{EMBED}:{SLICES}/7", UTILISATION): 0}
-    assert peaks(answer, speak) == {(f"{SPEAK}:{SLICES}/9", UTILISATION): 0}
+    assert peaks(answer, embed) == {(f"{EMBED}:{UUID}/7", UTILISATION): 0.25}
+    assert peaks(answer, speak) == {(f"{SPEAK}:{UUID}/9", UTILISATION): 0.5}
     assert peaks(answer, exporter) == {}
-    assert peaks(answer, host) == {(f"{SLICES}/{n}", UTILISATION): 0 for n in (7, 8, 9)}
+    assert peaks(answer, host) == {(f"{UUID}/{n}", UTILISATION): value for n, value in [(7, 0.25), (8, 0), (9, 0.5)]}
 
 
-@pytest.mark.parametrize("issue", ["138", "363"])
-def test_gpus_that_no_pod_holds_tell_of_nobody_s_workload(tmp_path: Path, issue: str) -> None:
-    """Empty labels, or none, through a pod: Prometheus puts the exporter's own in their place."""
-    page = Page(text=posted()[issue], target_labels={**EXPORTER, "node": "k8s-gpu1"})
-    strangers = [workload(pods={"train-0": "k8s-gpu1"}), node("k8s-gpu1")]
+@pytest.mark.parametrize("text", HELD_BY_NONE.values(), ids=HELD_BY_NONE)
+def test_gpus_that_no_pod_holds_tell_of_nobody_s_workload(tmp_path: Path, text: str) -> None:
+    """Scraped through a pod: Prometheus puts the exporter's own labels in the place of those that say nothing."""
+    page = Page(text=text, target_labels={**EXPORTER, "node": "gpu-1"})
+    strangers = [workload(pods={"train-0": "gpu-1"}), node("gpu-1")]
     with scraped(tmp_path, {"dcgm": page}) as url:
         now = datetime.now(UTC)
         answer = ask(telemetry(url), strangers, start=now - timedelta(minutes=5), end=now + timedelta(seconds=1))
