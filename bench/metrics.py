@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,14 +27,14 @@ from sqlalchemy import func, insert, update
 from sqlmodel import col, select
 
 from policies.evaluate import evaluate
-from policies.facts import BASE, Facts
 from policies.policy import DEFAULT_PROFILE
 from policies.quantities import MICROS
+from providers.records import CapacityType, Kind, Price, ResourceRecord, ResourceRef, State
 from service import metrics
 from service.clock import SetClock
-from service.model import Interval, MeterChange
+from service.model import Interval, Known, MeterChange, Telemetry
 from service.pipeline.activity import Activity
-from service.pipeline.evaluate import Judged
+from service.pipeline.evaluate import Judged, Look, facts_of
 from service.runtime import compose
 from service.settings import Settings
 from service.store import lease, ledger, retention, spend, totals
@@ -181,19 +181,47 @@ def same_money(database: Database, rows: list[Row], opened: OpenIntervals, now: 
     assert said == one_by_one
 
 
-def judged(rows: list[Row]) -> Judged:
-    empty = {column.name: None for column in BASE}
-    facts = Facts(
-        base={name: [row.get(name) for row in rows] for name in empty}, activity={}, tags=[{} for _ in rows], own={}
+def known(row: Row) -> Known:
+    ref = ResourceRef(
+        provider=row["provider"],
+        account="1",
+        region=row["region"],
+        kind=Kind.INSTANCE,
+        external_id=row["resource_id"],
     )
+    record = ResourceRecord(
+        ref=ref,
+        incarnation="i",
+        name="m",
+        zone=None,
+        sku="g6",
+        gpu_vendor="nvidia",
+        gpu_model=row["gpu_model"],
+        gpu_count=row["gpu_count"],
+        capacity_type=CapacityType(row["capacity_type"]),
+        state=State(row["state"]),
+    )
+    price = Price(rate_micros=round(row["hourly_cost"] * MICROS), currency=row["currency"], source="list")
+    return Known(
+        id=row["resource_id"],
+        source=row["source"],
+        record=record,
+        first_seen=NOW,
+        state_since=NOW,
+        project=row["project"],
+        price=price,
+    )
+
+
+def looked_at(rows: list[Row], resources: Sequence[Known]) -> tuple[Look, Judged]:
+    """What a cycle has in hand when it renders the page."""
+    seen = frozenset(one.id for one in resources)
+    look = Look(resources=resources, seen=seen, telemetry=Telemetry(), cost_to_date={}, at=NOW)
     activity = {row["resource_id"]: Activity(activity=row["activity"]) for row in rows if row["activity"] != "unknown"}
-    return Judged(
-        facts=facts,
-        rows={row["resource_id"]: number for number, row in enumerate(rows)},
-        activity={DEFAULT_PROFILE.key: activity},
-        judgement=evaluate(facts, []),
-        at=NOW,
-    )
+    activities = {DEFAULT_PROFILE.key: activity}
+    facts = facts_of(resources, [], seen, activities, {}, NOW)
+    rows_of = {one.id: number for number, one in enumerate(resources)}
+    return look, Judged(facts=facts, rows=rows_of, activity=activities, judgement=evaluate(facts, []), at=NOW)
 
 
 def by_client(rows: list[Row]) -> Callable[[], bytes]:
@@ -233,29 +261,33 @@ def main() -> None:
         stored(database, rows)
         clock, chance = SetClock(NOW), random.Random(3)
         rt = compose(Settings(home=Path(folder)), clock=clock, database=database)
-        opened = rt.memory.open_intervals
-        seen, client = judged(rows), by_client(rows)
-        first = median(1, lambda: metrics.page(rt, seen, (), NOW))
+        resources, client = [known(row) for row in rows], by_client(rows)
+        look, judged = looked_at(rows, tuple(resources))
+
+        def page() -> None:
+            rt.metrics = metrics.page(rt, look, judged, clock.now())
 
         def a_cycle(share: float) -> None:
             """A minute in which so many machines changed."""
+            nonlocal look, judged
             sum_up(database)
             clock.forward(MINUTE)
-            change(database, chance.sample(rows, int(share * len(rows))), clock.now())
+            changed = chance.sample(range(len(rows)), int(share * len(rows)))
+            change(database, [rows[number] for number in changed], clock.now())
+            for number in changed:
+                resources[number] = replace(resources[number], state_since=clock.now())
+            look, judged = looked_at(rows, tuple(resources))
 
-        def page() -> None:
-            rt.metrics = metrics.page(rt, seen, (), clock.now())
-
-        page()
+        first = median(1, page)
         assert gpus_on(rt.metrics, "curfew_gpus") == gpus_on(client(), "gpus")
-        same_money(database, rows, opened, clock.now())
+        same_money(database, rows, rt.memory.open_intervals, clock.now())
         theirs = median(chosen.rounds, client)
         anew = median(chosen.rounds, page, first=lambda: a_cycle(0.01))
-        same_money(database, rows, opened, clock.now())
+        same_money(database, rows, rt.memory.open_intervals, clock.now())
         steady = median(chosen.rounds, page, first=lambda: a_cycle(0))
         again = median(chosen.rounds, lambda: metrics.render(rt))
         parts = {
-            "counting the fleet": median(chosen.rounds, lambda: metrics._fleet(seen)),
+            "counting the fleet": median(chosen.rounds, lambda: rt.memory.census.count(look.resources, judged)),
             "asking the database": median(chosen.rounds, lambda: metrics._from_rows(rt, clock.now())),
         }
         database.close()

@@ -140,7 +140,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         )
         rt.memory.idle_since = ruling.judged.idle_since()
         rt.memory.unknown_since = dict(ruling.plan.unknown_since)
-        rt.metrics = metrics.page(rt, ruling.judged, ruling.look.budgets.values(), now)
+        rt.metrics = metrics.page(rt, ruling.look, ruling.judged, now)
 
 
 def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetime) -> World:

@@ -6,24 +6,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import repeat
-from typing import Any
+from typing import Any, SupportsFloat
 
-from policies.policy import DEFAULT_PROFILE
 from policies.quantities import MICROS
-from providers.records import Kind, State
-from service.pipeline.activity import UNKNOWN
+from service.census import WHAT, Labels
 from service.pipeline.budget import BudgetState
-from service.pipeline.evaluate import Judged
+from service.pipeline.evaluate import Judged, Look
 from service.runtime import Counted, Runtime
 from service.store import totals
 from service.store.findings import active_holds
 from service.store.resources import source_states
-
-Labels = tuple[str, ...]
 
 
 def render(rt: Runtime) -> bytes:
@@ -31,19 +26,19 @@ def render(rt: Runtime) -> bytes:
     return rt.metrics
 
 
-def page(rt: Runtime, judged: Judged, budgets: Iterable[BudgetState], now: datetime) -> bytes:
+def page(rt: Runtime, look: Look, judged: Judged, now: datetime) -> bytes:
     """The whole page."""
     rows = _from_rows(rt, now)
-    fleet = _fleet(judged)
-    amounts, used, forecast = _budgets(budgets)
+    fleet = rt.memory.census.count(look.resources, judged)
+    amounts, used, forecast = _budgets(look.budgets.values())
     of_budget = ("project", "budget", "currency")
     by_project = ("project", "provider", "gpu_model", "capacity_type", "currency")
-    what = (*_WHAT, "activity")
     saved = ("policy", "project", "currency")
-    families: list[tuple[str, str, str, Labels, Mapping[Any, float]]] = [
-        ("curfew_resources", "gauge", "Governed resources.", what, fleet.resources),
-        ("curfew_gpus", "gauge", "GPUs of governed resources.", what, fleet.gpus),
-        ("curfew_hourly_cost", "gauge", "Cost of an hour at present rates.", (*what, "currency"), fleet.hourly),
+    hourly = _units(fleet.hourly_micros)
+    families: list[tuple[str, str, str, Labels, Mapping[Any, SupportsFloat]]] = [
+        ("curfew_resources", "gauge", "Governed resources.", WHAT, fleet.resources),
+        ("curfew_gpus", "gauge", "GPUs of governed resources.", WHAT, fleet.gpus),
+        ("curfew_hourly_cost", "gauge", "Cost of an hour at present rates.", (*WHAT, "currency"), hourly),
         ("curfew_cost_total", "counter", "Cost metered so far, in whole units.", by_project, _units(rows.cost)),
         ("curfew_idle_cost_total", "counter", "What of it went to idle GPUs.", by_project, _units(rows.idle)),
         ("curfew_spend_budget_amount", "gauge", "What may be spent in the period.", of_budget, amounts),
@@ -113,63 +108,6 @@ def _from_rows(rt: Runtime, now: datetime) -> _Rows:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fleet:
-    """How many resources and GPUs there are, what they cost an hour, and of how many the activity is known."""
-
-    resources: Counter[Labels] = field(default_factory=Counter)
-    gpus: Counter[Labels] = field(default_factory=Counter)
-    hourly: dict[Labels, float] = field(default_factory=dict)
-    running: Counter[Labels] = field(default_factory=Counter)
-    known: Counter[Labels] = field(default_factory=Counter)
-
-    @property
-    def coverage(self) -> dict[Labels, float]:
-        return {source: self.known[source] / count for source, count in self.running.items()}
-
-
-_WHAT = ("project", "provider", "region", "kind", "state", "gpu_model", "capacity_type")
-_COUNTED = frozenset(kind.value for kind in Kind if kind.counted)
-"""A group is a resource; its GPUs and its cost are its members', and counted with them."""
-
-
-def _fleet(judged: Judged) -> _Fleet:
-    """A fleet has many machines and few kinds of them: first the machines are counted, then their kinds summed."""
-    base, by_default = judged.facts.base, judged.activity[DEFAULT_PROFILE.key]
-    did = [one.activity for one in map(by_default.get, base["resource_id"], repeat(UNKNOWN))]
-    amounts = (base["source"], base["gpu_count"], base["requested_gpus"], base["hourly_cost"], base["currency"])
-    fleet = _Fleet()
-    for (
-        project,
-        provider,
-        region,
-        kind,
-        state,
-        model,
-        capacity,
-        activity,
-        source,
-        gpus,
-        theirs,
-        cost,
-        currency,
-    ), count in Counter(zip(*(base[name] for name in _WHAT), did, *amounts, strict=True)).items():
-        running = state == State.RUNNING
-        place = (project or "", provider, region or "", kind)
-        doing = activity or "unknown"
-        key: Labels = (*place, state or State.UNKNOWN.value, model or "", capacity, doing if running else "")
-        fleet.resources[key] += count
-        if kind not in _COUNTED:
-            continue
-        fleet.gpus[key] += (gpus - (theirs or 0)) * count  # what workloads hold of a machine is counted with them
-        if cost is not None:
-            fleet.hourly[(*key, currency)] = fleet.hourly.get((*key, currency), 0.0) + cost * count
-        if running:
-            fleet.running[(source,)] += count
-            fleet.known[(source,)] += count if doing != "unknown" else 0
-    return fleet
-
-
 def _budgets(budgets: Iterable[BudgetState]) -> tuple[dict[Labels, float], dict[Labels, float], dict[Labels, float]]:
     """Amount, share used and share foreseen of every spend budget, as far as they are known."""
     amounts: dict[Labels, float] = {}
@@ -189,7 +127,7 @@ def _units(micros: Mapping[Any, int]) -> dict[Labels, float]:
     return {tuple(label or "" for label in key): amount / MICROS for key, amount in micros.items()}
 
 
-def _family(name: str, kind: str, meaning: str, labels: Labels, samples: Mapping[Any, float]) -> Iterable[str]:
+def _family(name: str, kind: str, meaning: str, labels: Labels, samples: Mapping[Any, SupportsFloat]) -> Iterable[str]:
     """One metric family in the text format, in a stable order."""
     yield f"# HELP {name} {meaning}"
     yield f"# TYPE {name} {kind}"

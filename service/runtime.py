@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from policies.policy import Mode
+from service.census import Census
 from service.clock import AcceleratedClock, Clock, RealClock
 from service.fleet import Fleet
 from service.holder import this_process
@@ -58,6 +59,7 @@ class Memory:
     resources: Remembered = field(default_factory=Remembered)
     paces: Paces = field(default_factory=Paces)
     open_intervals: OpenIntervals = field(default_factory=OpenIntervals)
+    census: Census = field(default_factory=Census)
     samples: dict[str, SampleMemory] = field(default_factory=dict)
     idle_since: dict[tuple[str, str], datetime] = field(default_factory=dict)
     unknown_since: dict[str, datetime] = field(default_factory=dict)
