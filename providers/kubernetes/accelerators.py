@@ -51,18 +51,19 @@ def items(found: Any, *path: str) -> list[Json]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-QUANTITY = re.compile(r"(\d+)(?:\.0*)?(k|M|G|Ki|Mi|Gi)?")
+QUANTITY = re.compile(r"(\d{1,19})(?:\.0*)?(k|M|G|Ki|Mi|Gi)?")
+MOST = 2**53
 FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def quantity(value: Any) -> int:
-    """A whole number as Kubernetes writes them; whatever is none counts as nothing."""
+    """A whole number as Kubernetes writes them, `MOST` at most; whatever is none counts as nothing."""
     if isinstance(value, bool):
         return 0
     if isinstance(value, int):
-        return max(value, 0)
+        return min(max(value, 0), MOST)
     matched = QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    return int(matched[1]) * FACTORS[matched[2] or ""] if matched else 0
+    return min(int(matched[1]) * FACTORS[matched[2] or ""], MOST) if matched else 0
 
 
 # Names of resources.
@@ -174,7 +175,7 @@ def asked_by_pod(spec: Any) -> Counter[Device]:
 
 # Parts of GPUs.
 
-MIG = re.compile(r"(?:(\d+)c\.)?(\d+)g\.(\d+)gb")
+MIG = re.compile(r"(?:(\d{1,2})c\.)?(\d{1,2})g\.(\d{1,4})gb", re.ASCII)
 SLICES = 7
 FOUR_SLICES = frozenset({"1g.6gb", "2g.12gb", "4g.24gb", "1g.24gb", "2g.48gb", "4g.96gb"})
 """Profiles of the cards that divide by four: A30 and RTX PRO 6000."""

@@ -89,15 +89,21 @@ def _protections(whose: str, metadata: Any) -> Iterable[Protection]:
     for word, where in (("annotation", texts(metadata, "annotations")), ("label", texts(metadata, "labels"))):
         for key in PROTECTING:
             if key in where and where[key].strip().lower() != "false":
-                yield Protection(source=key, sentence=f"{whose or 'its '}{word} {key} says {where[key]!r}")
+                yield Protection(source=key, sentence=f"{whose or 'its '}{word} {key} says {_short(where[key])!r}")
         if where.get(SAFE_TO_EVICT, "").strip().lower() == "false":
             yield Protection(source=SAFE_TO_EVICT, sentence=f"{whose or 'its '}{word} {SAFE_TO_EVICT} says 'false'")
         if EXCLUDE_UNTIL in where:
             until = where[EXCLUDE_UNTIL]
-            sentence = f"{whose or 'its '}{word} {EXCLUDE_UNTIL} says {until!r}"
+            sentence = f"{whose or 'its '}{word} {EXCLUDE_UNTIL} says {_short(until)!r}"
             yield Protection(source=EXCLUDE_UNTIL, sentence=sentence, until=time(until))
 
 
+def _short(said: str) -> str:
+    """Annotations may be as long as a book, and this one is read by people."""
+    return said if len(said) <= LONGEST_SAID else f"{said[:LONGEST_SAID]}…"
+
+
+LONGEST_SAID = 100
 FRACTION_OF_A_MICROSECOND = re.compile(r"(\.\d{6})\d+")
 
 

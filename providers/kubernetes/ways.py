@@ -316,11 +316,29 @@ def from_json(told: Mapping[str, Any]) -> tuple[Edit, ...]:
 
 
 def marked_edits(thing: Thing) -> tuple[Edit, ...] | None:
-    """What the annotation on it says that we changed; None where it says nothing that can be read."""
+    """What the annotation on it says that we changed. None where it says nothing that can be read, or more than we ever
+    change: whoever may edit the object may write there what he likes."""
     try:
-        return from_json(json.loads(thing.annotations.get(REMEMBERED, "")))
-    except (ValueError, LookupError, TypeError, AttributeError):
+        edits = from_json(json.loads(thing.annotations.get(REMEMBERED, "")))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+    return edits if all(_may_be_ours(thing.collection, edit) for edit in edits) else None
+
+
+def _may_be_ours(collection: Collection, edit: Edit) -> bool:
+    """Whether it is of a value that we change in objects of this kind."""
+    if edit.path in CHANGED.get(collection.word, (collection.field,)):
+        return not isinstance(edit.before, Mapping | list) and not isinstance(edit.after, Mapping | list)
+    *above, last = collection.field or ("",)
+    return len(above) == 2 and edit.path == tuple(above) and edit.before is None and edit.after == {last: True}
+
+
+CHANGED: Mapping[str, tuple[Path, ...]] = {
+    HPA: (("spec", "minReplicas"),),
+    KEDA: (KEDA_PAUSED, KEDA_PAUSED_REPLICAS),
+    "inferenceservices.serving.kserve.io": (KSERVE_STOP,),
+}
+"""Where it is not the field of the kind."""
 
 
 def compact(value: Any) -> str:

@@ -5,6 +5,7 @@ Pure; what nodes are is told in `nodes`.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ Json = Mapping[str, Any]
 Claim = tuple[str, str]
 """Namespace and name of a ResourceClaim."""
 
+MOST_DEVICES = 2**31 - 1
+"""Anybody may ask for more than the world has, and a number like any other is all that may come of it."""
 VERBS = (Verb.STOP, Verb.SUSPEND, Verb.SCALE_TO_ZERO, Verb.TERMINATE)
 
 
@@ -103,18 +106,36 @@ class Owners:
             if collection.owner or collection.metadata_only:
                 for uid, obj in cluster.all(word).items():
                     self._found[uid] = collection, obj
+        self._named = {
+            (collection.word, text(obj, "metadata", "namespace"), text(obj, "metadata", "name"))
+            for collection, obj in self._found.values()
+        }
         self._listed = cluster.objects.keys()
-        self._above: dict[str, Top | None] = {}
+        self._above: dict[tuple[str, str], Top | None] = {}
 
     def top(self, uid: str, collection: Collection, obj: Json) -> Top | None:
         """Whoever owns the owners of this object, or itself. None where that cannot be told now."""
-        reference = controller(obj)
+        reference = self._owner_of(obj)
         if reference is None:
             return _itself(uid, collection, obj)
-        above = text(reference, "uid")
+        namespace = text(obj, "metadata", "namespace")
+        above = namespace, text(reference, "uid")
         if above not in self._above:
-            self._above[above] = self._climb(reference, text(obj, "metadata", "namespace"))
+            self._above[above] = self._climb(reference, namespace)
         return self._above[above]
+
+    def _owner_of(self, obj: Json) -> Json | None:
+        """Anybody may write anything into a reference. An owner in another namespace is none, as for Kubernetes, and so
+        is one whose name has gone to another since."""
+        reference = controller(obj)
+        if reference is None:
+            return None
+        namespace = text(obj, "metadata", "namespace")
+        if (owner := self._found.get(text(reference, "uid"))) is not None:
+            return reference if text(owner[1], "metadata", "namespace") == namespace else None
+        known = by_kind(text(reference, "apiVersion"), text(reference, "kind"))
+        name = known.word if known is not None else "", namespace, text(reference, "name")
+        return reference if name not in self._named else None
 
     def _climb(self, reference: Json, namespace: str) -> Top | None:
         seen = set()
@@ -124,7 +145,7 @@ class Owners:
             if uid not in self._found:
                 return self._unseen(reference, namespace)
             collection, obj = self._found[uid]
-            further = controller(obj)
+            further = self._owner_of(obj)
             if further is None or text(further, "uid") in seen:
                 return _itself(uid, collection, obj)
             reference = further
@@ -161,19 +182,30 @@ def _itself(uid: str, collection: Collection, obj: Json) -> Top | None:
 
 
 def controller(obj: Json) -> Json | None:
-    """The reference to who controls it, if it is whole."""
+    """The reference to who controls it, if it is whole, and such that something may be called so. The API server lets
+    anybody write anything there."""
     for reference in items(obj, "metadata", "ownerReferences"):
-        if reference.get("controller") is True and all(text(reference, key) for key in ("uid", "kind", "name")):
+        if reference.get("controller") is True and all(
+            pattern.fullmatch(text(reference, key)) for key, pattern in WHOLE.items()
+        ):
             return reference
     return None
 
 
+WHOLE = {
+    "apiVersion": re.compile(r"(?:[a-z0-9][a-z0-9.-]{0,252}/)?[a-zA-Z0-9]{0,63}"),
+    "kind": re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}"),
+    "name": re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}"),
+    "uid": re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}"),
+}
+
+
 def groups(cluster: Cluster) -> Iterable[Group]:
-    owners, found = Owners(cluster), dict[str, Group]()
+    owners, found = Owners(cluster), dict[tuple[str, str], Group]()
 
     def group(uid: str, collection: Collection, obj: Json) -> Group | None:
         top = owners.top(uid, collection, obj)
-        return found.setdefault(top.uid, Group(top=top)) if top is not None else None
+        return found.setdefault((top.namespace, top.uid), Group(top=top)) if top is not None else None
 
     pods = COLLECTIONS["pods"]
     for uid, pod in cluster.all("pods").items():
@@ -429,14 +461,14 @@ def _at_rest(collection: Collection, obj: Json, queued: bool | None) -> State | 
     return State.STOPPED if stopped.get(collection.how, False) else None
 
 
-def queues(cluster: Cluster) -> Mapping[str, bool]:
-    """Whether Kueue lets run what it governs, by uid of the job."""
-    found: dict[str, bool] = {}
+def queues(cluster: Cluster) -> Mapping[tuple[str, str], bool]:
+    """Whether Kueue lets run what it governs, by namespace and uid of the job."""
+    found: dict[tuple[str, str], bool] = {}
     for workload in cluster.all("workloads.kueue.x-k8s.io").values():
         reference = controller(workload)
         if reference is not None:
-            uid = text(reference, "uid")
-            found[uid] = found.get(uid, True) and at(workload, "spec", "active") is not False
+            job = text(workload, "metadata", "namespace"), text(reference, "uid")
+            found[job] = found.get(job, True) and at(workload, "spec", "active") is not False
     return found
 
 
@@ -459,7 +491,11 @@ def _namespaces(cluster: Cluster) -> Mapping[str, Json]:
 
 
 def _record(
-    cluster: Cluster, claims: Claims, group: Group, governed: Mapping[str, bool], namespaces: Mapping[str, Json]
+    cluster: Cluster,
+    claims: Claims,
+    group: Group,
+    governed: Mapping[tuple[str, str], bool],
+    namespaces: Mapping[str, Json],
 ) -> ResourceRecord | None:
     top = group.top
     pods = [one for pod in group.pods if (one := held(cluster, claims, pod)) is not None]
@@ -467,10 +503,10 @@ def _record(
     asks = Counter[Device]() if pods else asked_by_owners(claims, group)
     if not pods and not asks:
         return None
-    state = state_of(cluster, group, pods, governed.get(top.uid))
+    state = state_of(cluster, group, pods, governed.get((top.namespace, top.uid)))
     present = bound or pods
     devices, physical = _devices(claims, present, asks)
-    count = sum(devices.values())
+    count = min(sum(devices.values()), MOST_DEVICES)
     metadata = at(top.object, "metadata")
     namespace = at(namespaces.get(top.namespace), "metadata")
     places = tuple(placed for one in bound if (placed := placement(cluster, one)) is not None)
@@ -737,10 +773,10 @@ def _lost_with(spec: Json) -> Iterator[str]:
                     yield name
 
 
-def _remarks(top: Top, governed: Mapping[str, bool]) -> Iterator[str]:
+def _remarks(top: Top, governed: Mapping[tuple[str, str], bool]) -> Iterator[str]:
     if top.collection is None:
         return
     if top.collection.how is How.SUSPEND and top.kind not in {"CronJob", "RayCluster"}:
         yield "suspending it ends its pods: once resumed, they start from the beginning or from their last checkpoint"
-    if top.uid in governed:
+    if (top.namespace, top.uid) in governed:
         yield "Kueue decides when it runs"

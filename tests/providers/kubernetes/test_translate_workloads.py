@@ -235,6 +235,55 @@ def test_the_same_name_in_two_namespaces_is_two_workloads() -> None:
     assert {"a/Pod/p", "b/Pod/p"} < found.keys()
 
 
+def test_an_owner_in_another_namespace_is_none() -> None:
+    victim, foreign = deployment(namespace="speech"), {"namespace": "vision"}
+    forged = pod("forged", of=victim, **foreign)
+    between = owner("ReplicaSet", "forged", of=victim, **foreign)
+    found = records(victim, pod("serve-0", of=victim, namespace="speech"), forged, between, pod("deep", of=between))
+    assert found.keys() == {"speech/Deployment/serve", "vision/Pod/forged", "vision/ReplicaSet/forged"}
+    assert [placed.pod for placed in found["speech/Deployment/serve"].placements] == ["serve-0"]
+
+
+def test_strangers_of_one_uid_in_two_namespaces_are_two() -> None:
+    flow = owner("Workflow", "flow", api_version="argoproj.io/v1alpha1")
+    found = records(pod("p", of=flow), pod("q", of=flow, namespace="speech"))
+    assert found.keys() == {"vision/Workflow/flow", "speech/Workflow/flow"}
+
+
+def test_an_owner_whose_name_another_has_by_now_is_none() -> None:
+    old = deployment(metadata={"uid": "of-the-one-before"})
+    found = records(deployment(), pod("serve-0", of=deployment()), pod("left", of=old))
+    assert found.keys() == {"vision/Deployment/serve", "vision/Pod/left"}
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"name": "../../speech/deployments/serve"},
+        {"name": "serve\nSubject: hello"},
+        {"name": "x" * 300},
+        {"kind": "Deployment/serve"},
+        {"kind": "<b>Deployment</b>"},
+        {"apiVersion": "see https://example.org"},
+        {"uid": "a\u202eb"},
+    ],
+    ids=str,
+)
+def test_what_nothing_can_be_called_owns_nothing(nonsense: dict[str, str]) -> None:
+    (reference,) = owned_by(deployment())["ownerReferences"]
+    forged = pod("p", metadata={"ownerReferences": [reference | nonsense]})
+    assert records(forged).keys() == {"vision/Pod/p"}
+
+
+def test_whoever_asks_for_more_than_the_world_has_is_counted_all_the_same() -> None:
+    most = 2**31 - 1
+    assert the_workload(pod(ask={GPU: str(2**63 - 1)}, on=None)).gpu_count == most
+    assert the_workload(deployment(replicas=most, ask={GPU: most})).gpu_count == most
+    assert the_workload(pod(ask={"nvidia.com/mig-1g.99999999999gb": "1"}, on=None)).gpu_memory_mib is None
+    endless = {"containers": [{"resources": {"limits": {GPU: "9" * 5000}}}]}
+    assert records(owner("RayCluster", "ray", {"headGroupSpec": {"template": {"spec": endless}}})) == {}
+
+
 def test_a_pod_that_was_seen_a_moment_before_its_replica_set_waits_for_it() -> None:
     of = deployment()
     early = pod(of=owner("ReplicaSet", "serve-1", of=of))
@@ -768,6 +817,11 @@ def test_what_protects_it_wherever_it_stands(case: str, whose: str, where: str) 
     )
     assert [protection.source for protection in record.protections] == ([key] if protects else [])
     assert all(key in protection.sentence for protection in record.protections)
+
+
+def test_what_protects_it_is_said_in_short() -> None:
+    said = {"annotations": {"curfew-protect": "y" * 200_000, "downscaler/exclude-until": "z" * 50_000}}
+    assert all(len(protection.sentence) < 300 for protection in the_workload(job(metadata=said)).protections)
 
 
 def test_a_protection_until_a_time_says_when() -> None:

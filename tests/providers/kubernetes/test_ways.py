@@ -25,6 +25,7 @@ from providers.kubernetes.ways import (
     as_json,
     compact,
     from_json,
+    marked_edits,
     merge_patch,
     selects,
     steps,
@@ -202,6 +203,22 @@ def test_runs_of_a_cron_job_that_kueue_governs_are_stopped_through_kueue() -> No
         ("cronjobs.batch", {"/spec/suspend": True}),
         (KUEUE, {"/spec/active": False}),
     ]
+
+
+FORGED = {
+    "all of it": {"before": {"": None}, "after": {"": {"kind": "HorizontalPodAutoscaler"}}},
+    "its metadata": {"before": {"/metadata/annotations": None}, "after": {"/metadata/annotations": {"a": "b"}}},
+    "what is none of ours": {"before": {"/spec/maxReplicas": 1000}, "after": {"/spec/maxReplicas": 3}},
+    "ours, of another shape": {"before": {"/spec/minReplicas": {"a": 1}}, "after": {"/spec/minReplicas": 2}},
+}
+
+
+@pytest.mark.parametrize("forged", [*map(json.dumps, FORGED.values()), "[" * 100_000], ids=[*FORGED, "too deep"])
+def test_what_anybody_wrote_as_remembered_is_not_put_back(forged: str) -> None:
+    spec = {"scaleTargetRef": {"name": "it", "kind": "Deployment"}, "minReplicas": 2, "maxReplicas": 3}
+    scaler = thing(HPA, spec, uid="hpa", annotations={"a": "b", REQUEST: "r", REMEMBERED: forged})
+    assert edited(DEPLOYMENT, scaler) == [("deployments.apps", {"/spec/replicas": 0})]
+    assert marked_edits(scaler) is None
 
 
 def test_what_is_over_needs_no_stop() -> None:
