@@ -38,6 +38,8 @@ db_commands = typer.Typer(help="The database.", no_args_is_help=True, rich_marku
 app.add_typer(token_commands, name="token")
 app.add_typer(notify_commands, name="notify")
 app.add_typer(db_commands, name="db")
+guardrail_commands = typer.Typer(help="Policies in other words.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(guardrail_commands, name="guardrails")
 
 UNUSABLE, FOUND_CHANGES = 2, 3
 
@@ -524,6 +526,27 @@ def notify_test(
         raise Failure(f"project {project} has no owners and no channels, and CURFEW_NOTIFY names nobody")
     if not all(one["ok"] for one in tried):
         raise typer.Exit(1)
+
+
+@guardrail_commands.command("kubernetes")
+def guardrails_kubernetes(
+    source: Annotated[str | None, typer.Option(help="Which cluster; may be left out of one.")] = None,
+) -> None:
+    """Print what can be said once and for all as ValidatingAdmissionPolicies, for `kubectl apply -f -`."""
+    from datetime import UTC, datetime
+
+    from service.admission.guardrails import guardrails as made
+    from service.admission.latest import PATH, Unfit, cluster_of, read
+    from service.client import Failure
+
+    answer = _client().unless(PATH, None)
+    assert answer is not None  # nothing was known before
+    try:
+        snapshot = read(answer[1])
+        found = made(snapshot, cluster_of(snapshot, source), datetime.now(UTC))
+    except Unfit as error:
+        raise Failure(str(error)) from None
+    typer.echo(found.text(), nl=False)
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ class Judge:
         self.source = source
         self._cluster: Cluster = snapshot.clusters[source]
         self._projects = {project.name: project for project in snapshot.projects}
-        here = [one for one in snapshot.policies if source in one.modes and _fits(one.policy, source, self._cluster)]
+        here = [one for one in snapshot.policies if source in one.modes and fits(one.policy, source, self._cluster)]
         policies = [prepared for one in here if (prepared := _Prepared.of(one, source)) is not None]
         self._spot = [one for one in policies if isinstance(one.policy, SpotPolicy)]
         self._others = [one for one in policies if not isinstance(one.policy, SpotPolicy)]
@@ -450,7 +450,7 @@ def _name(whose: Whose) -> str | None:
     return whose.project.name if whose.project is not None else None
 
 
-def _fits(policy: BasePolicy, source: str, cluster: Cluster) -> bool:
+def fits(policy: BasePolicy, source: str, cluster: Cluster) -> bool:
     """What of a scope is the same for all pods of a cluster. A workload is in no region."""
     scope = policy.scope
     return (

@@ -89,32 +89,34 @@ class Latest:
 
     def _newer(self, before: Judge | None, body: bytes) -> Judge:
         """Of several replicas only one has looked last: an older look is no news."""
-        try:
-            snapshot = Snapshot.model_validate_json(body)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise Unfit(
-                f"the snapshot cannot be read, is the service of another version? {place}: {first['msg']}"
-            ) from None
+        snapshot = read(body)
         if before is not None and snapshot.at < before.snapshot.at:
             return before
-        return Judge(snapshot, self._cluster(snapshot))
+        return Judge(snapshot, cluster_of(snapshot, self._source))
 
-    def _cluster(self, snapshot: Snapshot) -> str:
-        """The source that this cluster is."""
-        there = sorted(snapshot.clusters)
-        if self._source is not None:
-            if self._source not in snapshot.clusters:
-                raise Unfit(f"there is no Kubernetes source {self._source!r} that has answered; there are {there}")
-            return self._source
-        if len(there) != 1:
-            raise Unfit(
-                f"which cluster is this? --source names one of {there}"
-                if there
-                else "no Kubernetes source has answered yet"
-            )
-        return there[0]
+
+def read(body: bytes) -> Snapshot:
+    """A snapshot as it was sent. Raises Unfit."""
+    try:
+        return Snapshot.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        raise Unfit(f"the snapshot cannot be read, is the service of another version? {what}") from None
+
+
+def cluster_of(snapshot: Snapshot, source: str | None) -> str:
+    """The source that is meant. Raises Unfit."""
+    there = sorted(snapshot.clusters)
+    if source is not None:
+        if source not in snapshot.clusters:
+            raise Unfit(f"there is no Kubernetes source {source!r} that has answered; there are {there}")
+        return source
+    if not there:
+        raise Unfit("no Kubernetes source has answered yet")
+    if len(there) > 1:
+        raise Unfit(f"which cluster is this? --source names one of {there}")
+    return there[0]
 
 
 class Refreshing:
