@@ -20,9 +20,6 @@ Cluster = str
 """Its uid: the account of its nodes and workloads."""
 NodeKey = tuple[Cluster, str]
 """Cluster, name of the node."""
-_Rate = tuple[str | None, int]
-"""Currency and micro-units an hour."""
-_UNKNOWN: _Rate = (None, 0)
 
 
 # whose machine
@@ -91,26 +88,34 @@ def allocate(resources: Sequence[Known], projects: Mapping[str, Project]) -> tup
     machines = _machines(resources)
     held = _held(resources, machines)
     by_cluster = _by_cluster(held, resources)
-    rates: dict[str, list[_Rate]] = defaultdict(list)
-    lent: dict[str, Lent] = {}
+    payers = _payers(resources, machines)
+    rates = dict.fromkeys(payers, 0)
+    lent = _lent_once(resources)
     for machine, cluster in _each(machines):
         price, parts = machine.price, held.get(machine.id, [])
         cost = price.rate_micros if price is not None and machine.costs else 0
-        given = _give(rates, price, cost, parts)
-        if given < cost and _splits_idle(machine, projects):
-            given += _give(rates, price, cost - given, _in_proportion(by_cluster.get(cluster, [])))
+        given, kept = _give(rates, cost, parts)
+        if price is not None and cost > given + kept and _splits_idle(machine, projects):
+            alike = [part for part in by_cluster.get(cluster, []) if payers.get(part.workload) == price.currency]
+            given += sum(_give(rates, cost - given - kept, _in_proportion(alike)))
         lent[machine.id] = Lent(share=sum((part.share for part in parts), Fraction()), micros=given)
-    for workload in _somewhere_unknown(resources, machines):
-        rates[workload].append(_UNKNOWN)
-    return tuple(_allocated(known, rates, lent) for known in resources)
+    prices = {
+        workload: Price(rate_micros=rates[workload], currency=currency, source="its share of its nodes")
+        for workload, currency in payers.items()
+    }
+    return tuple(_allocated(known, prices, lent) for known in resources)
 
 
-def _give(rates: dict[str, list[_Rate]], price: Price | None, amount: int, parts: Sequence[_Part]) -> int:
-    """Each workload its share of an amount; how much that is together."""
+def _give(rates: dict[str, int], amount: int, parts: Sequence[_Part]) -> tuple[int, int]:
+    """Each workload its share of an amount: how much that is together, and how much of it stays where it is, because
+    what its workload costs cannot be told."""
     amounts = _largest_remainder(amount, [part.share for part in parts])
+    given = 0
     for part, micros in zip(parts, amounts, strict=True):
-        rates[part.workload].append(_UNKNOWN if price is None else (price.currency, micros))
-    return sum(amounts)
+        if part.workload in rates:
+            rates[part.workload] += micros
+            given += micros
+    return given, sum(amounts) - given
 
 
 def _each(machines: Mapping[NodeKey, Known]) -> Iterable[tuple[Known, Cluster]]:
@@ -124,12 +129,34 @@ def _in_proportion(parts: Sequence[_Part]) -> list[_Part]:
     return [replace(part, share=part.share / together) for part in parts]
 
 
-def _somewhere_unknown(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> Iterable[str]:
-    """Workloads with a pod on a node that nobody lists: what they cost cannot be told."""
-    for known in resources:
-        cluster = known.record.ref.account
-        if any((cluster, placed.node) not in machines for placed in known.record.placements):
-            yield known.id
+def _payers(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict[str, str]:
+    """Workload → the one currency of all its machines. What others cost cannot be told: a node of theirs is not known
+    or has no price, or they are not all in one currency. Never zero by omission."""
+    found: dict[str, str] = {}
+    for known in filter(_holds, resources):
+        on = [machines.get((known.record.ref.account, placed.node)) for placed in known.record.placements]
+        currencies = {machine.price.currency if machine and machine.price else None for machine in on}
+        if len(currencies) == 1 and (currency := currencies.pop()) is not None:
+            found[known.id] = currency
+    return found
+
+
+def _holds(known: Known) -> bool:
+    """Whether it is a workload that holds what its pods requested; one that a complete answer lacks holds nothing."""
+    return known.record.ref.kind is Kind.WORKLOAD and known.governed and known.costs and known.missing_since is None
+
+
+def _lent_once(resources: Iterable[Known]) -> dict[str, Lent]:
+    """Machines of clusters that nobody looks at any more: they are nodes still, and never stopped; who holds what of
+    them pays no more."""
+    resources = tuple(resources)
+    by_id = {known.id: known for known in resources}
+    found = {}
+    for node in resources:
+        if node.record.ref.kind is Kind.NODE and node.ended_at is None and node.same_as in by_id:
+            before = by_id[node.same_as].lent
+            found[node.same_as] = Lent(share=before.share if before is not None else Fraction(), micros=0)
+    return found
 
 
 def _machines(resources: Iterable[Known]) -> dict[NodeKey, Known]:
@@ -137,7 +164,7 @@ def _machines(resources: Iterable[Known]) -> dict[NodeKey, Known]:
     resources = tuple(resources)
     by_id = {known.id: known for known in resources}
     found = {}
-    for node in resources:
+    for node in sorted(resources, key=lambda known: known.missing_since is None):  # the one now called so is there
         if node.record.ref.kind is Kind.NODE and node.ended_at is None and node.orphaned_at is None:
             machine = node if node.same_as is None else by_id.get(node.same_as)
             if machine is not None and machine.governed:
@@ -149,7 +176,7 @@ def _held(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict
     """Machine → what each workload holds of it; where together they ask for more than there is, in proportion."""
     asked: dict[str, dict[str, Fraction]] = defaultdict(dict)
     for known in resources:
-        if known.record.ref.kind is not Kind.WORKLOAD or not known.governed or not known.costs:
+        if not _holds(known):
             continue
         for placed in known.record.placements:
             machine = machines.get((known.record.ref.account, placed.node))
@@ -196,21 +223,11 @@ def _largest_remainder(amount: int, shares: Sequence[Fraction]) -> list[int]:
     return parts
 
 
-def _allocated(known: Known, rates: Mapping[str, Sequence[_Rate]], lent: Mapping[str, Lent]) -> Known:
+def _allocated(known: Known, prices: Mapping[str, Price], lent: Mapping[str, Lent]) -> Known:
     if known.record.ref.kind is Kind.WORKLOAD:
         if not known.costs:
             return known  # what it cost when it last ran is what stopping it saved
-        price = _together(rates.get(known.id, ()))
+        price = prices.get(known.id)
         return known if price == known.price else replace(known, price=price)
     given = lent.get(known.id)
     return known if given == known.lent else replace(known, lent=given)
-
-
-def _together(rates: Sequence[_Rate]) -> Price | None:
-    """None where one of its machines has no price, or they are not all in one currency: never zero by omission."""
-    currencies = {currency for currency, _ in rates}
-    if len(currencies) != 1 or None in currencies:
-        return None
-    (currency,) = currencies
-    assert currency is not None
-    return Price(rate_micros=sum(micros for _, micros in rates), currency=currency, source="its share of its nodes")

@@ -150,6 +150,50 @@ def test_what_a_workload_costs_is_unknown_when(why: str, others: list[Known]) ->
     spread = workload("vision/Job/a", ("node-1", Fraction(1)), ("node-2", Fraction(1)))
     found = allocated(node(price=dollars(8_000_000)), spread, *others)
     assert found["vision/Job/a"].price is None, why
+    machines = [found["node-1"], *(found[other.record.name] for other in others)]
+    assert all(machine.rate_micros == (machine.price.rate_micros if machine.price else None) for machine in machines), (
+        "nobody else pays for it"
+    )
+
+
+def test_what_cannot_be_given_to_whoever_holds_it_is_not_split_among_others() -> None:
+    found = allocated(
+        replace(node(price=dollars(8_000_000)), project="platform"),
+        workload("vision/Job/a", ("node-1", Fraction(4, 8)), ("nowhere", Fraction(1))),
+        workload("speech/Job/b", ("node-1", Fraction(2, 8))),
+        projects={"platform": Project(name="platform", idle_capacity="split")},
+    )
+    assert found["vision/Job/a"].price is None
+    assert found["speech/Job/b"].rate_micros == 4_000_000
+    assert found["node-1"].rate_micros == 4_000_000
+
+
+def test_what_nobody_requested_is_split_among_those_who_pay_in_its_currency() -> None:
+    found = allocated(
+        replace(node(price=dollars(8_000_000)), project="platform"),
+        replace(node("node-2", price=dollars(1_000_000, "EUR")), project="platform"),
+        replace(node("node-3", price=dollars(3_000, "GBP")), project="platform"),
+        workload("vision/Job/a", ("node-1", Fraction(1, 8))),
+        workload("speech/Job/b", ("node-2", Fraction(1, 8))),
+        projects={"platform": Project(name="platform", idle_capacity="split")},
+    )
+    prices = {name: known.price for name, known in found.items() if "Job" in name}
+    assert {name: (price.rate_micros, price.currency) for name, price in prices.items() if price} == {
+        "vision/Job/a": (8_000_000, "USD"),
+        "speech/Job/b": (1_000_000, "EUR"),
+    }
+    assert found["node-3"].rate_micros == 3_000
+
+
+def test_what_a_complete_answer_lacks_makes_room_at_once_for_what_has_its_name_now() -> None:
+    gone = replace(workload("vision/Job/a", ("node-1", Fraction(1))), missing_since=NOW)
+    anew = workload("vision/Job/b", ("node-1", Fraction(1)))
+    before = replace(node(price=dollars(5)), id="before", missing_since=NOW)
+    after = replace(node(price=dollars(8_000_000)), id="after")
+    for machines in ([before, after], [after, before]):
+        found = {known.id: known for known in allocate([*machines, gone, anew], {})}
+        assert (found[gone.id].price, found[anew.id].rate_micros) == (None, 8_000_000)
+        assert found["after"].rate_micros == 0
 
 
 def test_a_node_that_is_not_ready_costs_all_the_same() -> None:
@@ -210,6 +254,16 @@ def test_a_machine_of_a_cluster_is_never_stopped_though_nothing_on_it_says_that_
         why = why_not(by_name(ruling.resources)["i-1"], policy.policy, asked.limits, NOW)
         assert why is not None
         assert "nodes are never stopped" in why
+
+
+def test_a_machine_of_a_cluster_stays_one_when_the_cluster_is_no_source_any_more() -> None:
+    held = Lent(share=Fraction(1, 2), micros=4_000_000)
+    machine = replace(known("i-1", price=dollars(8_000_000)), lent=held)
+    orphan = replace(node(machine="aws:///us-east-1a/i-1"), same_as=machine.id, orphaned_at=NOW)
+    found = allocated(machine, orphan)["i-1"]
+    assert found.lent == Lent(share=held.share, micros=0)
+    assert found.rate_micros == 8_000_000
+    assert by_name(allocate([found, replace(orphan, ended_at=NOW)], {}))["i-1"].lent is None
 
 
 def test_a_scaling_group_is_left_alone_while_workloads_hold_gpus_of_a_member() -> None:
