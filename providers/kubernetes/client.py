@@ -114,6 +114,8 @@ class Client:
         self._session: Session | None = None
         self._lock = threading.Lock()
         """Held while credentials are read: the SDK's own renewal is not made for several threads."""
+        self._plugin: threading.Thread | None = None
+        """What runs a program for them, or last did."""
         if config.in_cluster:
             self.name = "the cluster this runs in"
         else:
@@ -228,6 +230,8 @@ class Client:
                     redirect=False,  # the address was allowed, where it leads was not
                 )
             except (HTTPError, OSError) as error:
+                if isinstance(error, SSLError) and self._renewed(session):
+                    continue  # who vouches for the server may have changed too, and nothing was sent
                 attempts -= 1
                 if attempts and isinstance(error, ProtocolError):
                     continue
@@ -369,7 +373,10 @@ class Client:
         return plugin
 
     def _in_time(self, act: Callable[[], T]) -> T:
-        """What runs a program is not waited for for ever, as the SDK would."""
+        """What runs a program is not waited for for ever, as the SDK would, nor started again while it hangs."""
+        no_answer = f"{self.name}: its exec plug-in gave no credentials within {CREDENTIALS_SECONDS:g} s"
+        if self._plugin is not None and self._plugin.is_alive():
+            raise Unreachable(f"{no_answer}, and has not ended yet")
         told: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
         def outcome() -> None:
@@ -378,13 +385,13 @@ class Client:
             except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
                 told.put((None, error))
 
-        threading.Thread(target=outcome, name="kubernetes-credentials", daemon=True).start()
+        self._plugin = threading.Thread(target=outcome, name="kubernetes-credentials", daemon=True)
+        self._plugin.start()
         try:
             answer, error = told.get(timeout=CREDENTIALS_SECONDS)
         except Empty:
-            raise Unreachable(
-                f"{self.name}: its exec plug-in gave no credentials within {CREDENTIALS_SECONDS:g} s"
-            ) from None
+            raise Unreachable(no_answer) from None
+        self._plugin = None
         if error is not None:
             raise error
         return answer  # type: ignore[return-value]

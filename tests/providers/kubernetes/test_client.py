@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from urllib3.exceptions import SSLError
 
 from providers import errors
 from providers.errors import ProviderError
@@ -262,18 +263,49 @@ class TestWhoAsks:
 
         assert front.calls[-1].headers["Authorization"] == "Bearer from-the-plug-in"
 
-    def test_a_plug_in_that_hangs_is_not_waited_for(
+    def test_a_plug_in_that_hangs_is_not_waited_for_and_not_started_again(
         self, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "CREDENTIALS_SECONDS", 0.05)
         hang = tmp_path / "hang"
-        program = plug_in(tmp_path, f"while [ ! -e {hang} ]; do sleep 0.05; done")
-        path = written(tmp_path, kubeconfig(front.url, exec=program))
+        program = plug_in(tmp_path, f"while [ ! -e {hang} ]; do sleep 0.05; done; echo '{credential(token='late')}'")
+        client = Client(Config(kubeconfig=written(tmp_path, kubeconfig(front.url, exec=program))), allow_exec=True)
+        front.rules.append(lambda call: answer({}))
+        before = threading.active_count()
         try:
-            with pytest.raises(errors.Unreachable, match="exec plug-in"):
-                Client(Config(kubeconfig=path), allow_exec=True).get("/version")
+            for _ in range(5):
+                with pytest.raises(errors.Unreachable, match="exec plug-in"):
+                    client.get("/version")
+            assert threading.active_count() <= before + 1
         finally:
             hang.touch()
+        monkeypatch.undo()
+        until(lambda: threading.active_count() <= before)
+
+        client.get("/version")
+
+        assert front.calls[-1].headers["Authorization"] == "Bearer late"
+
+    def test_who_vouches_for_the_server_is_read_again_where_it_is_not_believed(
+        self, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [0.0]
+        client = Client(Config(kubeconfig=written(tmp_path, kubeconfig(front.url))), monotonic=lambda: now[0])
+        front.rules.append(lambda call: answer({}))
+        client.get("/version")
+        session = client._ready()
+
+        def refused_by_us(*_args: object, **_more: object) -> None:
+            raise SSLError("certificate verify failed")
+
+        monkeypatch.setattr(session.pool, "request", refused_by_us)
+        with pytest.raises(errors.Unreachable, match="TLS"):
+            client.get("/version")
+        now[0] += 31
+
+        client.get("/version")
+
+        assert client._ready() is not session
 
     def test_a_plug_in_that_fails_is_told(self, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = written(tmp_path, kubeconfig(front.url, exec=plug_in(tmp_path, "exit 1")))
