@@ -145,13 +145,13 @@ class Process:
 
 
 @contextmanager
-def running(service: Service, folder: Path, *more: str, port: int = 0) -> Iterator[Process]:
+def running(service: Service, folder: Path, *more: str, port: int = 0, token: str = TOKEN) -> Iterator[Process]:
     """On a port that the system has free."""
     cert, key = folder / "tls.crt", folder / "tls.key"
     if not cert.exists():
         certificate(folder)
     command = [str(Path(sys.executable).parent / "curfew"), "admission", "--tls-cert", str(cert), "--tls-key", str(key)]
-    environment = {"PATH": os.environ["PATH"], "CURFEW_URL": service.url, "CURFEW_TOKEN": TOKEN, "NO_PROXY": "*"}
+    environment = {"PATH": os.environ["PATH"], "CURFEW_URL": service.url, "CURFEW_TOKEN": token, "NO_PROXY": "*"}
     log = folder / "admission.log"
     with log.open("w") as err:
         popen = subprocess.Popen(
