@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from providers.errors import NotFound, ProviderError, Unreachable
 from providers.kubernetes import translate
+from providers.kubernetes.by_owner import ByOwner
 from providers.kubernetes.client import JSON, METADATA_LIST, Client, Gone, NotServed
 from providers.kubernetes.cluster import protections
 from providers.kubernetes.owners import COLLECTIONS, OWNERS
@@ -105,6 +106,8 @@ class KubernetesInventory:
         self._lock = threading.Lock()
         """Guards what follows; held while asking which kinds there are."""
         self._lists_at_once = threading.Semaphore(AT_ONCE)
+        self._by_owner = ByOwner()
+        self._translating = threading.Lock()
         self._uid: str | None = None
         """Of the cluster that is followed."""
         self._kinds: Kinds | None = None
@@ -124,7 +127,7 @@ class KubernetesInventory:
         faults |= self._kinds.faults if self._kinds is not None else {}
         faults |= {word: _not_told(word, via) for word in looks for via in _depends_on(word, faults)}
         objects = {word: look.objects for word, look in looks.items() if look.fault is None}
-        found = translate.records(translate.Cluster(uid=uid, objects=objects), now=self._now())
+        found = self._translated(translate.Cluster(uid=uid, objects=objects))
         unlisted = {_part(record) for record in found} - looks.keys() - faults.keys()
         if unlisted:
             self._forget_kinds()  # pods name owners of a kind that has come since
@@ -144,6 +147,10 @@ class KubernetesInventory:
                 for word in sorted(looks.keys() | faults.keys())
             ),
         )
+
+    def _translated(self, cluster: translate.Cluster) -> Sequence[ResourceRecord]:
+        with self._translating:
+            return self._by_owner.records(cluster, now=self._now())
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         """One node or workload, asked of the API server now, with all that takes a question of its own."""
