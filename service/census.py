@@ -54,7 +54,9 @@ class _Told:
     counted: bool
     """A group is a resource; its GPUs and its cost are its members', and counted with them."""
     gpus: Fraction
-    """What workloads hold of a machine is counted with them."""
+    """Whole ones: slices as what they are of one. What workloads hold of a machine is counted with them."""
+    in_cluster: bool
+    """What is counted of it is what nobody requested."""
     rate_micros: int | None
     currency: str
 
@@ -103,14 +105,16 @@ class Census:
 
 def _kind(known: Known, same: dict[_Told, _Kind]) -> _Kind:
     record, ref = known.record, known.record.ref
-    held = 0 if known.lent is None else known.lent.share * record.gpu_count
+    held = 0 if known.lent is None else known.lent.share
+    whole = record.gpu_count * Fraction(record.gpu_share).limit_denominator(1000)
     told = _Told(
         source=known.source,
         place=(known.project or "", ref.provider, ref.region, ref.kind.value),
         gpu_model=record.gpu_model or "",
         capacity_type=record.capacity_type.value,
         counted=ref.kind.counted,
-        gpus=Fraction(record.gpu_count) - held,
+        gpus=whole * (1 - held),
+        in_cluster=known.lent is not None,
         rate_micros=known.rate_micros,
         currency="" if known.price is None else known.price.currency,
     )
@@ -119,7 +123,8 @@ def _kind(known: Known, same: dict[_Told, _Kind]) -> _Kind:
 
 def _add(counts: Counts, told: _Told, state: str, activity: str, number: int) -> None:
     running = state == State.RUNNING
-    key = (*told.place, state, told.gpu_model, told.capacity_type, activity if running else "")
+    doing = "unrequested" if told.in_cluster else activity
+    key = (*told.place, state, told.gpu_model, told.capacity_type, doing if running else "")
     counts.resources[key] += number
     if not told.counted:
         return

@@ -86,7 +86,14 @@ def _short(key: str, row: Mapping[str, Any]) -> str:
 
 
 def _gpus(row: Mapping[str, Any]) -> str:
-    return f"{row['gpu_count']}×{row['gpu_model'] or '?'}"
+    held = row.get("held")
+    free = "" if not held else f", {row['gpu_count'] - held['gpus']:g} unrequested"
+    return f"{row['gpu_count']}×{row['gpu_model'] or '?'}{free}"
+
+
+def _resource_name(row: Mapping[str, Any]) -> str:
+    """Of a workload with its namespace and kind: many are called alike."""
+    return str(row["external_id"] if row["kind"] == "workload" else row["name"])
 
 
 def _activity(row: Mapping[str, Any]) -> Text:
@@ -191,7 +198,7 @@ text, coloured, when, short = (partial(partial, cell) for cell in (_get, _word, 
 
 COLUMNS: Mapping[str, Mapping[str, Cell]] = {
     "resources": {
-        "name": text("name"), "project": text("project"), "gpus": _gpus, "state": coloured("state"),
+        "name": _resource_name, "project": text("project"), "gpus": _gpus, "state": coloured("state"),
         "activity": _activity, "per hour": _hourly,
     },
     "findings": {

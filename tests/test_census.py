@@ -55,7 +55,8 @@ def test_what_is_counted_by_what() -> None:
     counts = Census().count(resources, judged(resources, {"a": "idle", "b": "busy", "shared": "busy"}, ["unseen"]))
     assert counts.resources == {
         by("running", "idle"): 1,
-        by("running", "busy"): 2,
+        by("running", "busy"): 1,
+        by("running", "unrequested"): 1,
         by("running", "unknown"): 1,
         by("running", "unknown", "node_group"): 1,
         by("stopped"): 2,
@@ -63,14 +64,16 @@ def test_what_is_counted_by_what() -> None:
     }
     assert counts.gpus == {
         by("running", "idle"): 8,
-        by("running", "busy"): 16 - Fraction(8, 3),
+        by("running", "busy"): 8,
+        by("running", "unrequested"): 8 - Fraction(8, 3),
         by("running", "unknown"): 8,
         by("stopped"): 16,
         by("unknown"): 8,
     }
     assert counts.hourly_micros == {
         (*by("running", "idle"), "USD"): 55_040_000,
-        (*by("running", "busy"), "USD"): 2 * 55_040_000 - 13_760_000,
+        (*by("running", "busy"), "USD"): 55_040_000,
+        (*by("running", "unrequested"), "USD"): 55_040_000 - 13_760_000,
         (*by("running", "unknown"), "USD"): 55_040_000,
         (*by("stopped"), "USD"): 0,
         (*by("unknown"), "USD"): 55_040_000,

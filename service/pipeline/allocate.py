@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from providers.records import Kind, Price
+from providers.records import CapacityType, Kind, Price
 from service.documents import Project
 from service.model import Known, Lent
 
@@ -103,7 +103,20 @@ def allocate(resources: Sequence[Known], projects: Mapping[str, Project]) -> tup
         workload: Price(rate_micros=rates[workload], currency=currency, source="its share of its nodes")
         for workload, currency in payers.items()
     }
-    return tuple(_allocated(known, prices, lent) for known in resources)
+    bought = _bought(resources, machines)
+    return tuple(_allocated(known, prices, lent, bought) for known in resources)
+
+
+def _bought(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> Mapping[str, CapacityType]:
+    """Workload → how its machines were bought, where that is alike: their cloud knows it though no label says it."""
+    found = {}
+    for known in resources:
+        if known.record.placements and known.record.capacity_type is CapacityType.UNKNOWN:
+            beneath = [machines.get((known.record.ref.account, placed.node)) for placed in known.record.placements]
+            types = {CapacityType.UNKNOWN if one is None else one.record.capacity_type for one in beneath}
+            if len(types) == 1:
+                found[known.id] = types.pop()
+    return found
 
 
 def _give(rates: dict[str, int], amount: int, parts: Sequence[_Part]) -> tuple[int, int]:
@@ -223,8 +236,12 @@ def _largest_remainder(amount: int, shares: Sequence[Fraction]) -> list[int]:
     return parts
 
 
-def _allocated(known: Known, prices: Mapping[str, Price], lent: Mapping[str, Lent]) -> Known:
+def _allocated(
+    known: Known, prices: Mapping[str, Price], lent: Mapping[str, Lent], bought: Mapping[str, CapacityType]
+) -> Known:
     if known.record.ref.kind is Kind.WORKLOAD:
+        if known.id in bought and bought[known.id] is not known.record.capacity_type:
+            known = replace(known, record=replace(known.record, capacity_type=bought[known.id]))
         if not known.costs:
             return known  # what it cost when it last ran is what stopping it saved
         price = prices.get(known.id)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.policy import Mode
-from providers.records import Kind, Placement, Price, State, Verb
+from providers.records import CapacityType, Kind, Placement, Price, State, Verb
 from service.documents import Project
 from service.model import Known, Lent
 from service.pipeline.allocate import allocate, machine_key, one_machine_each
@@ -279,3 +279,10 @@ def test_what_is_stopping_holds_its_gpus_and_pays_for_them() -> None:
     going = workload("vision/Job/a", ("node-1", Fraction(1, 2)), state=State.STOPPING)
     found = allocated(node(price=dollars(8_000_000)), going)
     assert (found["vision/Job/a"].rate_micros, found["node-1"].rate_micros) == (4_000_000, 4_000_000)
+
+
+def test_what_no_label_says_the_machines_cloud_knows() -> None:
+    spot = replace(record("i-1"), capacity_type=CapacityType.SPOT)
+    unlabelled = workload("vision/Job/a", ("node-1", Fraction(1, 2)), capacity_type=CapacityType.UNKNOWN)
+    found = allocated(known("i-1", record=spot), node(machine="aws:///us-east-1a/i-1"), unlabelled)
+    assert found["vision/Job/a"].record.capacity_type is CapacityType.SPOT
