@@ -21,6 +21,7 @@ from providers.kubernetes.client import JSON, METADATA_LIST, Client, Gone, NotSe
 from providers.kubernetes.cluster import protections
 from providers.kubernetes.owners import COLLECTIONS, OWNERS
 from providers.kubernetes.watch import Look, Watched
+from providers.progress import Progress
 from providers.records import Blocker, InventoryAnswer, Kind, PartReport, ResourceRecord, ResourceRef, Verb
 
 T = TypeVar("T")
@@ -147,6 +148,12 @@ class KubernetesInventory:
                 for word in sorted(looks.keys() | faults.keys())
             ),
         )
+
+    def progress(self) -> Progress:
+        """Which collections have answered, while the others are still listed."""
+        watched = dict(self._watched)
+        answered = {word for word, one in watched.items() if one.answered}
+        return Progress(answered=tuple(sorted(answered)), waiting=tuple(sorted(watched.keys() - answered)))
 
     def _translated(self, cluster: translate.Cluster) -> Sequence[ResourceRecord]:
         with self._translating:
@@ -363,7 +370,7 @@ class KubernetesInventory:
                     target = scaler["spec"].get("scaleTargetRef") or {}
                     if (target.get("kind", "Deployment"), target.get("name")) == (kind, name):
                         who = f"{COLLECTIONS[word].kind} {scaler['metadata']['name']}"
-                        yield f"{who} sets how many pods it has, and is paused while it is stopped"
+                        yield f"{who} sets how many pods it has, and rests while it is stopped"
 
     def _budgets(self, ref: ResourceRef) -> Iterable[Blocker]:
         """Disruption budgets that are against evicting a bare pod now."""

@@ -141,6 +141,12 @@ class Watched:
                 self._thread = threading.Thread(target=self._follow, name=self._name, daemon=True)
                 self._thread.start()
 
+    @property
+    def answered(self) -> bool:
+        """Whether it was listed, or could not be."""
+        with self._changed:
+            return self._known() or self._fault is not None
+
     def look(self, *, patience: float) -> Look:
         """What is there now. Where that is not known it is tried at once, and waited for only so long."""
         self.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -325,6 +326,27 @@ class TestTheList:
 
         with pytest.raises(Unreachable):
             inventory.list()
+
+    def test_while_it_is_listed_it_tells_what_has_answered(
+        self, cluster_front: Front, inventory: KubernetesInventory
+    ) -> None:
+        release = threading.Event()
+
+        def slow(call: Call) -> Reply | None:
+            if call.path == "/api/v1/pods":
+                release.wait(20)
+            return None
+
+        cluster_front.rules.append(slow)
+        asking = threading.Thread(target=inventory.list)
+        asking.start()
+        try:
+            until(lambda: inventory.progress().waiting == ("pods",))
+            assert "jobs.batch" in inventory.progress().answered
+        finally:
+            release.set()
+            asking.join()
+        assert inventory.progress().waiting == ()
 
     def test_closing_ends_every_watch(self, cluster_front: Front, inventory: KubernetesInventory) -> None:
         inventory.list()
