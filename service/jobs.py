@@ -28,6 +28,8 @@ LET_GO_EVERY = timedelta(hours=1)
 """By the clock that governs; what has ended is summed up after every cycle."""
 LOOKS_AGAIN_SECONDS = 0.1
 """Whether the cycle is over that a cycle before its time waits for."""
+SPARED_SECONDS = 10.0
+"""As much rest is put by while nothing runs: what changes now and then is looked at at once."""
 AT_MOST_SECONDS = 10.0
 """Of real time for either: the next cycle waits for it, and what is left over is done after that one."""
 
@@ -44,7 +46,7 @@ class Jobs:
         self._next: threading.Timer | None = None
         """A cycle before its time."""
         self._rested_at = 0.0
-        """From when on such a one may begin: after as long a rest as the last cycle took."""
+        """From when on such a one may begin."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cycle")
         self._scheduler = BackgroundScheduler(timezone="UTC")
         rt.ask_for_cycle = self.request
@@ -84,20 +86,26 @@ class Jobs:
         if self._rt.settings.cycle_seconds <= 0:
             return
         with self._lock:
-            if self._next is None and not self._stopping.is_set():
-                self._next = threading.Timer(max(0.0, self._rested_at - time.monotonic()), self._early, [by])
-                self._next.daemon = True
-                self._next.start()
+            if self._next is None:
+                self._wait(self._rested_at - time.monotonic(), by)
+
+    def _wait(self, seconds: float, by: str) -> None:
+        """With the lock held."""
+        if not self._stopping.is_set():
+            self._next = threading.Timer(max(0.0, seconds), self._early, [by])
+            self._next.daemon = True
+            self._next.start()
 
     def _early(self, by: str) -> None:
         with self._lock:
             self._next = None
-            busy = self._running is not None
-            if busy:  # it may have looked before the change
-                self._rested_at = time.monotonic() + LOOKS_AGAIN_SECONDS
-        if busy:
-            self.soon(by)
-        elif not self._stopping.is_set():
+            rest = self._rested_at - time.monotonic()
+            if self._running is not None:  # it may have looked before the change
+                rest = max(rest, LOOKS_AGAIN_SECONDS)
+            if rest > 0:
+                self._wait(rest, by)
+                return
+        if not self._stopping.is_set():
             self.request(by)
 
     def _run(self, cycle_id: str, by: str) -> None:
@@ -113,7 +121,7 @@ class Jobs:
         finally:
             with self._lock:
                 self._running = None
-                self._rested_at = 2 * time.monotonic() - began
+                self._rested_at = rested_at(self._rested_at, began, time.monotonic())
         try:
             self._tidy()
         except lease.LeaseLost:
@@ -152,6 +160,12 @@ class Jobs:
     def _enough(self) -> Callable[[], bool]:
         until = time.monotonic() + AT_MOST_SECONDS
         return lambda: self._stopping.is_set() or time.monotonic() >= until
+
+
+def rested_at(before: float, began: float, ended: float) -> float:
+    """When a cycle will have been rested from: for as long as it took, less what was put by before it."""
+    took = ended - began
+    return min(max(before, began - SPARED_SECONDS) + 2 * took, ended + took)
 
 
 def _keep(settings: Settings) -> Keep:

@@ -155,6 +155,30 @@ def test_what_a_source_sees_between_looks_brings_the_next_one_forward_once(sqlit
     database.close()
 
 
+RESTS = {
+    "after a quiet time a short cycle needs none": ((0, 100, 101), 0),
+    "a few at once neither": ((101, 105, 107), 0),
+    "as many as were spared for are rested from": ((107, 107, 109), 2),
+    "a long one is rested from, less what was spared": ((0, 100, 120), 10),
+    "never for longer than it took": ((500, 100, 120), 20),
+}
+
+
+@pytest.mark.parametrize(("times", "rest"), RESTS.values(), ids=RESTS)
+def test_between_cycles_before_their_time_is_rest(times: tuple[float, float, float], rest: float) -> None:
+    _, _, ended = times
+    assert max(0.0, jobs.rested_at(*times) - ended) == rest
+
+
+def test_of_cycles_one_after_the_other_half_the_time_is_rest() -> None:
+    now = rested = spent = 0.0
+    for _ in range(100):
+        now = max(now, rested)
+        rested = jobs.rested_at(rested, now, now + 3)
+        spent, now = spent + 3, now + 3
+    assert spent <= (now + jobs.SPARED_SECONDS) / 2 + 3
+
+
 def test_where_cycles_run_on_request_nothing_brings_one_forward(rt: Runtime) -> None:
     running = Jobs(rt)
     rt.fleet.changed("source cluster")
