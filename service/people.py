@@ -114,6 +114,8 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
     in_steps = action.verb == "scale_to_zero" or _is_workload(session, action)  # something may still be silenced
     if action.resumed_at is not None and not in_steps:
         raise NotPossible("NotUndoable", "the resource runs again already")
+    if action.resumed_at is not None and _stopped_since(session, action):
+        raise NotPossible("NotUndoable", "it ran again and was stopped anew since; undo that later act instead")
     if action.verb == "terminate" or action.pre_state.get("final"):
         raise NotPossible("NotUndoable", "what was terminated cannot be put back")
     under_way = session.exec(
@@ -154,6 +156,19 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         details={"undo": putting_back.id, "resource": action.resource_id, "policy": action.policy},
     )
     return putting_back
+
+
+def _stopped_since(session: Session, action: Action) -> bool:
+    """Whether a later act on the same resource stands: what was remembered of it then is what leads back."""
+    later = select(Action.id).where(
+        col(Action.resource_id) == action.resource_id,
+        col(Action.undoes).is_(None),
+        col(Action.intended_at) > action.intended_at,
+        col(Action.status).in_([ActionStatus.INTENDED.value, ActionStatus.TAKEN.value, ActionStatus.VERIFIED.value]),
+        col(Action.resumed_at).is_(None),
+        col(Action.verb) != "move_to_spot",
+    )
+    return session.exec(later).first() is not None
 
 
 def _is_workload(session: Session, action: Action) -> bool:

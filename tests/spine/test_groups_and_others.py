@@ -16,6 +16,7 @@ from providers.simulated.cloud import Group
 from service import people
 from service.clock import SetClock
 from service.model import ActionStatus, Status
+from service.people import NotPossible
 from service.store.database import Database
 from tests.spine.company import ENFORCING, SOURCE, Company, company, hours, minutes
 
@@ -236,3 +237,6 @@ def test_who_scales_it_up_while_the_old_members_still_go_is_not_fought(here: Com
     assert action.resumed_at is not None
     here.cycles(hours(3))
     assert len(here.stops) == 2  # once the cool-down is over, it is idle like any other
+    with pytest.raises(NotPossible, match="later act"):
+        here.undo(action.id)
+    here.undo(here.actions()[1].id)
