@@ -227,8 +227,14 @@ def _pod(pod: Json) -> Slimmed | None:
 # Owners: whatever their shape, somewhere below their spec stand requests, limits or claims.
 
 
-def _pruned(found: Any) -> Any:
+DEEPEST = 100
+"""Templates of pods stand a few levels deep; whoever nests deeper means us, and is read so far."""
+
+
+def _pruned(found: Any, level: int = 0) -> Any:
     """A spec without what tells nothing of accelerators; None where nothing is left."""
+    if level > DEEPEST:
+        return None
     if isinstance(found, dict):
         kept = _accelerators(found)
         if isinstance(found.get("containers"), list):
@@ -242,17 +248,19 @@ def _pruned(found: Any) -> Any:
                 words = _words(value) if key == "metadata" else texts(value)
                 if words:
                     kept[key] = words
-            elif isinstance(value, dict | list) and (below := _pruned(value)) is not None:
+            elif isinstance(value, dict | list) and (below := _pruned(value, level + 1)) is not None:
                 kept[key] = below
         return kept or None
     if isinstance(found, list):
-        kept_items = [below for item in found if isinstance(item, dict) and (below := _pruned(item)) is not None]
-        return kept_items or None
+        kept_items = [_pruned(item, level + 1) for item in found if isinstance(item, dict)]
+        return [item for item in kept_items if item is not None] or None
     return None
 
 
-def asks_somewhere(found: Any) -> bool:
+def asks_somewhere(found: Any, level: int = 0) -> bool:
     """Whether accelerators, or claims that may be some, are asked for anywhere below."""
+    if level > DEEPEST:
+        return False
     if isinstance(found, dict):
         for key, value in found.items():
             if key in ("requests", "limits") and isinstance(value, dict):
@@ -261,10 +269,10 @@ def asks_somewhere(found: Any) -> bool:
             elif key == "resourceClaims":
                 if value:
                     return True
-            elif key not in BULKY and isinstance(value, dict | list) and asks_somewhere(value):
+            elif key not in BULKY and isinstance(value, dict | list) and asks_somewhere(value, level + 1):
                 return True
         return False
-    return isinstance(found, list) and any(asks_somewhere(item) for item in found)
+    return isinstance(found, list) and any(asks_somewhere(item, level + 1) for item in found)
 
 
 def _owner(obj: Json, *, straight: bool) -> Slimmed | None:

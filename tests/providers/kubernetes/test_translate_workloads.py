@@ -6,7 +6,7 @@ import copy
 import json
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -969,6 +969,15 @@ def test_what_is_kept_is_kept_whole_and_is_all_that_is_read(number: int) -> None
         assert translate.slim(word_of(obj), kept) == kept
     assert "hidden" not in json.dumps(kept)
     assert "managedFields" not in json.dumps(kept)
+
+
+@pytest.mark.parametrize("nested", [lambda below: {"a": below}, lambda below: [{"b": [below]}]], ids=["maps", "lists"])
+def test_an_owner_without_a_floor_is_read_as_far_as_people_build(nested: Callable[[Any], Any]) -> None:
+    below: Any = {"replicas": 1, **template()}
+    for _ in range(300):
+        below = nested(below)
+    bottomless = owner("RayCluster", "ray", {"headGroupSpec": template(), "x": below})
+    assert the_workload(bottomless).gpu_count == 1
 
 
 def test_slimming_leaves_the_object_alone() -> None:
