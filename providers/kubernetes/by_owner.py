@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from providers.kubernetes.accelerators import text
 from providers.kubernetes.cluster import Cluster
 from providers.kubernetes.nodes import nodes
-from providers.kubernetes.owners import COLLECTIONS
+from providers.kubernetes.owners import COLLECTIONS, by_kind
 from providers.kubernetes.workloads import controller, workloads
 from providers.records import ResourceRecord
 
@@ -60,18 +61,13 @@ class ByOwner:
 def _divided(cluster: Cluster) -> Mapping[str, Objects]:
     """Everything by the uid of its top owner, each with what it is told by."""
     words = [word for word in cluster.objects if COLLECTIONS[word].namespaced]
-    parents = {
-        uid: reference["uid"]
-        for word in words
-        for uid, found in cluster.objects[word].items()
-        if "ownerReferences" in found["metadata"] and (reference := controller(found)) is not None
-    }
+    tops = _tops(cluster, words)
     claiming = {_namespace(found) for word in CLAIMS for found in cluster.all(word).values()}
     nothing = dict.fromkeys(cluster.objects, NOTHING)
     divided: dict[str, dict[str, Mapping[str, Json]]] = {}
     for word in words:
         for uid, found in cluster.objects[word].items():
-            owner = CLAIMING if _namespace(found) in claiming else _top(uid, parents)
+            owner = CLAIMING if _namespace(found) in claiming else tops.get(uid, uid)
             objects = divided.get(owner)
             if objects is None:
                 objects = divided[owner] = dict(nothing)
@@ -83,13 +79,35 @@ def _divided(cluster: Cluster) -> Mapping[str, Objects]:
     return divided
 
 
-def _top(uid: str, parents: Mapping[str, str]) -> str:
-    chain = [uid]
-    while (parent := parents.get(chain[-1])) is not None:
-        if parent in chain:
-            return min(chain[chain.index(parent) :])  # they own each other
-        chain.append(parent)
-    return chain[-1]
+def _tops(cluster: Cluster, words: list[str]) -> Mapping[str, str]:
+    """Uid of what has an owner → that of its top owner. Whoever names an owner that is gone goes with what has its name
+    now: only both together tell that."""
+    there = {uid for word in words for uid in cluster.objects[word]}
+    named = {
+        (word, _namespace(found), found["metadata"]["name"]): uid
+        for word in words
+        if COLLECTIONS[word].owner or COLLECTIONS[word].metadata_only
+        for uid, found in cluster.objects[word].items()
+    }
+    parents: dict[str, str] = {}
+    for word in words:
+        for uid, found in cluster.objects[word].items():
+            if "ownerReferences" in found["metadata"] and (reference := controller(found)) is not None:
+                owner: str = reference["uid"]
+                kind = by_kind(text(reference, "apiVersion"), reference["kind"])
+                if owner not in there and kind is not None:
+                    owner = named.get((kind.word, _namespace(found), reference["name"]), owner)
+                parents[uid] = owner
+    tops: dict[str, str] = {}
+    for uid in parents:
+        below: dict[str, None] = {}
+        top = uid
+        while top not in below and top not in tops and top in parents:
+            below[top] = None
+            top = parents[top]
+        # where they own each other, any of them stands for all
+        tops |= dict.fromkeys(below, tops.get(top, top))
+    return tops
 
 
 def _with_surroundings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -21,6 +22,8 @@ from tests.providers.kubernetes.objects import (
     deployment,
     namespace,
     node,
+    owned_by,
+    owner,
     pod,
     word_of,
 )
@@ -79,6 +82,23 @@ def test_look_after_look_it_is_as_if_everything_were_read(
         found = remembering.records(seen, now=NOW)
 
         assert in_order(found) == in_order(translate.records(seen, now=NOW))
+
+
+def test_what_names_an_owner_whose_name_another_has_is_read_with_that() -> None:
+    left = pod("left", of=deployment(metadata={"uid": "of-the-one-before"}))
+    seen = cluster(node(), namespace(), deployment(), pod("serve-0", of=deployment()), left)
+    assert in_order(ByOwner().records(seen, now=NOW)) == in_order(translate.records(seen, now=NOW))
+
+
+def test_whatever_owns_whatever_it_ends_soon() -> None:
+    """Owners of owners of owners, and in the end the first one again."""
+    ring = [owner("ReplicaSet", f"link-{number}") for number in range(4000)]
+    for link, above in zip(ring, [*ring[1:], ring[0]], strict=True):
+        link["metadata"] |= owned_by(above)
+    seen = cluster(node(), namespace(), pod("p", of=ring[0]), *ring)
+    began = time.monotonic()
+    assert in_order(ByOwner().records(seen, now=NOW)) == in_order(translate.records(seen, now=NOW))
+    assert time.monotonic() - began < 10
 
 
 def test_only_what_something_changed_of_is_read_again() -> None:
