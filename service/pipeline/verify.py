@@ -24,6 +24,9 @@ from service.store.tables import Action, Finding
 log = structlog.get_logger()
 TAKES_AT_MOST = timedelta(minutes=30)
 """A stop that shows no effect for so long has failed."""
+ENDS_AT_MOST = timedelta(days=1)
+"""Nor is one waited for without end that is still on its way: it counts in disruption budgets, and whoever writes a pod
+says how long it takes to end."""
 _UNDER_WAY = (State.STOPPING, State.PENDING)
 
 
@@ -115,9 +118,9 @@ def _settle(action: Action, known: Known, hands: Hands, *, record: ResourceRecor
         if record is not None and _shows(row, record):
             resumed = state is State.RUNNING and row.undoes is None and row.verb != Verb.MOVE_TO_SPOT
             _verified(session, row, known, hands, resumed=(record.launched_at or now) if resumed else None)
-        elif now - action.taken_at > TAKES_AT_MOST and state not in _UNDER_WAY:
+        elif now - action.taken_at > (most := ENDS_AT_MOST if state in _UNDER_WAY else TAKES_AT_MOST):
             seen = f"the cloud still shows it {state.value}" if state else "its source is gone, so nobody can tell"
-            _failed(session, row, known, hands, f"after {format_duration(TAKES_AT_MOST)} {seen}")
+            _failed(session, row, known, hands, f"after {format_duration(most)} {seen}")
         else:
             return "waiting"
         session.add(row)

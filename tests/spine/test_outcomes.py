@@ -63,6 +63,16 @@ def test_and_is_tried_again_only_after_a_fresh_warning(small: Company) -> None:
     assert len(small.stops) == 1
 
 
+def test_an_act_that_never_comes_to_its_end_is_not_waited_for_without_end(small: Company) -> None:
+    small.cloud.transition = hours(1000)
+    acted(small)
+    small.cycle(after=hours(24))
+    assert small.actions()[0].status == "taken"
+    small.cycle(after=minutes(1))
+    [action] = small.actions()
+    assert (action.status, action.error) == ("failed", "after 1d the cloud still shows it stopping")
+
+
 def test_an_act_that_takes_its_time_has_not_failed(small: Company) -> None:
     small.cloud.transition = hours(2)
     ref = acted(small)
