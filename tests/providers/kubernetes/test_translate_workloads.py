@@ -236,9 +236,9 @@ def test_the_same_name_in_two_namespaces_is_two_workloads() -> None:
 
 
 def test_an_owner_in_another_namespace_is_none() -> None:
-    victim, foreign = deployment(namespace="speech"), {"namespace": "vision"}
-    forged = pod("forged", of=victim, **foreign)
-    between = owner("ReplicaSet", "forged", of=victim, **foreign)
+    victim = deployment(namespace="speech")
+    forged = pod("forged", of=victim, namespace="vision")
+    between = owner("ReplicaSet", "forged", of=victim, namespace="vision")
     found = records(victim, pod("serve-0", of=victim, namespace="speech"), forged, between, pod("deep", of=between))
     assert found.keys() == {"speech/Deployment/serve", "vision/Pod/forged", "vision/ReplicaSet/forged"}
     assert [placed.pod for placed in found["speech/Deployment/serve"].placements] == ["serve-0"]
