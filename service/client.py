@@ -35,6 +35,7 @@ class Client:
                 "CURFEW_TOKEN has a character that no token has, like a line break or an accent; copy it again"
             )
         self._token = token
+        self._kept: httpx.Client | None = None
 
     def get(self, path: str, **params: Any) -> Any:
         return self.send("GET", path, params=params)
@@ -54,9 +55,11 @@ class Client:
         """The answer's ETag and bytes; None where it still has the ETag given."""
         import httpx
 
-        known = {"If-None-Match": etag} if etag else {}
-        with self._reaching(), httpx.Client(headers=self._headers | known, timeout=30) as http:
-            response = http.get(f"{self._url}/api/v1{path}")
+        if self._kept is None:  # who asks this asks again and again
+            self._kept = httpx.Client(headers=self._headers, timeout=30)
+        with self._reaching():
+            known = {"If-None-Match": etag} if etag else {}
+            response = self._kept.get(f"{self._url}/api/v1{path}", headers=known)
         if response.status_code == 304:
             return None
         if not response.is_success:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from policies.calendar import calendar
@@ -27,6 +28,7 @@ from policies.policy import (
     Mode,
     OwnershipPolicy,
     QuotaPolicy,
+    Remedy,
     SchedulePolicy,
     SpotPolicy,
 )
@@ -196,7 +198,6 @@ class Judge:
         self._others = [one for one in policies if not isinstance(one.policy, SpotPolicy)]
         self._keys = Keys.named_by(snapshot.projects, snapshot.exemptions, (one.policy for one in policies))
         self._whose = _Remembered[Whose]()
-        self._in_scope = _Remembered[bool]()
 
     # The two questions of an API server.
 
@@ -206,13 +207,13 @@ class Judge:
         if pod is None or not self._spot or text(pod.spec, "nodeName"):
             return LET_IN  # what is on a node already is placed nowhere
         whose = self._whose_is(pod)
+        asks = spot.wish(pod.spec)
+        if whose.contested or asks is Wish.SPOT or self._held(whose, now):
+            return LET_IN
         said: list[Said] = []
         for one in self._spot:
-            if whose.contested or not self._speaks_of(one, pod, whose, now) or not _beyond(one, pod):
+            if not (_beyond(one, pod) and self._speaks_of(one, pod, whose) and self._met(one, pod, whose, now)):
                 continue
-            asks = spot.wish(pod.spec)
-            if asks is Wish.SPOT:
-                break
             if asks is Wish.OPEN and one.mode is Mode.ENFORCE:
                 patch = spot.patch(pod.manifest, self._cluster.flavours, policy=one.policy.name)
                 if patch:
@@ -230,10 +231,14 @@ class Judge:
         whose = self._whose_is(pod)
         if whose.contested:
             return Answer(warnings=(sentences.CLAIMED_TWICE,))
+        if self._held(whose, now):
+            return LET_IN
         said = [
             _said(one, OUTCOMES[one.mode], sentence)
             for one in self._others
-            if self._speaks_of(one, pod, whose, now) and (sentence := self._against(one, pod, whose, now)) is not None
+            if self._speaks_of(one, pod, whose)
+            and (sentence := self._against(one, pod, whose, now)) is not None
+            and self._met(one, pod, whose, now)
         ]
         return Answer(said=tuple(said), warnings=_warnings(said), project=_name(whose))
 
@@ -289,34 +294,33 @@ class Judge:
             tags=tags,
         )
 
-    def _speaks_of(self, one: _Prepared, pod: Pod, whose: Whose, now: datetime) -> bool:
-        """In its scope for certain, and neither held nor exempt."""
-        if self._held(whose, now) or self._exempt(one.policy, pod, whose, now):
-            return False
+    def _speaks_of(self, one: _Prepared, pod: Pod, whose: Whose) -> bool:
+        """In its scope for certain, a person's condition apart."""
         scope = one.policy.scope
         if scope.projects and (not whose.settled or _name(whose) not in scope.projects):
             return False
         if scope.tags and whose.has(scope.tags) is not True:
             return False
-        sku = _sku(pod)
-        if scope.skus and not any(fnmatchcase(sku, pattern) for pattern in scope.skus):
-            return False
-        return one.where is None or self._holds(one, pod, whose, sku)
+        return not scope.skus or any(fnmatchcase(_sku(pod), pattern) for pattern in scope.skus)
 
-    def _holds(self, one: _Prepared, pod: Pod, whose: Whose, sku: str) -> bool:
+    def _met(self, one: _Prepared, pod: Pod, whose: Whose, now: datetime) -> bool:
+        """What takes longest to tell, and so is asked last: a person's condition holds, and it is not exempt."""
+        return self._holds(one, pod, whose) and not self._exempt(one.policy, pod, whose, now)
+
+    def _holds(self, one: _Prepared, pod: Pod, whose: Whose) -> bool:
         """A person's condition, asked of the same judge that judges everything; what it names must all be known."""
-        assert one.where is not None
-        facts = self._facts(pod, whose, sku)
+        if one.where is None:
+            return True
+        facts = self._facts(pod, whose)
         if not one.where.columns <= facts.keys():
             return False
         if not whose.complete and not one.where.tags <= whose.tags.keys():
             return False
-        named = {name: facts[name] for name in sorted(one.where.columns)}
-        tags = {key: whose.tags[key] for key in sorted(one.where.tags) if key in whose.tags}
-        key = (one.policy.name, *named.values(), *tags.items())
-        return self._in_scope.get(key, lambda: _true(one.where, one.policy, named, tags))
+        named = tuple((name, facts[name]) for name in sorted(one.where.columns))
+        tags = tuple((key, whose.tags[key]) for key in sorted(one.where.tags) if key in whose.tags)
+        return _true(one.where.text, one.policy.action, named, tags)
 
-    def _facts(self, pod: Pod, whose: Whose, sku: str) -> dict[str, Any]:
+    def _facts(self, pod: Pod, whose: Whose) -> dict[str, Any]:
         """Facts that are known of a pod before it runs; None is known to be none."""
         vendors = {vendor_of(device.resource) for device in pod.devices}
         found: dict[str, Any] = {
@@ -325,7 +329,7 @@ class Judge:
             "account": self._cluster.identity,
             "region": None,
             "kind": Kind.WORKLOAD.value,
-            "sku": sku,
+            "sku": _sku(pod),
             "gpu_vendor": vendors.pop() if len(vendors) == 1 else None,
             "gpu_count": pod.gpus,
             "requested_gpus": None,
@@ -354,8 +358,8 @@ class Judge:
     def _exempt(self, policy: BasePolicy, pod: Pod, whose: Whose, now: datetime) -> bool:
         """Also where that is not known."""
         return any(
-            exemption.until_utc > now
-            and (not exemption.policies or policy.name in exemption.policies)
+            (not exemption.policies or policy.name in exemption.policies)
+            and exemption.until_utc > now
             and self._covers(exemption, pod, whose)
             for exemption in self.snapshot.exemptions
         )
@@ -474,18 +478,17 @@ def _at_best(project: Project, tags: Mapping[str, str]) -> Project:
     return project.model_copy(update={"match": tuple(matches)})
 
 
-def _true(where: Condition | None, policy: BasePolicy, facts: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
-    assert where is not None
-    asked = ExpressionPolicy(
-        type="expression", name="where", action=policy.action, expression=ExpressionRule(when=where.text)
-    )
-    known = {column.name: [facts.get(column.name)] for column in BASE} | {"resource_id": ["pod"]}
-    if "state" not in facts:
-        known["state"] = ["pending"]  # nobody asks for it, but whether it is terminated is asked of all
+@lru_cache(maxsize=REMEMBERED)
+def _true(where: str, action: Remedy, facts: tuple[tuple[str, Any], ...], tags: tuple[tuple[str, str], ...]) -> bool:
+    """The same for ever, whichever snapshot is at hand: asking takes as long as many reviews."""
+    asked = ExpressionPolicy(type="expression", name="where", action=action, expression=ExpressionRule(when=where))
+    known: dict[str, Any] = {column.name: [None] for column in BASE}
+    known |= {"resource_id": ["pod"], "state": ["pending"]}  # whether it is terminated is asked of all
+    known |= {name: [value] for name, value in facts}
     row = Facts(
         base=known,
         activity={DEFAULT_PROFILE.key: {column.name: [None] for column in TELEMETRY}},
-        tags=[tags],
+        tags=[dict(tags)],
     )
     return evaluate(row, [asked]).outcomes["where"].codes == bytes([BREACH])
 

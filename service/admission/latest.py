@@ -4,6 +4,7 @@ that is too old, nobody is judged.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,6 +80,9 @@ class Latest:
             else:
                 etag, body = answer
                 self._held = Held(judge=self._newer(before.judge, body), etag=etag, trouble=None)
+                if before.judge is None:
+                    gc.collect()
+                    gc.freeze()  # all that is there now stays; looking through it again and again holds up reviews
         except (Failure, Unfit) as error:
             self._held = Held(judge=before.judge, etag=before.etag, trouble=str(error))
         if self._held.trouble != before.trouble:

@@ -53,13 +53,13 @@ class Service:
 
 
 @contextmanager
-def running_service(snapshot: Snapshot | None = None) -> Iterator[Service]:
-    service = Service(snapshot)
+def running_service(snapshot: Snapshot | None = None, *, service: Service | None = None) -> Iterator[Service]:
+    told = service or Service(snapshot)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             assert self.path == "/api/v1/admission/snapshot"
-            status, etag, body = service.answer(dict(self.headers.items()))
+            status, etag, body = told.answer(dict(self.headers.items()))
             self.send_response(status)
             self.send_header("ETag", etag)
             self.send_header("Content-Length", str(len(body)))
@@ -72,9 +72,9 @@ def running_service(snapshot: Snapshot | None = None) -> Iterator[Service]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        service.url = f"http://127.0.0.1:{server.server_address[1]}"
+        told.url = f"http://127.0.0.1:{server.server_address[1]}"
         try:
-            yield service
+            yield told
         finally:
             server.shutdown()
             thread.join()
@@ -155,7 +155,7 @@ def running(service: Service, folder: Path, *more: str, port: int = 0, token: st
     log = folder / "admission.log"
     with log.open("w") as err:
         popen = subprocess.Popen(
-            [*command, "--port", str(port), "--refresh", "0.1", *more],
+            [*command, "--port", str(port), *(more or ("--refresh", "0.1"))],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=err,
