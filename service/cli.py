@@ -533,13 +533,15 @@ def guardrails_kubernetes(
     source: Annotated[str | None, typer.Option(help="Which cluster; may be left out of one.")] = None,
 ) -> None:
     """Print what can be said once and for all as ValidatingAdmissionPolicies, for `kubectl apply -f -`."""
+    from contextlib import closing
     from datetime import UTC, datetime
 
     from service.admission.guardrails import guardrails as made
     from service.admission.latest import PATH, Unfit, cluster_of, read
     from service.client import Failure
 
-    answer = _client().unless(PATH, None)
+    with closing(_client()) as client:
+        answer = client.unless(PATH, None)
     assert answer is not None  # nothing was known before
     try:
         snapshot = read(answer[1])

@@ -52,7 +52,7 @@ class Client:
         raise self._failure(response)
 
     def unless(self, path: str, etag: str | None) -> tuple[str, bytes] | None:
-        """The answer's ETag and bytes; None where it still has the ETag given."""
+        """The answer's ETag and bytes; None where it still has the ETag given. Keeps its connection until `close`."""
         import httpx
 
         if self._kept is None:  # who asks this asks again and again
@@ -65,6 +65,10 @@ class Client:
         if not response.is_success:
             raise self._failure(response)
         return response.headers.get("ETag", ""), response.content
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
 
     def stream(self, path: str, **params: Any) -> Iterator[str]:
         """The text of a long answer as it comes. One that breaks off is a failure, not an end."""

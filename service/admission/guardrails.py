@@ -118,10 +118,10 @@ class _Made:
             case OwnershipPolicy():
                 keys = self.snapshot.project_keys
                 if "project" in one.policy.ownership.require:
-                    message = sentences.unowned(one.policy, ["project"], keys, None)
+                    message = sentences.unowned(one.policy, ["project"], keys)
                     yield "variables.possible.size() == 0", message
                 if "owner" in one.policy.ownership.require:
-                    yield f"!({_owned()})", sentences.unowned(one.policy, ["owner"], keys, None)
+                    yield f"!({_owned()})", sentences.unowned(one.policy, ["owner"], keys)
             case SpotPolicy():
                 yield f"!has(object.spec.nodeName) && !({_asks_for_spot()})", sentences.not_on_spot(one.policy, None)
 

@@ -395,7 +395,7 @@ class Judge:
         if whose.complete and whose.owner is None:
             missing.append("owner")
         missing = [name for name in missing if name in policy.ownership.require]
-        return sentences.unowned(policy, missing, self.snapshot.project_keys, whose.project) if missing else None
+        return sentences.unowned(policy, missing, self.snapshot.project_keys) if missing else None
 
     def _left(self, one: _Prepared, asks: Wish, whose: Whose) -> str:
         """Why it is let in as it is."""

@@ -43,7 +43,7 @@ def over_quota(policy: QuotaPolicy, project: Project | None, whose: str, asked: 
     )
 
 
-def unowned(policy: OwnershipPolicy, missing: Sequence[str], keys: Iterable[str], project: Project | None) -> str:
+def unowned(policy: OwnershipPolicy, missing: Sequence[str], keys: Iterable[str]) -> str:
     """`keys`: the labels by which projects know what is theirs."""
     advice = []
     if "project" in missing:
@@ -58,7 +58,7 @@ def unowned(policy: OwnershipPolicy, missing: Sequence[str], keys: Iterable[str]
     return told(
         policy.name,
         f"this pod asks for GPUs and has {' and '.join(f'no {name}' for name in missing)}.",
-        f"In its template, {' and '.join(advice)}; whoever cannot asks {people(project)} for an exemption.",
+        f"In its template, {' and '.join(advice)}; whoever cannot asks {people(None)} for an exemption.",
     )
 
 

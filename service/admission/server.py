@@ -13,6 +13,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,7 @@ def serve(
     sys.setswitchinterval(0.001)  # who reads a snapshot holds up no review
     # uvicorn raises it once more when it has stopped, and an end in order is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with _listen(host, port) as listening, Refreshing(latest, certificate.renew, refresh_seconds):
+    with closing(client), _listen(host, port) as listening, Refreshing(latest, certificate.renew, refresh_seconds):
         _Server(config, say).run(sockets=[listening])
 
 
