@@ -44,8 +44,26 @@ class Made:
     etag: str
 
 
+_PARTS = {
+    "at": "string",
+    "clusters": "object",
+    **dict.fromkeys(("holds", "projects", "exemptions", "policies"), "array"),
+}
 _DESCRIBED: dict[int | str, dict[str, Any]] = {
-    200: {"model": Snapshot, "headers": {"ETag": {"schema": {"type": "string"}}}},
+    200: {
+        "description": "For `curfew admission` of the same version; what is in its parts may change with the version.",
+        "headers": {"ETag": {"schema": {"type": "string"}}},
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "properties": {name: {"type": type} for name, type in _PARTS.items()},
+                    "required": [*_PARTS],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    },
     304: {"description": "Nothing has changed since the one that If-None-Match names."},
 }
 
