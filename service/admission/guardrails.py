@@ -143,8 +143,10 @@ class _Made:
         )
 
     def _spared(self, policy: BasePolicy) -> str:
-        """By holds and exemptions. Where that is not known, it is."""
-        reasons = [f"variables.possible.exists(project, project in {_list(self.held)})"] if self.held else []
+        """By holds and exemptions, and where several projects claim it. Where that is not known, it is."""
+        reasons = ["variables.possible.size() > 1"]
+        if self.held:
+            reasons.append(f"variables.possible.exists(project, project in {_list(self.held)})")
         reasons += [
             self._covered(exemption)
             for exemption in self.exemptions

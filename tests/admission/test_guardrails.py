@@ -179,7 +179,7 @@ def test_it_refuses_what_the_webhook_refuses_in_the_same_words(cluster: Cluster)
     known = snapshot(
         policy("budget"),
         policy("ownership", ownership={"require": ["project"]}),
-        policy("ownership", name="owners", ownership={"require": ["owner"]}, scope={"projects": ["vision"]}),
+        policy("ownership", name="owners", ownership={"require": ["owner"]}),
         projects=[{**VISION, "match": [{"tags": {"project": "vision"}}, {"tags": {"team": "vision"}}]}, SPEECH],
         exemptions=[exemption(tags={"tier": "demo"}), exemption(name="job", resources=["x/Job/exempt"])],
         cluster=seen(namespaces=there, workloads={"x/Job/exempt": workload()}),
