@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from providers.errors import NotFound, ProviderError, Unreachable
 from providers.kubernetes import translate
+from providers.kubernetes.accelerators import text, texts
 from providers.kubernetes.by_owner import ByOwner
 from providers.kubernetes.client import JSON, METADATA_LIST, Client, Gone, NotServed
 from providers.kubernetes.cluster import protections
@@ -167,6 +168,16 @@ class KubernetesInventory:
         if ref.kind is Kind.NODE:
             return self._node(uid, ref)
         return self._workload(uid, ref)
+
+    def namespaces(self) -> Mapping[str, Mapping[str, str]] | None:
+        """Labels of each namespace, as last seen; None: not known. Asks nobody."""
+        with self._lock:
+            watched = self._watched.get("namespaces")
+        look = watched.look(patience=0) if watched is not None else None
+        if look is None or look.fault is not None:
+            return None
+        found = (namespace["metadata"] for namespace in look.objects.values())
+        return {text(metadata, "name"): texts(metadata, "labels") for metadata in found}
 
     def close(self) -> None:
         """Ends all watches; never waits."""

@@ -547,3 +547,14 @@ OWN_DEFINITION: Manifest = {
         ],
     },
 }
+
+
+def test_labels_of_namespaces_are_known_once_they_are_listed(cluster: Cluster, inventory: KubernetesInventory) -> None:
+    name = cluster.namespace(labels={"team": "vision"})
+    assert inventory.namespaces() is None
+
+    inventory.list()
+
+    told = inventory.namespaces()
+    assert told is not None
+    assert told[name]["team"] == "vision"
