@@ -10,6 +10,7 @@ import copy
 import gzip
 import json
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import Any
 
@@ -18,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.kubernetes import translate
+from providers.kubernetes.prices import KubernetesPrices
 from providers.records import CapacityType, ResourceRecord, State
 from service.pipeline.allocate import machine_key
+from service.pipeline.price import FilePrice, PriceFile, price_of
 from tests.providers.kubernetes.objects import CLUSTER, NOW
 from tests.real_data import REAL_DATA, needs
 
@@ -131,6 +134,30 @@ def test_every_gpu_node_comes_out_as_it_was(name: str) -> None:
         assert record.created_at is not None
         assert record.created_at.year == 2024
     assert len({record.incarnation for record in records}) == expected.nodes
+
+
+FILE = PriceFile(
+    [
+        FilePrice(provider="kubernetes", sku="standard_nd40rs_v2", hourly="22.03", as_of=date(2024, 8, 26)),
+        FilePrice(
+            provider="kubernetes", sku="n1-standard-32", gpu_model="V100", hourly="21.36", as_of=date(2024, 8, 26)
+        ),
+    ],
+    name="prices.yaml",
+)
+"""Google's and Azure's own lists are not read yet: such nodes take their price from the price file."""
+
+
+@pytest.mark.parametrize("name", V100S)
+def test_every_gpu_node_has_its_price(name: str) -> None:
+    records = told(dump(name))
+    quoted = KubernetesPrices().quote(records)
+    prices = {price_of(record, FILE, quoted) for record in records}
+    [price] = prices
+    assert price is not None
+    expected = {"p3dn.24xlarge": 31_212_000, "standard_nd40rs_v2": 22_030_000, "n1-standard-32": 21_360_000}
+    assert (price.rate_micros, price.currency) == (expected[records[0].sku], "USD")
+    assert price_of(records[0], PriceFile(), quoted) == (price if records[0].sku.startswith("p3") else None)
 
 
 @pytest.mark.parametrize("name", V100S)
