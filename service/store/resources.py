@@ -11,7 +11,7 @@ from itertools import islice
 from sys import intern
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
 from providers.records import (
@@ -99,6 +99,12 @@ def save(session: Session, resources: Iterable[Known]) -> int | None:
         write(session, Resource, some, key=["id"])
         wrote = True
     return newest + 1 if wrote else None
+
+
+def may_be_removed() -> ColumnElement[bool]:
+    """Not the last that was written: by it whoever remembers knows how far he has read, and the next writing is told
+    from it."""
+    return col(Resource.revision) < select(func.max(Resource.revision)).scalar_subquery()
 
 
 def known_of(row: Resource) -> Known:

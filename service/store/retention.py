@@ -20,6 +20,7 @@ from sqlmodel import Session, col, select
 from service.model import ActionStatus, Status
 from service.store import audit, lease, sums, totals
 from service.store.database import Database
+from service.store.resources import may_be_removed
 from service.store.tables import (
     Action,
     Audit,
@@ -209,6 +210,7 @@ def _resources(session: Session, before: datetime) -> int:
     old = select(Resource.id).where(
         or_(col(Resource.ended_at) < before, col(Resource.orphaned_at) < before),
         *(~exists().where(col(one) == col(Resource.id)) for one in _TELLING),
+        may_be_removed(),
     )
     ids = session.exec(old.limit(AT_ONCE)).all()
     session.connection().execute(delete(Resource).where(col(Resource.id).in_(ids)))

@@ -370,9 +370,9 @@ def store(database: Database, rows: list[SQLModel]) -> None:
 
 @pytest.mark.parametrize("case", GOES)
 def test_this_goes(database: Database, case: str) -> None:
-    store(database, GOES[case])
+    store(database, [*GOES[case], here("newest", revision=1)])
     tidied(database)
-    assert kept(database) <= {"resource kept"}
+    assert kept(database) <= {"resource kept", "resource newest"}
 
 
 @pytest.mark.parametrize("case", STAYS)
@@ -401,6 +401,7 @@ def test_no_counter_falls_when_rows_go(database: Database) -> None:
     store(
         database,
         [
+            here("newest", revision=1),
             *machines,
             *(interval(OLD - NOW + n * DAY, OLD - NOW + (n + 2) * DAY, resource_id=str(n % 6)) for n in range(30)),
             *(finding(str(n), closed_at=OLD + n * SECOND, policy=("idle", "spot")[n % 2]) for n in range(40)),
@@ -421,7 +422,13 @@ def test_no_counter_falls_when_rows_go(database: Database) -> None:
     with database.reading() as session:
         assert counters(session) == before
         assert session.exec(select(func.count()).select_from(Tally)).one() > 0
-    assert kept(database) == set()
+    assert kept(database) == {"resource newest"}
+
+
+def test_the_last_that_was_written_stays_so_that_no_two_writings_look_the_same(database: Database) -> None:
+    store(database, [here("old", ended_at=OLD, revision=7)])
+    tidied(database)
+    assert kept(database) == {"resource old"}
 
 
 def test_the_newest_reports_of_cycles_are_kept(database: Database) -> None:
