@@ -279,8 +279,9 @@ class TestTheList:
         cluster.clear()
         namespace = cluster.namespace()
         put(cluster, namespace, "Job")
-        owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": "ray", "uid": "1", "controller": True}
-        cluster.patch("Job", "it", {"metadata": {"ownerReferences": [owner]}}, namespace)
+        ray = cluster.create(manifest("ray.io/v1", "RayJob", {"rayClusterSpec": {}}, name="ray"), namespace)
+        owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": "ray", "uid": ray["metadata"]["uid"]}
+        cluster.patch("Job", "it", {"metadata": {"ownerReferences": [{**owner, "controller": True}]}}, namespace)
         without = {"groups": BUILT_IN_GROUPS}
         with cluster_front.within(lambda call: answer(without) if call.path == "/apis" else None):
             early = inventory.list()
