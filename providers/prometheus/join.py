@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from providers.machine_ids import listed_key, machine_key, plain_key
 from providers.prometheus import Cluster, LabelJoin
 from providers.prometheus.vocabulary import (
     HOST_LABELS,
@@ -139,16 +140,11 @@ class _InstanceId:
         self._refs: Keys = defaultdict(set)
         for record in records:
             if record.ref.kind is Kind.INSTANCE:
-                for key in {_id(record.ref.external_id), _gce_path(record.ref.external_id)}:
+                for key in {plain_key(record.ref.external_id), listed_key(record.ref.external_id)}:
                     self._refs[key].add(record.ref)
 
     def find(self, value: str) -> frozenset[ResourceRef]:
-        scheme, separator, rest = value.partition("://")
-        if not separator:
-            return frozenset(self._refs.get(_id(value), ()))
-        # aws:///us-east-1a/i-0abc, gce://project/zone/name, azure:///subscriptions/…/virtualMachines/name
-        last = rest.rpartition("/")[2] if scheme == "aws" else rest
-        return frozenset(self._refs.get(_id(last), ()))
+        return frozenset(self._refs.get(machine_key(value) if "://" in value else plain_key(value), ()))
 
 
 class _HostName:
@@ -251,13 +247,3 @@ def _fits(host: str, name: str) -> bool:
 def _says_nothing(host: str) -> bool:
     """Every machine calls itself this."""
     return not host or _short(host) in ("localhost", "localhost6") or host.startswith("127.") or host == "::1"
-
-
-def _id(value: str) -> str:
-    return value.strip("/").lower()
-
-
-def _gce_path(external_id: str) -> str:
-    """`projects/p/zones/z/instances/n` as Kubernetes has it, `p/z/n`; any other id as it is."""
-    path = re.search(r"projects/([^/]+)/zones/([^/]+)/instances/([^/]+)$", external_id)
-    return "/".join(path.groups()).lower() if path else _id(external_id)

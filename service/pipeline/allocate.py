@@ -6,12 +6,12 @@ rate, to the micro-unit; what nobody requested stays with the machine, or is spl
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from providers.machine_ids import listed_key, machine_key
 from providers.records import CapacityType, Kind, Price
 from service.documents import Project
 from service.model import Known, Lent
@@ -27,11 +27,13 @@ NodeKey = tuple[Cluster, str]
 
 def one_machine_each(resources: Sequence[Known]) -> tuple[Known, ...]:
     """Every node with the resource that is the same machine, if its cloud lists it through a source of its own."""
-    by_machine: dict[str, Known] = {}
-    for known in resources:
-        if known.record.ref.kind is Kind.INSTANCE and known.ended_at is None and known.orphaned_at is None:
-            for key in machine_keys(known):
-                by_machine[key] = known
+    if not any(known.record.ref.kind is Kind.NODE for known in resources):
+        return tuple(resources)
+    by_machine = {
+        listed_key(known.record.ref.external_id): known
+        for known in resources
+        if known.record.ref.kind is Kind.INSTANCE and known.ended_at is None and known.orphaned_at is None
+    }
     by_id = {known.id: known for known in resources}
     return tuple(
         _same_machine(known, by_machine, by_id) if known.record.ref.kind is Kind.NODE else known for known in resources
@@ -49,29 +51,6 @@ def _same_machine(node: Known, by_machine: Mapping[str, Known], by_id: Mapping[s
     return node if same_as == node.same_as else replace(node, same_as=same_as)
 
 
-def machine_key(provider_id: str) -> str:
-    """What Kubernetes calls a machine, as its cloud's own listing names it.
-
-    `aws:///us-east-1a/i-0abc` → `i-0abc`; `gce://project/zone/name` → `project/zone/name`; Azure's is a path, and its
-    case says nothing.
-    """
-    scheme, _, rest = provider_id.partition("://")
-    if scheme == "aws":
-        return rest.rpartition("/")[2]
-    return rest.strip("/").lower()
-
-
-_GCE = re.compile(r"projects/([^/]+)/zones/([^/]+)/instances/([^/]+)$")
-
-
-def machine_keys(instance: Known) -> tuple[str, ...]:
-    """How a node's provider id may name this machine."""
-    external_id = instance.record.ref.external_id
-    if path := _GCE.search(external_id):
-        return ("/".join(path.groups()).lower(),)
-    return (external_id if instance.record.ref.provider == "aws" else external_id.strip("/").lower(),)
-
-
 # what it costs, and whom
 
 
@@ -85,12 +64,16 @@ class _Part:
 
 def allocate(resources: Sequence[Known], projects: Mapping[str, Project]) -> tuple[Known, ...]:
     """Workloads with what they cost, machines with what of them is held. All parts of a machine add up to it."""
-    machines = _machines(resources)
-    held = _held(resources, machines)
-    by_cluster = _by_cluster(held, resources)
-    payers = _payers(resources, machines)
+    nodes = [known for known in resources if known.record.ref.kind is Kind.NODE and known.ended_at is None]
+    placed = [known for known in resources if known.record.placements]
+    by_id = {known.id: known for known in resources} if nodes else {}
+    machines = _machines(nodes, by_id)
+    holders = [known for known in placed if _holds(known)]
+    held = _held(holders, machines)
+    by_cluster = _by_cluster(held, holders)
+    payers = _payers(holders, machines)
     rates = dict.fromkeys(payers, 0)
-    lent = _lent_once(resources)
+    lent = _lent_once(nodes, by_id)
     for machine, cluster in _each(machines):
         price, parts = machine.price, held.get(machine.id, [])
         cost = price.rate_micros if price is not None and machine.costs else 0
@@ -103,16 +86,16 @@ def allocate(resources: Sequence[Known], projects: Mapping[str, Project]) -> tup
         workload: Price(rate_micros=rates[workload], currency=currency, source="its share of its nodes")
         for workload, currency in payers.items()
     }
-    bought = _bought(resources, machines)
+    bought = _bought(placed, machines)
     return tuple(_allocated(known, prices, lent, bought) for known in resources)
 
 
-def _bought(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> Mapping[str, CapacityType]:
+def _bought(placed: Iterable[Known], machines: Mapping[NodeKey, Known]) -> Mapping[str, CapacityType]:
     """Workload → how its machines were bought, where that is alike: their cloud knows it though no label says it."""
     found = {}
-    for known in resources:
-        if known.record.placements and known.record.capacity_type is CapacityType.UNKNOWN:
-            beneath = [machines.get((known.record.ref.account, placed.node)) for placed in known.record.placements]
+    for known in placed:
+        if known.record.capacity_type is CapacityType.UNKNOWN:
+            beneath = _beneath(known, machines)
             types = {CapacityType.UNKNOWN if one is None else one.record.capacity_type for one in beneath}
             if len(types) == 1:
                 found[known.id] = types.pop()
@@ -142,13 +125,19 @@ def _in_proportion(parts: Sequence[_Part]) -> list[_Part]:
     return [replace(part, share=part.share / together) for part in parts]
 
 
-def _payers(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict[str, str]:
+def _beneath(workload: Known, machines: Mapping[NodeKey, Known]) -> list[Known | None]:
+    """The machine under each of its pods; None where nobody lists the node."""
+    cluster = workload.record.ref.account
+    return [machines.get((cluster, placed.node)) for placed in workload.record.placements]
+
+
+def _payers(holders: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict[str, str]:
     """Workload → the one currency of all its machines. What others cost cannot be told: a node of theirs is not known
     or has no price, or they are not all in one currency. Never zero by omission."""
     found: dict[str, str] = {}
-    for known in filter(_holds, resources):
-        on = [machines.get((known.record.ref.account, placed.node)) for placed in known.record.placements]
-        currencies = {machine.price.currency if machine and machine.price else None for machine in on}
+    for known in holders:
+        beneath = _beneath(known, machines)
+        currencies = {machine.price.currency if machine and machine.price else None for machine in beneath}
         if len(currencies) == 1 and (currency := currencies.pop()) is not None:
             found[known.id] = currency
     return found
@@ -159,40 +148,33 @@ def _holds(known: Known) -> bool:
     return known.record.ref.kind is Kind.WORKLOAD and known.governed and known.costs and known.missing_since is None
 
 
-def _lent_once(resources: Iterable[Known]) -> dict[str, Lent]:
+def _lent_once(nodes: Iterable[Known], by_id: Mapping[str, Known]) -> dict[str, Lent]:
     """Machines of clusters that nobody looks at any more: they are nodes still, and never stopped; who holds what of
     them pays no more."""
-    resources = tuple(resources)
-    by_id = {known.id: known for known in resources}
     found = {}
-    for node in resources:
-        if node.record.ref.kind is Kind.NODE and node.ended_at is None and node.same_as in by_id:
+    for node in nodes:
+        if node.same_as is not None and node.same_as in by_id:
             before = by_id[node.same_as].lent
             found[node.same_as] = Lent(share=before.share if before is not None else Fraction(), micros=0)
     return found
 
 
-def _machines(resources: Iterable[Known]) -> dict[NodeKey, Known]:
+def _machines(nodes: Iterable[Known], by_id: Mapping[str, Known]) -> dict[NodeKey, Known]:
     """Node → the resource that stands for its machine: itself, or the cloud's."""
-    resources = tuple(resources)
-    by_id = {known.id: known for known in resources}
     found = {}
-    for node in sorted(resources, key=lambda known: known.missing_since is None):  # the one now called so is there
-        if node.record.ref.kind is Kind.NODE and node.ended_at is None and node.orphaned_at is None:
+    for node in sorted(nodes, key=lambda known: known.missing_since is None):  # the one now called so is there
+        if node.orphaned_at is None:
             machine = node if node.same_as is None else by_id.get(node.same_as)
             if machine is not None and machine.governed:
                 found[node.record.ref.account, node.record.ref.external_id] = machine
     return found
 
 
-def _held(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict[str, list[_Part]]:
+def _held(holders: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict[str, list[_Part]]:
     """Machine → what each workload holds of it; where together they ask for more than there is, in proportion."""
     asked: dict[str, dict[str, Fraction]] = defaultdict(dict)
-    for known in resources:
-        if not _holds(known):
-            continue
-        for placed in known.record.placements:
-            machine = machines.get((known.record.ref.account, placed.node))
+    for known in holders:
+        for placed, machine in zip(known.record.placements, _beneath(known, machines), strict=True):
             if machine is not None:
                 of_machine = asked[machine.id]
                 of_machine[known.id] = of_machine.get(known.id, Fraction()) + placed.share
@@ -205,9 +187,9 @@ def _held(resources: Iterable[Known], machines: Mapping[NodeKey, Known]) -> dict
     }
 
 
-def _by_cluster(held: Mapping[str, Sequence[_Part]], resources: Iterable[Known]) -> dict[Cluster, list[_Part]]:
+def _by_cluster(held: Mapping[str, Sequence[_Part]], holders: Iterable[Known]) -> dict[Cluster, list[_Part]]:
     """Cluster → its workloads with all they hold there."""
-    clusters = {known.id: known.record.ref.account for known in resources if known.record.placements}
+    clusters = {known.id: known.record.ref.account for known in holders}
     sums: dict[Cluster, dict[str, Fraction]] = defaultdict(dict)
     for parts in held.values():
         for part in parts:

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.policy import Mode
+from providers.machine_ids import machine_key
 from providers.records import CapacityType, Kind, Placement, Price, State, Verb
 from service.documents import Project
 from service.model import Known, Lent
-from service.pipeline.allocate import allocate, machine_key, one_machine_each
+from service.pipeline.allocate import allocate, one_machine_each
 from service.pipeline.decide import decide
 from service.pipeline.evaluate import of_members
 from service.pipeline.meter import meter

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from providers.kubernetes import translate
 from providers.kubernetes.prices import KubernetesPrices
+from providers.machine_ids import machine_key
 from providers.records import CapacityType, ResourceRecord, State
-from service.pipeline.allocate import machine_key
 from service.pipeline.price import FilePrice, PriceFile, price_of
 from tests.providers.kubernetes.objects import CLUSTER, NOW
 from tests.real_data import REAL_DATA, needs
