@@ -26,7 +26,7 @@ from service.admission.judge import Judge
 from service.admission.snapshot import Cluster, Snapshot, Workload
 from tests.admission.builders import SOURCE, UID, exemption, pod, policy, request, snapshot
 from tests.admission.process import Process, Service, now, running, running_service
-from tests.kubernetes.cluster import soon
+from tests.waiting import soon
 
 PROJECTS, NAMESPACES, WORKLOADS, PODS = 50, 500, 3000, 400
 CONNECTIONS = 16

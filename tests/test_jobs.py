@@ -19,8 +19,8 @@ from service.settings import Settings
 from service.store import lease
 from service.store.database import Database
 from service.store.tables import Cycle, MeterSum, Outbox
-from tests.e2e.test_demo import eventually
 from tests.store.test_growth import interval, message, resource
+from tests.waiting import soon
 
 DAY = timedelta(days=1)
 
@@ -148,9 +148,9 @@ def test_what_a_source_sees_between_looks_brings_the_next_one_forward_once(sqlit
     running._rested_at = time.monotonic() + 0.5  # else the first may begin before the others are told
     for _ in range(3):
         rt.fleet.changed("source cluster")
-    eventually(lambda: cycles_asked_by(rt) == ["source cluster"], within=10, what="one cycle of three wishes")
+    soon(lambda: cycles_asked_by(rt) == ["source cluster"], "one cycle of three wishes", within=10)
     rt.fleet.changed("source cluster")
-    eventually(lambda: len(cycles_asked_by(rt)) == 2, within=10, what="another wish, another cycle")
+    soon(lambda: len(cycles_asked_by(rt)) == 2, "another wish, another cycle", within=10)
     running.stop()
     rt.fleet.changed("source cluster")
     assert running._next is None or not running._next.is_alive()

@@ -20,7 +20,8 @@ from tests.admission.builders import cluster as seen
 from tests.admission.builders import pod as written
 from tests.admission.process import Process, Service, now, running, running_service
 from tests.admission.webhooks import asks, webhooks
-from tests.kubernetes.cluster import Cluster, Manifest, Refused, soon
+from tests.kubernetes.cluster import Cluster, Manifest, Refused
+from tests.waiting import soon
 
 
 @dataclass

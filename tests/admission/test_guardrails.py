@@ -31,7 +31,8 @@ from tests.admission.builders import (
 from tests.admission.builders import cluster as seen
 from tests.admission.test_spot import WISHES
 from tests.cli.conftest import Run, api, curfew, served
-from tests.kubernetes.cluster import Cluster, Manifest, soon
+from tests.kubernetes.cluster import Cluster, Manifest
+from tests.waiting import soon
 
 __all__ = ["api", "curfew", "served"]
 

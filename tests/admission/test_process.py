@@ -23,7 +23,7 @@ from service.admission.server import LARGEST_REVIEW, Certificate
 from service.client import Failure
 from tests.admission.builders import NOW, SOURCE, cluster, pod, policy, request, snapshot
 from tests.admission.process import TOKEN, Process, certificate, logged, now, running, running_service
-from tests.kubernetes.cluster import soon
+from tests.waiting import soon
 
 
 @pytest.fixture

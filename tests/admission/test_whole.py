@@ -14,7 +14,8 @@ from tests.admission.builders import pod as written
 from tests.admission.process import Service, running
 from tests.admission.webhooks import asks, webhooks
 from tests.e2e.process import TOKEN, Curfew, curfew
-from tests.kubernetes.cluster import Cluster, Manifest, soon
+from tests.kubernetes.cluster import Cluster, Manifest
+from tests.waiting import soon
 
 DOCUMENTS = """
 kind: source

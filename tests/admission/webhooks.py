@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from tests.admission.process import Process
 from tests.helm.chart import one, rendered
-from tests.kubernetes.cluster import Cluster, Manifest, soon
+from tests.kubernetes.cluster import Cluster, Manifest
+from tests.waiting import soon
 
 VALUES = {"admission": {"enabled": True, "token": {"name": "curfew"}}}
 KINDS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")

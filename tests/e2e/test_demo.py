@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,11 @@ import httpx
 import pytest
 
 from tests.databases import free_port
+from tests.waiting import soon
 
 ROOT = Path(__file__).parents[2]
-
-
-def eventually(told: Callable[[], Any], *, within: float, what: str) -> Any:
-    """The first truthy answer; connection errors count as none."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        try:
-            if answer := told():
-                return answer
-        except httpx.TransportError:
-            pass
-        time.sleep(0.25)
-    raise AssertionError(f"not within {within:.0f} s: {what}")
+POLL = 0.25
+"""Seconds. The demo and its Prometheus are at work meanwhile."""
 
 
 @pytest.fixture
@@ -83,14 +72,17 @@ def test_within_a_minute_people_are_warned_machines_stop_and_money_is_avoided(de
         result = answer["data"]["result"]
         return float(result[0]["value"][1]) if result else 0.0
 
-    eventually(lambda: httpx.get(f"{demo}/readyz").status_code == 200, within=60, what="the service is ready")
+    soon(lambda: httpx.get(f"{demo}/readyz").status_code == 200, "the service is ready", within=60, every=POLL)
 
-    eventually(lambda: api("/findings?status=warned")["items"], within=60, what="people are warned")
-    eventually(
-        lambda: [a for a in api("/actions")["items"] if a["status"] == "verified"], within=60, what="machines stop"
+    soon(lambda: api("/findings?status=warned")["items"], "people are warned", within=60, every=POLL)
+    soon(
+        lambda: [a for a in api("/actions")["items"] if a["status"] == "verified"],
+        "machines stop",
+        within=60,
+        every=POLL,
     )
-    first = eventually(lambda: query("sum(curfew_avoided_cost_total)"), within=30, what="avoided money is scraped")
-    eventually(lambda: query("sum(curfew_avoided_cost_total)") > first, within=30, what="avoided money grows")
+    first = soon(lambda: query("sum(curfew_avoided_cost_total)"), "avoided money is scraped", within=30, every=POLL)
+    soon(lambda: query("sum(curfew_avoided_cost_total)") > first, "avoided money grows", within=30, every=POLL)
 
     resources = api("/resources?limit=500")["items"]
     assert 50 <= len(resources) <= 80
@@ -106,7 +98,7 @@ def test_within_a_minute_people_are_warned_machines_stop_and_money_is_avoided(de
 
 
 def test_the_accelerated_clock_refuses_every_source_that_is_not_simulated(demo: str) -> None:
-    eventually(lambda: httpx.get(f"{demo}/healthz").status_code == 200, within=60, what="the service answers")
+    soon(lambda: httpx.get(f"{demo}/healthz").status_code == 200, "the service answers", within=60, every=POLL)
 
     answer = httpx.put(
         f"{demo}/api/v1/sources/real",

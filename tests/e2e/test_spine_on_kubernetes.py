@@ -19,12 +19,13 @@ import pytest
 from tests.databases import Postgres
 from tests.e2e.process import Curfew, curfew
 from tests.helm.accounts import ENFORCE, OBSERVE, account
-from tests.kubernetes.cluster import Cluster, Manifest, soon
+from tests.kubernetes.cluster import Cluster, Manifest
 from tests.kubernetes.conftest import cluster
 from tests.notify.conftest import Sink
 from tests.providers.aws.fleet import ENVIRONMENT, set_launch_time, start_instance
 from tests.providers.aws.front import Front
 from tests.providers.prometheus.server import fill, running
+from tests.waiting import soon
 
 __all__ = ["cluster"]
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 
 from tests.helm.chart import Manifest, rendered
-from tests.kubernetes.cluster import Cluster, soon
+from tests.kubernetes.cluster import Cluster
+from tests.waiting import soon
 
 OBSERVE = {"observe": True}
 ENFORCE = {**OBSERVE, "enforce": True}

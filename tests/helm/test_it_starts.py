@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 
 from tests.databases import Postgres, free_port
-from tests.e2e.test_demo import eventually
 from tests.helm.chart import ROOT, Manifest, Pod, one, rendered, serving
 from tests.prometheus_rules.rules import RULES, promtool
+from tests.waiting import soon
 
 TOKEN = "an-admin-token-for-tests"
 SECRETS = {"admin-token": TOKEN, "signing-key": "k" * 32, "named": {"SLACK": "A/B/C"}}
@@ -87,7 +87,7 @@ class Node:
             return httpx.get(f"{url}/readyz").status_code == 200
 
         try:
-            eventually(ready, within=60, what=f"the pod is ready; see {log}")
+            soon(ready, f"the pod is ready; see {log}", every=0.25)
             yield url
         finally:
             if process.poll() is None:
@@ -106,10 +106,10 @@ def test_the_pod_serves_governs_and_has_every_metric_that_rules_read(tmp_path: P
 
     with node.serving() as url, httpx.Client(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}) as admin:
         assert httpx.get(f"{url}/metrics").status_code == 401, "no metrics without a token"
-        page = eventually(
+        page = soon(
             lambda: (text := admin.get("/metrics").text) and "curfew_cycle_duration_seconds_count" in text and text,
-            within=60,
-            what="a page after the second cycle",
+            "a page after the second cycle",
+            every=0.25,
         )
         source = admin.get("/api/v1/sources/lumen-aws").json()
 

@@ -17,9 +17,10 @@ from providers.errors import Forbidden
 from providers.kubernetes import Config, build
 from providers.records import Verb
 from tests.helm.chart import NEWEST, ROOT
-from tests.kubernetes.cluster import Cluster, soon
+from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.programs import program
 from tests.providers.kubernetes.stoppable import job, record_of
+from tests.waiting import soon
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 [SECTION] = re.findall(r"\*\*Another one\*\*(.*?)\n## ", PAGE, re.S)

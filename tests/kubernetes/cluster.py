@@ -10,7 +10,6 @@ import json
 import os
 import ssl
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.databases import free_port
 from tests.kubernetes.programs import Programs, program
+from tests.waiting import soon
 
 Manifest = dict[str, Any]
 
@@ -47,19 +47,6 @@ PATCHES = {
 }
 
 _numbers = itertools.count(1)
-
-
-def soon(told: Callable[[], Any], what: str, *, within: float = 60) -> Any:
-    """The first truthy answer; no connection counts as none."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        try:
-            if answer := told():
-                return answer
-        except httpx.TransportError:
-            pass
-        time.sleep(0.02)
-    raise AssertionError(f"not within {within:.0f} s: {what}")
 
 
 class Refused(AssertionError):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from tests.kubernetes.cluster import Cluster, Manifest, gpu_node, soon
+from tests.kubernetes.cluster import Cluster, Manifest, gpu_node
+from tests.waiting import soon
 
 PLAYED = {"kwok.x-k8s.io/node": "fake"}
 """The annotation of the nodes that are its own; those of other tests are left alone."""

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.cluster import Cluster, Manifest, Refused, running_cluster, soon
+from tests.kubernetes.cluster import Cluster, Manifest, Refused, running_cluster
 from tests.kubernetes.kwok import fleet, kwok
 from tests.kubernetes.programs import ROOT
+from tests.waiting import soon
 
 POD: Manifest = {"containers": [{"name": "main", "image": "trainer"}]}
 LABELS = {"app": "server"}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from providers.records import Kind, ResourceRecord, ResourceRef, Verb
-from tests.kubernetes.cluster import Cluster, Manifest, soon
+from tests.kubernetes.cluster import Cluster, Manifest
+from tests.waiting import soon
 
 POD: Manifest = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "trainer"}]}
 SERVER: Manifest = {"containers": [{"name": "main", "image": "server"}]}

@@ -18,7 +18,7 @@ from providers.kubernetes import Config
 from providers.kubernetes.actuator import KubernetesActuator
 from providers.kubernetes.client import Client
 from providers.records import Kind, ResourceRef, Verb
-from tests.kubernetes.cluster import Cluster, Manifest, soon
+from tests.kubernetes.cluster import Cluster, Manifest
 from tests.kubernetes.programs import program
 from tests.providers.kubernetes.front import NO_ANSWER, Call, Front, Reply, refused
 from tests.providers.kubernetes.stoppable import (
@@ -38,6 +38,7 @@ from tests.providers.kubernetes.stoppable import (
     record_of,
     scaled_object,
 )
+from tests.waiting import soon
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 REASON = "idle for 2h, GPUs at 0 %."

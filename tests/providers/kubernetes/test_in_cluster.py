@@ -17,8 +17,9 @@ from providers.contract import BuildContext
 from providers.kubernetes import Config, build
 from providers.kubernetes.client import Client
 from tests.helm.accounts import OBSERVE, account
-from tests.kubernetes.cluster import Cluster, soon
+from tests.kubernetes.cluster import Cluster
 from tests.providers.kubernetes.stoppable import POD
+from tests.waiting import soon
 
 IN_CLUSTER = Config(in_cluster=True)
 

@@ -23,7 +23,7 @@ from providers.kubernetes.owners import COLLECTIONS, OWNERS, by_kind
 from providers.records import Verb
 from tests.helm.accounts import ENFORCE, OBSERVE, TERMINATE, account, granted, rights
 from tests.helm.chart import rendered
-from tests.kubernetes.cluster import Cluster, Manifest, soon
+from tests.kubernetes.cluster import Cluster, Manifest
 from tests.providers.kubernetes.stoppable import (
     CASES,
     SERVER,
@@ -41,6 +41,7 @@ from tests.providers.kubernetes.stoppable import (
     record_of,
     scaled_object,
 )
+from tests.waiting import soon
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 REASON = "idle for 2h, GPUs at 0 %."
