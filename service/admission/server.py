@@ -165,30 +165,40 @@ def create_app(latest: Latest, counts: Counts) -> Starlette:
 
 
 class Certificate:
-    """The certificate that new connections are met with: read again when its files change."""
+    """The certificate that new connections are met with: read again when its files change.
+
+    A new one is taken over whole. Loaded into the context that is in use, there would be a moment when its key is not
+    there yet, and whoever connects in it is turned away.
+    """
 
     def __init__(self, cert: Path, key: Path) -> None:
         self._files = (cert, key)
         self._stamp = self._stamp_now()
-        self._context: ssl.SSLContext | None = None
+        self._newest: ssl.SSLContext | None = None
 
     def given_to(self, context: ssl.SSLContext) -> None:
-        self._context = context
+        self._newest = context
+        context.sni_callback = self._meet
 
     def renew(self) -> None:
         """Files that do not fit each other yet are tried again later; until then the old ones are good."""
         stamp = self._stamp_now()
-        if self._context is None or stamp is None or stamp == self._stamp:
+        if stamp is None or stamp == self._stamp:
             return
-        cert, key = self._files
+        newest = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
-            self._context.load_cert_chain(cert, key)
+            newest.load_cert_chain(*self._files)
         except (OSError, ssl.SSLError) as error:
             log.warning("the new certificate cannot be used", reason=str(error))
             return
+        self._newest = newest
         self._stamp = stamp
         log.info("the certificate was renewed")
+
+    def _meet(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Asked by OpenSSL with each new connection, whether or not it names a host."""
+        if self._newest is not None:
+            connection.context = self._newest
 
     def _stamp_now(self) -> tuple[int, ...] | None:
         try:

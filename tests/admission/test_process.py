@@ -8,6 +8,7 @@ import base64
 import json
 import socket
 import ssl
+import threading
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -144,6 +145,29 @@ def test_a_certificate_without_its_key_yet_is_not_taken_over(folder: Path) -> No
     key.write_bytes(new_key)
     held.renew()
     assert met(context) == "new"
+
+
+def test_nobody_is_turned_away_while_a_certificate_changes(folder: Path) -> None:
+    cert, key = certificate(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    held = Certificate(cert, key)
+    held.given_to(context)
+    ended = threading.Event()
+
+    def renewing() -> None:
+        for turn in range(60):
+            certificate(folder, f"new-{turn % 2}")
+            held.renew()
+        ended.set()
+
+    thread = threading.Thread(target=renewing)
+    thread.start()
+    names = set()
+    while not ended.is_set():
+        names.add(met(context))
+    thread.join()
+    assert names >= {"new-0", "new-1"}
 
 
 def met(context: ssl.SSLContext) -> str:
