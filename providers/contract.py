@@ -1,4 +1,4 @@
-"""What a provider is: four small Protocols, declared capabilities, and the value that holds them together.
+"""What a provider is: a few small Protocols, declared capabilities, and the value that holds them together.
 
 Every method is synchronous, may be called from several threads, raises only `providers.errors`, and keeps no
 state that matters across a restart. What each must do is tested by `providers.conformance`.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from providers.errors import ProviderError
 from providers.records import (
     InventoryAnswer,
     Kind,
@@ -87,6 +88,17 @@ class Actuator(Protocol):
         ...
 
 
+class Operations(Protocol):
+    """Knows what became of acts that a cloud accepts first and carries out by itself."""
+
+    def failures(self, acts: Mapping[str, ResourceRef]) -> Mapping[str, ProviderError]:
+        """Of these acts (by the request id they were asked with) those that have failed since, and why.
+
+        Asked for all of them together. What is still under way, done, or cannot be told is left out. Never raises.
+        """
+        ...
+
+
 def _nothing() -> None:
     """Most providers keep nothing open, and see nothing between looks."""
 
@@ -116,6 +128,8 @@ class Provider:
     telemetry: Telemetry | None = None
     prices: Prices | None = None
     actuator: Actuator | None = None
+    operations: Operations | None = None
+    """Only where a cloud accepts an act before it is done, and may fail in it later."""
     close: Callable[[], None] = _nothing
     """Called once nobody will ask it again: ends what it keeps open (watches, connections). Never waits."""
 

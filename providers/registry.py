@@ -19,12 +19,13 @@ from providers.errors import Misconfigured
 
 BUILTIN = {
     "aws": "providers.aws",
+    "gcp": "providers.gcp",
     "kubernetes": "providers.kubernetes",
     "prometheus": "providers.prometheus",
     "simulated": "providers.simulated",
 }
 
-EXTRAS = {"aws": "aws", "kubernetes": "kubernetes"}
+EXTRAS = {"aws": "aws", "gcp": "gcp", "kubernetes": "kubernetes"}
 """Which extra of this distribution brings a provider's SDK."""
 
 

@@ -31,7 +31,6 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session as SdkSession
 
 from providers.aws import Config
-from providers.aws.pace import Pace
 from providers.errors import (
     Conflict,
     Forbidden,
@@ -44,6 +43,7 @@ from providers.errors import (
     Unreachable,
     Unsupported,
 )
+from providers.pace import Pace
 
 Answer = Mapping[str, Any]
 T = TypeVar("T")

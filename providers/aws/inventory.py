@@ -16,11 +16,11 @@ from providers.aws import translate
 from providers.aws.accounts import Accounts, Roster
 from providers.aws.client import Client, batches, translated
 from providers.aws.groups import Groups, Templates
-from providers.aws.questions import Questions
 from providers.aws.reservations import DIGEST, Reader
 from providers.aws.translate import MachineType
 from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
 from providers.progress import Progress
+from providers.questions import Questions
 from providers.records import (
     CapacityType,
     Fault,
@@ -80,7 +80,9 @@ class Ec2Inventory:
         self._accounts = accounts
         self._regions = regions
         self._now = now
-        self._questions: Questions[tuple[str, ...]] = Questions(patience=patience_seconds, at_once=REGIONS_AT_ONCE)
+        self._questions: Questions[tuple[str, ...]] = Questions(
+            "AWS", patience=patience_seconds, at_once=REGIONS_AT_ONCE
+        )
         self._enabled: dict[str, tuple[datetime, Sequence[str]]] = {}
         """Regions by account, and when they were told."""
         self._types: dict[str, MachineType] = {}

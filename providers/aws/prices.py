@@ -19,8 +19,8 @@ from typing import Any
 from providers.aws.accounts import Accounts
 from providers.aws.builtin import NOT_ITS_OWN, builtin_price, place_of, to_micros
 from providers.aws.client import UNREADABLE, batches
-from providers.aws.questions import Questions
 from providers.errors import ProviderError, Unreachable
+from providers.questions import Questions
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
 AT_ONCE = 8
@@ -110,7 +110,9 @@ class AwsPrices:
 
     def __init__(self, accounts: Accounts, *, source: str, now: Callable[[], datetime]) -> None:
         self._accounts = accounts
-        self._questions: Questions[tuple[str, str, str, int]] = Questions(patience=PATIENCE_SECONDS, at_once=AT_ONCE)
+        self._questions: Questions[tuple[str, str, str, int]] = Questions(
+            "AWS", patience=PATIENCE_SECONDS, at_once=AT_ONCE
+        )
         self._source = source
         self._now = now
         self._spot = Memory("EC2's spot price history", holds=SPOT_HOLDS, usable=SPOT_USABLE)

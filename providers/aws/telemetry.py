@@ -17,8 +17,8 @@ from typing import Any
 from providers.aws import CloudWatchMetrics
 from providers.aws.accounts import Accounts
 from providers.aws.client import batches
-from providers.aws.questions import Questions
 from providers.errors import ProviderError
+from providers.questions import Questions
 from providers.records import Fault, PartReport, ResourceRecord, ResourceRef, Series, Signal, TelemetryAnswer
 
 SERIES_PER_CALL = 500
@@ -82,8 +82,8 @@ class CloudWatchTelemetry:
         self._namespace = metrics.namespace
         self._metrics = tuple(_metrics(metrics))
         self._now = now
-        self._lists: Questions[tuple[str, str, Metric]] = Questions(patience=PATIENCE_SECONDS, at_once=AT_ONCE)
-        self._fetches: Questions[tuple[str, str, int]] = Questions(patience=PATIENCE_SECONDS, at_once=AT_ONCE)
+        self._lists: Questions[tuple[str, str, Metric]] = Questions("AWS", patience=PATIENCE_SECONDS, at_once=AT_ONCE)
+        self._fetches: Questions[tuple[str, str, int]] = Questions("AWS", patience=PATIENCE_SECONDS, at_once=AT_ONCE)
         self._learnt: dict[tuple[Place, str], tuple[datetime, Known]] = {}
         self._lock = Lock()
 

@@ -32,7 +32,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the SDK would have waited before each of its retries; none is waited for."""
     waited: list[float] = []
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=waited.append))
-    monkeypatch.setattr("providers.aws.pace.time", SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic))
+    monkeypatch.setattr("providers.pace.time", SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic))
     return waited
 
 

@@ -381,7 +381,7 @@ def test_throttled_to_a_call_a_second_all_is_found_all_the_same(
 ) -> None:
     throttling = Throttling()
     monkeypatch.setattr(
-        "providers.aws.pace.time", SimpleNamespace(sleep=throttling.sleep, monotonic=lambda: throttling.now)
+        "providers.pace.time", SimpleNamespace(sleep=throttling.sleep, monotonic=lambda: throttling.now)
     )
     front.rules.append(throttling.rule)
     answer = of(all_accounts()).list()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.aws.pace import FIRST, LEAST, Pace
+from providers.pace import FIRST, LEAST, Pace
 
 
 class Bucket:

@@ -26,7 +26,9 @@ class Questions(Generic[K]):
     before it ends. Its answer is thrown away: it may tell of a time before something that was done since.
     """
 
-    def __init__(self, *, patience: float, at_once: int) -> None:
+    def __init__(self, whom: str, *, patience: float, at_once: int) -> None:
+        """`whom`: the cloud that is asked, as sentences name it."""
+        self._whom = whom
         self._patience = patience
         self._at_once = at_once
         self._lock = Lock()
@@ -57,7 +59,7 @@ class Questions(Generic[K]):
 
     def _late(self, since: datetime | None) -> Unreachable:
         asked = f"asked since {since:%Y-%m-%d %H:%M:%S} UTC" if since else "other questions had to be waited for first"
-        return Unreachable(f"AWS did not answer within {self._patience:g} s; {asked}")
+        return Unreachable(f"{self._whom} did not answer within {self._patience:g} s; {asked}")
 
 
 class _Round(Generic[K, T]):
@@ -77,7 +79,7 @@ class _Round(Generic[K, T]):
     def start(self, at_once: int) -> None:
         for account, keys in self._waiting.items():
             for _ in range(min(at_once, len(keys))):
-                Thread(target=self._ask, args=(account,), name=f"aws-{account}", daemon=True).start()
+                Thread(target=self._ask, args=(account,), name=f"ask-{account}", daemon=True).start()
 
     def wait(self, patience: float) -> None:
         with self._changed:

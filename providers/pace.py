@@ -1,7 +1,9 @@
-"""Turns AWS's throttling into pauses: how often an account is asked, by all its threads, regions and services together.
+"""Turns a cloud's throttling into pauses: how often an account is asked, by all its threads, regions and services
+together.
 
-The SDK's adaptive retry mode does not do this: its limiter is one per SDK client, that is per service and region, so
+AWS's own adaptive retry mode does not do this: its limiter is one per SDK client, that is per service and region, so
 sixteen regions would each find out alone; it never asks slower than once in two seconds; and it slows acts like reads.
+Google's and Azure's retry call by call.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from threading import Lock
 
 FIRST = 10.0
-"""Calls a second once AWS throttles: what EC2 refills of its smaller buckets (10 to 20 a second and region)."""
+"""Calls a second once a cloud throttles: what EC2 refills of its smaller buckets (10 to 20 a second and region)."""
 LEAST = 0.2
 """Calls a second however much it throttles: slower than that, a listing would never end."""
 MOST = 50.0
@@ -22,7 +24,7 @@ SLOWER = 0.5
 
 
 class Pace:
-    """Without limit until AWS throttles, then as often as it lets through, and slowly faster again."""
+    """Without limit until its cloud throttles, then as often as it lets through, and slowly faster again."""
 
     def __init__(self, *, now: Callable[[], float] | None = None, sleep: Callable[[float], None] | None = None) -> None:
         self._now = now or time.monotonic

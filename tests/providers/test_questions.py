@@ -8,7 +8,7 @@ from threading import Barrier, Event, Lock
 
 import pytest
 
-from providers.aws.questions import Questions
+from providers.questions import Questions
 from providers.errors import Forbidden, ProviderError, Unreachable
 
 Key = tuple[str, str]
@@ -25,7 +25,7 @@ def stuck() -> Iterator[Event]:
 
 
 def questions(patience: float = LONG, at_once: int = 4) -> Questions[Key]:
-    return Questions(patience=patience, at_once=at_once)
+    return Questions("AWS", patience=patience, at_once=at_once)
 
 
 def hanging(event: Event) -> Callable[[], str]:
@@ -108,7 +108,7 @@ def test_while_it_hangs_it_is_not_asked_again_and_not_waited_for(stuck: Event) -
 
 
 def test_while_it_hangs_nothing_is_asked_of_its_region_and_all_of_the_others(stuck: Event) -> None:
-    patient: Questions[tuple[str, ...]] = Questions(patience=SHORT, at_once=4)
+    patient: Questions[tuple[str, ...]] = Questions("AWS", patience=SHORT, at_once=4)
     patient.answers({("a", "here"): hanging(stuck)})
     patient._patience = LONG
     asked = [("a", "here", "i-1"), ("a", "here", "i-2"), ("a", "there", "i-3"), ("b", "here", "i-4")]

@@ -1,0 +1,493 @@
+"""Turns a source's settings into calls to Google's REST APIs, and what can go wrong with one into `providers.errors`.
+
+google-auth tells who asks (keys, tokens, impersonation); what is asked and answered is plain JSON. The official
+clients' models take ten times the time of every list, and seconds and 160 MB to import; the tests hold what we ask and
+read against them. What answers mean is `translate`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+import google.auth
+import orjson
+import requests
+from google.auth import exceptions as sdk
+from google.auth import impersonated_credentials
+from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.transport.requests import AuthorizedSession, Request
+from google.oauth2 import service_account
+from requests.adapters import HTTPAdapter
+
+from providers.errors import (
+    Conflict,
+    Forbidden,
+    Misconfigured,
+    NoCapacity,
+    NotFound,
+    Protected,
+    ProviderError,
+    Throttled,
+    Unreachable,
+    Unsupported,
+)
+from providers.gcp import Config
+from providers.pace import Pace
+
+Json = dict[str, Any]
+Query = Mapping[str, str | int | Sequence[str]]
+
+SERVICES = {
+    "cloudbilling": "Cloud Billing",
+    "cloudresourcemanager": "Resource Manager",
+    "compute": "Compute Engine",
+    "container": "Kubernetes Engine",
+    "monitoring": "Cloud Monitoring",
+    "notebooks": "Vertex AI Workbench",
+    "tpu": "Cloud TPU",
+}
+"""What is asked, by the name of its host, and what people call it."""
+
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+CONNECT_SECONDS = 5.0
+SILENCE_SECONDS = 30.0
+"""Longest wait for the next bytes of an answer that is read."""
+PROMPT_SILENCE_SECONDS = 12.0
+"""The same for acts and prices: both attempts, the pause between and a renewal of the credentials end within
+`Capabilities.act_timeout_seconds`."""
+ANSWER_SECONDS = 45.0
+"""Longest time until an answer is here in full."""
+RENEWAL_SECONDS = 8.0
+"""Longest wait for a new token."""
+ATTEMPTS, PROMPT_ATTEMPTS = 5, 2
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 20.0
+"""Before the second attempt, and twice as long before each further one, unless Google says when to come back."""
+CONNECTIONS = 64
+MOST_BYTES = 256 * 2**20
+"""No answer is longer; a page of 500 machines has a hundredth of it."""
+_LONGEST_REASON = 300
+
+
+class NotEnabled(Forbidden):
+    """The API is switched off in the project, so nothing of it can be there."""
+
+
+class Client:
+    """All APIs of Google Cloud, with the source's credentials. Nothing is read or asked before the first question."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        may_reach: Callable[[str], bool] = lambda _host: True,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._may_reach = may_reach
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._session: AuthorizedSession | None = None
+        self._lock = Lock()
+        """Held while credentials are read."""
+        self._paces: dict[str, Pace] = {}
+
+    # Questions
+
+    def get(self, service: str, path: str, *, query: Query | None = None, prompt: bool = False) -> Json:
+        return self._asked("GET", service, path, query=query, prompt=prompt)
+
+    def pages(self, service: str, path: str, *, query: Query | None = None, prompt: bool = False) -> Iterator[Json]:
+        """A list, page by page. Those before an error are valid, but not all."""
+        asked = dict(query or {})
+        while True:
+            page = self.get(service, path, query=asked, prompt=prompt)
+            yield page
+            if not page.get("nextPageToken"):
+                return
+            asked["pageToken"] = page["nextPageToken"]
+
+    # Acts. Each is asked once more only where its `requestId` keeps it from being done twice.
+
+    def post(
+        self, service: str, path: str, body: Json | None = None, *, query: Query | None = None, prompt: bool = True
+    ) -> Json:
+        return self._asked("POST", service, path, query=query, body=body, prompt=prompt)
+
+    def put(
+        self, service: str, path: str, body: Json | None = None, *, query: Query | None = None, prompt: bool = True
+    ) -> Json:
+        return self._asked("PUT", service, path, query=query, body=body, prompt=prompt)
+
+    def patch(self, service: str, path: str, body: Json, *, query: Query | None = None, prompt: bool = True) -> Json:
+        return self._asked("PATCH", service, path, query=query, body=body, prompt=prompt)
+
+    def delete(self, service: str, path: str, *, query: Query | None = None, prompt: bool = True) -> Json:
+        return self._asked("DELETE", service, path, query=query, prompt=prompt)
+
+    def close(self) -> None:
+        """Ends the connections nobody uses."""
+        if self._session is not None:
+            self._session.close()
+
+    # One call
+
+    def _asked(
+        self,
+        method: str,
+        service: str,
+        path: str,
+        *,
+        query: Query | None,
+        prompt: bool,
+        body: Json | None = None,
+    ) -> Json:
+        attempts = PROMPT_ATTEMPTS if prompt else ATTEMPTS
+        if method != "GET" and "requestId" not in (query or {}):
+            attempts = 1
+        pace = self._pace(path)
+        pause = PAUSE_SECONDS
+        while True:
+            turn = pace.turn(wait=not prompt)
+            try:
+                answer = self._answer(method, service, path, query=query, prompt=prompt, body=body)
+            except (Throttled, Unreachable) as error:
+                if isinstance(error, Throttled):
+                    pace.throttled(turn)
+                attempts -= 1
+                wait = max(pause, error.retry_after or 0.0)
+                if not attempts or wait > LONGEST_PAUSE_SECONDS or isinstance(error, NotThere):
+                    raise
+                self._sleep(wait)
+                pause *= 2
+            else:
+                pace.answered()
+                return answer
+
+    def _answer(
+        self, method: str, service: str, path: str, *, query: Query | None, prompt: bool, body: Json | None
+    ) -> Json:
+        where = f"{SERVICES[service]}, {method} {path}"
+        silence = PROMPT_SILENCE_SECONDS if prompt else SILENCE_SECONDS
+        try:
+            response = self._ready().request(
+                method,
+                self._address(service) + path,
+                params=query,
+                data=None if body is None else orjson.dumps(body),
+                headers={"Content-Type": "application/json", "User-Agent": "gpu-curfew"},
+                timeout=(CONNECT_SECONDS, silence),
+                max_allowed_time=CONNECT_SECONDS + silence + RENEWAL_SECONDS,
+                allow_redirects=False,  # the address was allowed, where it leads was not
+                stream=True,
+            )
+            told = self._read(response, where)
+        except (requests.RequestException, sdk.GoogleAuthError) as error:
+            raise _no_answer(where, error) from error
+        if not 200 <= response.status_code < 300:
+            raise refusal(where, path, response.status_code, response.headers, told)
+        try:
+            answer = orjson.loads(told)
+        except orjson.JSONDecodeError as error:
+            raise Unreachable(f"{where} was answered with what cannot be read: it is no JSON, or breaks off") from error
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{where} was not answered as Google's APIs do")
+        return answer
+
+    def _read(self, response: requests.Response, where: str) -> bytes:
+        until = self._monotonic() + ANSWER_SECONDS
+        body = bytearray()
+        with response:
+            for chunk in response.iter_content(2**18):
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise Unreachable(f"{where} was answered with more than {MOST_BYTES // 2**20} MiB")
+                if self._monotonic() > until:
+                    raise Unreachable(f"{where} was not answered in full within {ANSWER_SECONDS:g} s")
+        return bytes(body)
+
+    def _address(self, service: str) -> str:
+        if self._config.endpoint is None:
+            return f"https://{service}.googleapis.com"
+        return self._config.endpoint.rstrip("/").replace("{service}", service)
+
+    def _pace(self, path: str) -> Pace:
+        """Google counts by project, whoever asks."""
+        found = re.search(r"/projects/([^/]+)", path)
+        with self._lock:
+            return self._paces.setdefault(found[1] if found else "", Pace())
+
+    # Who asks
+
+    def _ready(self) -> AuthorizedSession:
+        with self._lock:
+            if self._session is None:
+                self._session = _session(self._credentials(), retries=0)
+            return self._session
+
+    def _credentials(self) -> Credentials:
+        credentials = self._own_credentials()
+        if self._config.impersonate is None:
+            return credentials
+        target = self._config.impersonate
+        impersonated: Credentials = impersonated_credentials.Credentials(
+            source_credentials=credentials,
+            target_principal=target,
+            target_scopes=[SCOPE],
+            iam_endpoint_override=self._impersonation_address(target),
+        )
+        return impersonated
+
+    def _own_credentials(self) -> Credentials:
+        said = self._config.credentials
+        if said == "anonymous":
+            anonymous: Credentials = AnonymousCredentials()
+            return anonymous
+        if said == "default":
+            try:
+                found, _project = google.auth.default(scopes=[SCOPE], request=_renewing())
+            except sdk.GoogleAuthError as error:
+                raise Misconfigured(f"Google's credentials were not found: {_short(str(error))}") from error
+            except (OSError, ValueError) as error:  # what they complain of may quote a key
+                raise Misconfigured("Google's default credentials cannot be read") from error
+            credentials: Credentials = found
+            return credentials
+        return self._key(said)
+
+    def _key(self, said: str) -> Credentials:
+        """A service account's key: the file, or the text itself. What the SDK complains of may quote it."""
+        inline = said.lstrip().startswith("{")
+        what = "credentials: the key" if inline else f"credentials: {said}"
+        try:
+            if inline:
+                key = orjson.loads(said)
+            else:
+                with open(said, "rb") as file:
+                    key = orjson.loads(file.read())
+        except OSError as error:
+            raise Misconfigured(f"{what} cannot be read: {error.strerror or type(error).__name__}") from None
+        except orjson.JSONDecodeError:
+            raise Misconfigured(f"{what} is no JSON; it must be a service account's key") from None
+        if not isinstance(key, dict) or key.get("type") != "service_account":
+            raise Misconfigured(f"{what} is no service account's key; leave others to credentials: default")
+        try:
+            credentials: Credentials = service_account.Credentials.from_service_account_info(key, scopes=[SCOPE])
+        except (sdk.GoogleAuthError, ValueError, TypeError, KeyError):
+            raise Misconfigured(f"{what} is not complete, or damaged") from None
+        host = urlsplit(str(key.get("token_uri", ""))).hostname
+        if not host or not self._may_reach(host):
+            raise Misconfigured(
+                f"{what} gets its tokens from {host}, on this machine or in a private network; "
+                "add it to CURFEW_ALLOW_ENDPOINTS"
+            )
+        return credentials
+
+    def _impersonation_address(self, target: str) -> str | None:
+        if self._config.endpoint is None:
+            return None
+        return f"{self._address('iamcredentials')}/v1/projects/-/serviceAccounts/{target}:generateAccessToken"
+
+
+class NotThere(Unreachable):
+    """What was asked is not served at this address, or not its project: it tells of no single resource."""
+
+
+def _session(credentials: Credentials, *, retries: int) -> AuthorizedSession:
+    session = AuthorizedSession(credentials, refresh_timeout=RENEWAL_SECONDS, auth_request=_renewing())
+    adapter = HTTPAdapter(pool_connections=16, pool_maxsize=CONNECTIONS, max_retries=retries)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def _renewing() -> Request:
+    """Asks for tokens; a redirect must not carry a key elsewhere."""
+    session = requests.Session()
+    session.max_redirects = 0
+    return Request(session)
+
+
+# What Google says no with, in our words.
+
+_THROTTLED = {
+    "RATE_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "dailyLimitExceeded",
+    "quotaExceeded",
+    "rateLimitExceeded",
+    "userRateLimitExceeded",
+}
+_NOT_ENABLED = {"SERVICE_DISABLED", "accessNotConfigured"}
+_NO_CAPACITY = {
+    "QUOTA_EXCEEDED",
+    "RESOURCE_POOL_EXHAUSTED",
+    "STOCKOUT",
+    "ZONE_RESOURCE_POOL_EXHAUSTED",
+    "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
+    "stockout",
+}
+_CHANGED = {
+    "CONDITION_NOT_MET",
+    "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE",
+    "RESOURCE_NOT_READY",
+    "conditionNotMet",
+    "resourceInUseByAnotherResource",
+    "resourceNotReady",
+}
+_PROTECTED = re.compile(r"protected against deletion|deletion.?protection", re.IGNORECASE)
+_NAMED_PERMISSION = re.compile(r"[Pp]ermission '([\w.]+)'|[Rr]equired '([\w.]+)' permission|requires? \"?([\w.]+)\"?")
+_NAMED_RESOURCE = re.compile(r"projects/[\w.:~%-]+(?:/[\w.:~%-]+)*")
+_OF_A_RESOURCE = 6
+"""`projects/p/zones/z/instances/n` has so many segments; fewer are a project or a place."""
+
+
+def refusal(where: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """Google answered no: which no, with the missing permission named."""
+    told = _error(body)
+    if told is None:
+        return _strange(where, status, headers)
+    words, reasons = str(told.get("message") or ""), frozenset(_reasons(told))
+    retry_after = _retry_after(headers, told)
+    if status == 429 or (status == 403 and reasons & _THROTTLED):
+        return Throttled(f"{where} was asked too often: {_short(words)}", retry_after=retry_after)
+    if status == 401:
+        return Forbidden(f"{where}: Google does not know who asks: {_short(words)}")
+    if status == 403:
+        return _forbidden(where, words, reasons, told)
+    if status == 404:
+        return _not_found(where, path, words)
+    return of_reasons(f"{where}: {_short(words) or 'no reason given'}", words, reasons, status, retry_after=retry_after)
+
+
+def failure(where: str, operation: Json) -> ProviderError | None:
+    """Why an operation that was accepted failed in the end; None while it has not."""
+    errors = (operation.get("error") or {}).get("errors") or []
+    single = operation.get("error") if not errors and (operation.get("error") or {}).get("message") else None
+    if single is not None:  # of the APIs that came after Compute Engine's
+        errors = [{"code": single.get("status") or single.get("code"), "message": single.get("message")}]
+    if not errors:
+        return None
+    words = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
+    codes = frozenset(str(error.get("code")) for error in errors)
+    status = int(operation.get("httpErrorStatusCode") or 0)
+    if status == 404 or "RESOURCE_NOT_FOUND" in codes:
+        return NotFound(f"{where}: {_short(words)}")
+    if status == 403 or codes & {"PERMISSIONS_ERROR", "FORBIDDEN"}:
+        return Forbidden(f"{where}: {_short(words)}", permission=_permission(words))
+    return of_reasons(f"{where}: {_short(words)}", words, codes, status)
+
+
+def of_reasons(
+    sentence: str, words: str, reasons: frozenset[str], status: int, *, retry_after: float | None = None
+) -> ProviderError:
+    if reasons & _NO_CAPACITY:
+        return NoCapacity(sentence)
+    if _PROTECTED.search(words):
+        return Protected(sentence)
+    if status in (409, 412) or reasons & _CHANGED:
+        return Conflict(sentence)
+    if status == 408 or status >= 500 or reasons & {"INTERNAL_ERROR", "INTERNAL"}:
+        return Unreachable(sentence, retry_after=retry_after)
+    return Unsupported(sentence)
+
+
+def _strange(where: str, status: int, headers: Mapping[str, str]) -> ProviderError:
+    """It is not one of Google's APIs that speaks, but a proxy before it, or somebody else."""
+    if 300 <= status < 400:
+        return Misconfigured(f"{where} is sent elsewhere, and we do not follow; write the final address as endpoint:")
+    if status == 429:
+        return Throttled(f"{where} was asked too often", retry_after=_retry_after(headers, {}))
+    if status in (401, 403, 404):
+        return NotThere(f"{where} was answered with status {status}, but not as Google's APIs do")
+    return Unreachable(f"{where} failed with status {status}", retry_after=_retry_after(headers, {}))
+
+
+def _forbidden(where: str, words: str, reasons: frozenset[str], told: Json) -> Forbidden:
+    if reasons & _NOT_ENABLED:
+        return NotEnabled(f"{where}: the API is not enabled in this project")
+    permission = _permission(words)
+    for detail in _details(told):
+        permission = permission or (detail.get("metadata") or {}).get("permission")
+    needs = f"; it needs {permission}" if permission else ""
+    return Forbidden(f"{where} is refused: {_short(words)}{needs}", permission=permission)
+
+
+def _not_found(where: str, path: str, words: str) -> ProviderError:
+    """Only what names the resource speaks of it; a missing project, place or API does not."""
+    named = _NAMED_RESOURCE.search(words)
+    whole = named is not None and len(named[0].rstrip(".").split("/")) >= _OF_A_RESOURCE
+    if whole and named is not None and named[0].rstrip(".").rsplit("/", 1)[-1] in path.split("/"):
+        return NotFound(f"{where}: {_short(words)}")
+    return NotThere(f"{where}: {_short(words) or 'nothing answers there'}")
+
+
+def _error(body: bytes) -> Json | None:
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(told, list) and told:  # as streams answer
+        told = told[0]
+    error = told.get("error") if isinstance(told, dict) else None
+    return error if isinstance(error, dict) else None
+
+
+def _details(told: Json) -> list[Json]:
+    return [detail for detail in told.get("details") or () if isinstance(detail, dict)]
+
+
+def _reasons(told: Json) -> Iterator[str]:
+    """Google has said why in three places, in its time."""
+    yield str(told.get("status") or "")
+    for one in (*(told.get("errors") or ()), *_details(told)):
+        if isinstance(one, dict) and one.get("reason"):
+            yield str(one["reason"])
+
+
+def _permission(words: str) -> str | None:
+    found = _NAMED_PERMISSION.search(words)
+    named = next((group for group in found.groups() if group), None) if found else None
+    return named if named and named.count(".") >= 2 else None
+
+
+def _retry_after(headers: Mapping[str, str], told: Json) -> float | None:
+    delays = (str(detail.get("retryDelay") or "").removesuffix("s") for detail in _details(told))
+    for value in (str(headers.get("Retry-After") or ""), *delays):
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value)
+    return None
+
+
+def _no_answer(where: str, error: Exception) -> ProviderError:
+    """What the transport and the credentials complain of. Their words may hold tokens, so few of them are passed on."""
+    if isinstance(error, sdk.RefreshError):
+        if error.retryable:
+            return Unreachable(f"{where} was not asked: no new token for the credentials was given just now")
+        return Misconfigured(f"{where} was not asked: the credentials are refused: {_short(_described(error))}")
+    if isinstance(error, (sdk.TransportError, requests.Timeout)) or isinstance(error.__cause__, requests.Timeout):
+        return Unreachable(f"{where} was not answered in time")
+    if isinstance(error, sdk.GoogleAuthError):
+        return Misconfigured(f"{where} was not asked: the credentials cannot be used ({type(error).__name__})")
+    if isinstance(error, requests.exceptions.SSLError):
+        return Unreachable(f"{where}: the address cannot be talked to by TLS")
+    if isinstance(error, requests.ConnectionError):
+        return Unreachable(f"{where} gave no answer: no connection, or it was closed")
+    return Unreachable(f"{where} gave no answer: {type(error).__name__}")
+
+
+def _described(error: sdk.RefreshError) -> str:
+    """OAuth's own word for it: `invalid_grant`, and what it says about that."""
+    answered = error.args[1] if len(error.args) > 1 else None
+    if isinstance(answered, dict):
+        return " ".join(str(answered[key]) for key in ("error", "error_description") if answered.get(key))
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split()).rstrip(".")
+    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"

@@ -1,0 +1,81 @@
+"""Turns a source's settings into the projects it sees: a list, or all of an organisation or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from providers.errors import ProviderError
+from providers.gcp import Config
+from providers.gcp.client import Client
+from providers.records import Fault
+
+HOLDS = timedelta(minutes=10)
+"""How long an organisation's list of projects is trusted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Roster:
+    """Whose resources are seen now."""
+
+    identity: str
+    """The organisation or the folder. Of a list of projects it is `projects`, which stays when the list grows: that
+    each answer is the right project's own is seen by the ids in it."""
+    projects: tuple[str, ...]
+    fault: Fault | None = None
+    """Why this is an earlier list. There may be further projects."""
+
+
+class Projects:
+    """The projects of a source, by id."""
+
+    def __init__(self, config: Config, client: Client, *, now: Callable[[], datetime]) -> None:
+        self._config = config
+        self._client = client
+        self._now = now
+        self._discovered: tuple[datetime, Roster] | None = None
+
+    def roster(self) -> Roster:
+        """Raises what Google answers; but what was discovered before is then taken as it was."""
+        if self._config.projects is not None:
+            return Roster(identity="projects", projects=self._config.projects)
+        before = self._discovered
+        now = self._now()
+        if before is not None and timedelta() <= now - before[0] < HOLDS:
+            return before[1]
+        try:
+            roster = self._discover()
+        except ProviderError as error:
+            if before is None:
+                raise
+            return replace(before[1], fault=error.as_fault())
+        self._discovered = (now, roster)
+        return roster
+
+    def _discover(self) -> Roster:
+        top = (
+            f"organizations/{self._config.organization}"
+            if self._config.organization
+            else f"folders/{self._config.folder}"
+        )
+        excluded = set(self._config.exclude_projects)
+        found = {project for parent in self._parents(top, excluded) for project in self._children(parent)}
+        return Roster(identity=top, projects=tuple(sorted(found - excluded)))
+
+    def _parents(self, top: str, excluded: set[str]) -> Iterator[str]:
+        """It, and all folders below it that are not left out."""
+        yield top
+        for page in self._client.pages("cloudresourcemanager", "/v3/folders", query={"parent": top, "pageSize": 300}):
+            for folder in page.get("folders") or ():
+                if folder.get("state") == "ACTIVE" and folder["name"] not in excluded:
+                    yield from self._parents(folder["name"], excluded)
+
+    def _children(self, parent: str) -> Iterator[str]:
+        """Projects right below it. One that is being shut down has lost its machines already."""
+        for page in self._client.pages(
+            "cloudresourcemanager", "/v3/projects", query={"parent": parent, "pageSize": 300}
+        ):
+            for project in page.get("projects") or ():
+                if project.get("state") == "ACTIVE":
+                    yield project["projectId"]
