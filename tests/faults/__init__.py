@@ -6,7 +6,7 @@
     5xx                                 test_aws_fails (listing, telemetry, the second look, the act), test_client
     time-outs                           test_slow_sources (whole sources), test_slow_aws (a region, at shutdown),
                                         test_progress (seen while they last),
-                                        tests.providers.aws.test_questions (regions of many accounts)
+                                        tests.providers.test_questions (regions of many accounts)
     half-answers                        test_aws_fails (cut off, second page missing), tests.providers.aws.test_client
     one region gone                     test_aws_fails, tests.spine.test_untouched, tests.spine.test_people
     an answer that is lost              test_aws_fails (done, and answered 500), tests.spine.test_crash

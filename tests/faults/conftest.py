@@ -22,7 +22,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries follow each other at once."""
     without = SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic)
     monkeypatch.setattr("botocore.endpoint.time", without)
-    monkeypatch.setattr("providers.aws.pace.time", without)
+    monkeypatch.setattr("providers.pace.time", without)
 
 
 @pytest.fixture

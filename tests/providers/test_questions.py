@@ -8,8 +8,8 @@ from threading import Barrier, Event, Lock
 
 import pytest
 
-from providers.questions import Questions
 from providers.errors import Forbidden, ProviderError, Unreachable
+from providers.questions import Questions
 
 Key = tuple[str, str]
 SHORT, LONG = 0.1, 30.0

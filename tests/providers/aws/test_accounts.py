@@ -14,7 +14,8 @@ from typing import Any
 import boto3
 import pytest
 
-from providers.aws import Config, build, questions
+from providers import questions
+from providers.aws import Config, build
 from providers.aws.accounts import Accounts
 from providers.contract import BuildContext, Inventory, Provider
 from providers.errors import Forbidden, Misconfigured, Unreachable
