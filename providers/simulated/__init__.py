@@ -57,11 +57,13 @@ def forget(source: str | None = None) -> None:
 
 def provider_of(cloud: SimulatedCloud) -> Provider:
     """A provider over any simulated cloud."""
+    actuator = SimulatedActuator(cloud)
     return Provider(
         name="simulated",
         capabilities=Capabilities(verbs=VERBS, act_timeout_seconds=5, simulated=True),
         inventory=SimulatedInventory(cloud),
         telemetry=SimulatedTelemetry(cloud),
         prices=SimulatedPrices(cloud),
-        actuator=SimulatedActuator(cloud),
+        actuator=actuator,
+        operations=actuator,
     )

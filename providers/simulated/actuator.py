@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from providers.errors import Conflict, NotFound, Protected, Unsupported
+from providers.errors import Conflict, NotFound, Protected, ProviderError, Unsupported
 from providers.records import CapacityType, Kind, ResourceRecord, ResourceRef, State, Verb
 from providers.simulated.cloud import Group, SimulatedCloud
 
@@ -70,6 +70,9 @@ class SimulatedActuator:
             return self._cloud.start(ref.external_id)
 
         self._cloud.attempt("restore", ref, Verb.START, request_id, change)
+
+    def failures(self, acts: Mapping[str, ResourceRef]) -> Mapping[str, ProviderError]:
+        return {request: self._cloud.failed_late[request] for request in acts if request in self._cloud.failed_late}
 
     def _regroup(self, group: Group, verb: Verb) -> bool:
         if group.locked:

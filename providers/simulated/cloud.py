@@ -56,6 +56,8 @@ class Machine:
     """Its series match another machine as well."""
     stubborn: bool = False
     """Acts are accepted and never take effect."""
+    fails_late: ProviderError | None = None
+    """Acts are accepted and never take effect, and afterwards the cloud tells why."""
     history: list[tuple[datetime, State]] = field(default_factory=list)
     """From when it was in which state, ascending; what is under way is already in it. Running when left empty."""
 
@@ -86,6 +88,7 @@ class Group:
     """What its next machines do."""
     locked: bool = False
     stubborn: bool = False
+    fails_late: ProviderError | None = None
 
     @property
     def signature(self) -> str:
@@ -162,6 +165,8 @@ class SimulatedCloud:
         self.acts: list[Act] = []
         self.lock = RLock()
         self._accepted: set[str] = set()
+        self.failed_late: dict[str, ProviderError] = {}
+        """By request id, what became of acts that were accepted."""
         self._failures: list[Failure] = []
         self._script: list[tuple[datetime, Callable[[datetime], object]]] = []
 
@@ -363,8 +368,10 @@ class SimulatedCloud:
                 self.meet(call, ref.region, ref.external_id)
                 thing = self.find(ref)
                 if request_id not in self._accepted:
-                    changed = not thing.stubborn and change(thing)
+                    changed = not thing.stubborn and not thing.fails_late and change(thing)
                     self._accepted.add(request_id)
+                    if thing.fails_late is not None:
+                        self.failed_late[request_id] = thing.fails_late
                 self.meet(call, ref.region, ref.external_id, after=True)
             except ProviderError as answered:
                 error = answered.code

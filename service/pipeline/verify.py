@@ -6,6 +6,8 @@ cost of its stop, whoever started it.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,7 +16,7 @@ from sqlmodel import Session
 
 from policies.quantities import format_duration
 from providers.errors import NotFound, ProviderError
-from providers.records import Kind, ResourceRecord, State, Verb
+from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb
 from service.model import ActionStatus, Known, Status
 from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, launches_as_wanted, reachable
 from service.pipeline.tell import told
@@ -34,10 +36,11 @@ def verify(hands: Hands) -> dict[str, int]:
     """Every act that was taken, read back by itself. Answers counts by what it became."""
     with hands.database.reading() as session:
         taken = [action for action in actions.in_flight(session) if action.status == ActionStatus.TAKEN]
+    failures = _failures(taken, hands)
     counts: dict[str, int] = {}
     for action in taken:
         try:
-            outcome = _verify_one(action, hands)
+            outcome = _verify_one(action, hands, failures.get(action.id))
         except lease.LeaseLost:
             raise
         except Exception:
@@ -89,7 +92,26 @@ def _wanted_again(record: ResourceRecord) -> bool:
     return not mine and record.state is not State.UNKNOWN
 
 
-def _verify_one(action: Action, hands: Hands) -> str:
+def _failures(taken: Sequence[Action], hands: Hands) -> dict[str, ProviderError]:
+    """Acts that their clouds accepted and could not carry out, by id: each source is asked once for all of its."""
+    by_source: dict[str, dict[str, ResourceRef]] = defaultdict(dict)
+    with hands.database.reading() as session:
+        for action in taken:
+            known = resources.find(session, action.resource_id)
+            if known is not None:
+                by_source[action.source][action.id] = known.record.ref
+    found: dict[str, ProviderError] = {}
+    for source, acts in by_source.items():
+        provider = reachable(source, hands)
+        if provider is not None and provider.operations is not None:
+            try:
+                found |= provider.operations.failures(acts)
+            except Exception:
+                log.exception("it could not be asked what became of acts", source=source)
+    return found
+
+
+def _verify_one(action: Action, hands: Hands, failure: ProviderError | None) -> str:
     with hands.database.reading() as session:
         known = resources.find(session, action.resource_id)
     provider = reachable(action.source, hands)
@@ -104,10 +126,17 @@ def _verify_one(action: Action, hands: Hands) -> str:
     except ProviderError as error:
         log.warning("an act could not be read back", action=action.id, reason=error.sentence)
         return "waiting"
-    return _settle(action, known, hands, record=record)
+    return _settle(action, known, hands, record=record, failure=failure)
 
 
-def _settle(action: Action, known: Known, hands: Hands, *, record: ResourceRecord | None) -> str:
+def _settle(
+    action: Action,
+    known: Known,
+    hands: Hands,
+    *,
+    record: ResourceRecord | None,
+    failure: ProviderError | None = None,
+) -> str:
     """What the truth makes of an act. No record: its source is gone, and nobody can tell any more."""
     now, state = hands.now(), record.state if record else None
     assert action.taken_at is not None
@@ -118,6 +147,8 @@ def _settle(action: Action, known: Known, hands: Hands, *, record: ResourceRecor
         if record is not None and _shows(row, record):
             resumed = state is State.RUNNING and row.undoes is None and row.verb != Verb.MOVE_TO_SPOT
             _verified(session, row, known, hands, resumed=(record.launched_at or now) if resumed else None)
+        elif failure is not None:
+            _failed(session, row, known, hands, f"the cloud accepted it and failed later: {failure.sentence}")
         elif now - action.taken_at > (most := ENDS_AT_MOST if state in _UNDER_WAY else TAKES_AT_MOST):
             seen = f"the cloud still shows it {state.value}" if state else "its source is gone, so nobody can tell"
             _failed(session, row, known, hands, f"after {format_duration(most)} {seen}")

@@ -10,7 +10,7 @@ import pytest
 
 from providers import simulated
 from providers.contract import Provider
-from providers.errors import Forbidden, Protected, Throttled, Unreachable
+from providers.errors import Conflict, Forbidden, NoCapacity, Protected, Throttled, Unreachable
 from providers.records import ResourceRef
 from providers.simulated.activity import Busy, Idle, Until
 from providers.simulated.actuator import SimulatedActuator
@@ -47,6 +47,37 @@ def test_an_act_without_effect_has_failed_after_half_an_hour_and_people_are_told
     assert finding.status == "refused"
     assert finding.status_reason == "The act had no effect: after 30m the cloud still shows it running."
     assert {row.channel for row in small.told("failed")} == {"mail:lead@example.org", "mail:mai@example.org"}
+
+
+def test_an_act_that_the_cloud_accepts_and_cannot_carry_out_has_failed_at_once_with_its_reason(small: Company) -> None:
+    ref = acted(small, fails_late=Conflict("its disk is being snapshotted"))
+    small.cycle(after=minutes(1))
+    [action] = small.actions()
+    why = "the cloud accepted it and failed later: its disk is being snapshotted"
+    assert (action.status, action.error) == ("failed", why)
+    assert small.finding(ref).status == "refused"
+    assert small.finding(ref).status_reason == f"The act had no effect: {why}."
+    assert {row.channel for row in small.told("failed")} == {"mail:lead@example.org", "mail:mai@example.org"}
+
+
+def test_what_failed_late_but_shows_all_the_same_has_not_failed(small: Company) -> None:
+    ref = acted(small, stubborn=True)
+    small.cloud.failed_late[small.actions()[0].id] = Conflict("its disk is being snapshotted")
+    small.cloud.stop(ref.external_id)
+    small.cycle(after=minutes(10))
+    assert small.actions()[0].status == "verified"
+
+
+def test_an_undo_that_the_cloud_has_no_room_for_in_the_end_has_failed(small: Company) -> None:
+    ref = acted(small)
+    small.cycle(after=minutes(10))
+    small.cloud.machines[ref.external_id].fails_late = NoCapacity("the zone has none of these machines left")
+    small.undo(small.actions()[0].id)
+    small.cycle(after=minutes(1))
+    small.cycle(after=minutes(1))
+    undo = next(action for action in small.actions() if action.undoes)
+    why = "the cloud accepted it and failed later: the zone has none of these machines left"
+    assert (undo.status, undo.error) == ("failed", why)
 
 
 def test_and_is_tried_again_only_after_a_fresh_warning(small: Company) -> None:
