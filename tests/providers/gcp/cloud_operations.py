@@ -1,0 +1,91 @@
+"""What takes a while: operations begin with a call, and end after some looks at them, or when `settle()` is called."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """How an operation ends that was accepted and did not succeed."""
+
+    code: str
+    message: str
+    status: int = 400
+    """The one of HTTP that comes nearest."""
+
+
+@dataclass(kw_only=True)
+class Operation:
+    path: str
+    """Where it is looked up: `projects/…/zones/…/operations/…`."""
+    service: str
+    verb: str
+    target: str
+    """The path of what it acts on."""
+    told: Json
+    """As it is answered now."""
+    close: Callable[[Operation], None]
+    """Writes its end into `told`, in the manner of its API."""
+    done: Callable[[], object]
+    undone: Callable[[], object]
+    failure: Failure | None = None
+    looks: int | None = 1
+    ended: bool = False
+
+
+@dataclass
+class Operations:
+    """All there ever were. `looks` is how often a new one is looked at until it has ended; None: until `settle()`."""
+
+    looks: int | None = 1
+    begun: dict[str, Operation] = field(default_factory=dict)
+    _failing: list[tuple[str, str | None, Failure]] = field(default_factory=list)
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(7_000_000_000_000_000_001))
+
+    def number(self) -> str:
+        """A numeric id that nothing else has."""
+        return str(next(self._numbers))
+
+    def fail_next(self, verb: str, failure: Failure, *, target: str | None = None) -> None:
+        """The next operation of that kind (`start`, `resize`, …), on that target if one is named, fails at its end."""
+        self._failing.append((verb, target, failure))
+
+    def begin(self, operation: Operation) -> Operation:
+        operation.looks = self.looks
+        for planned in self._failing:
+            verb, target, failure = planned
+            if verb == operation.verb and target in (None, operation.target):
+                self._failing.remove(planned)
+                operation.failure = failure
+                break
+        self.begun[operation.path] = operation
+        return operation
+
+    def look(self, path: str) -> Operation | None:
+        operation = self.begun.get(path)
+        if operation is not None and operation.looks is not None:
+            operation.looks -= 1
+            if operation.looks <= 0:
+                self.end(operation)
+        return operation
+
+    def under_way(self, target: str) -> Operation | None:
+        return next((one for one in self.begun.values() if one.target == target and not one.ended), None)
+
+    def settle(self) -> None:
+        """All that is under way ends."""
+        for operation in [*self.begun.values()]:
+            self.end(operation)
+
+    def end(self, operation: Operation) -> None:
+        if operation.ended:
+            return
+        operation.ended = True
+        (operation.done if operation.failure is None else operation.undone)()
+        operation.close(operation)
