@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -17,9 +16,10 @@ from threading import Lock
 from typing import Any
 
 from providers.aws.accounts import Accounts
-from providers.aws.builtin import NOT_ITS_OWN, builtin_price, place_of, to_micros
+from providers.aws.builtin import builtin_price, place_of
 from providers.aws.client import UNREADABLE, batches
 from providers.errors import ProviderError, Unreachable
+from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Key, Memory, Rate, to_micros
 from providers.questions import Questions
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
@@ -27,8 +27,6 @@ AT_ONCE = 8
 """Questions to one account; threads here only wait."""
 PATIENCE_SECONDS = 40.0
 """What both attempts of one call may take. A cycle does not wait longer for a price that has a list to fall back on."""
-ASK_AGAIN = timedelta(minutes=10)
-"""After a failure: a permission that is missing stays missing for a while, and a throttled API wants a rest."""
 SPOT_HOLDS, SPOT_USABLE = timedelta(minutes=10), timedelta(days=1)
 """Spot prices move a few times a day; each move closes a row of the meter, so no more than six an hour and machine."""
 LIST_HOLDS, LIST_USABLE = timedelta(hours=12), timedelta(days=7)
@@ -39,70 +37,8 @@ TYPES_PER_CALL = 40
 """Their names are joined by commas in one filter, of 1,024 characters at most."""
 PRODUCTS_PAGE = 100
 
-Key = tuple[str, str, str]
-"""(account, place, machine type). The place is a zone on the spot market, a region or Local Zone group in the Price
-List. Each account has its own names for the zones; the Price List is everybody's."""
-EVERYBODY = ""
 NOWHERE = ""
 """The place of a spot machine whose zone EC2 did not say: it has no spot price."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rate:
-    """What AWS says an hour costs, and since when."""
-
-    micros: int
-    currency: str
-    since: date
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """The last answer about one key, and when to ask again."""
-
-    rate: Rate | None
-    usable_until: datetime
-    ask_again: datetime
-    why_none: str
-
-
-class Memory:
-    """What one price service told. An answer outlives failures to renew it, but not for ever."""
-
-    def __init__(self, name: str, *, holds: timedelta, usable: timedelta) -> None:
-        self.name = name
-        self._holds = holds
-        self._usable = usable
-        self._entries: dict[Key, Entry] = {}
-
-    def due(self, keys: Iterable[Key], now: datetime) -> list[Key]:
-        """Those to ask about now, each once."""
-        return sorted(key for key in set(keys) if key not in self._entries or self._entries[key].ask_again <= now)
-
-    def answered(self, asked: Iterable[Key], told: Mapping[Key, Rate], now: datetime) -> None:
-        for key in asked:
-            self._entries[key] = Entry(
-                rate=told.get(key),
-                usable_until=now + self._usable,
-                ask_again=now + self._holds,
-                why_none=f"{self.name} has none of it for {key[1]}",
-            )
-
-    def failed(self, asked: Iterable[Key], error: ProviderError, now: datetime) -> None:
-        needs = f", it needs {error.permission}" if error.permission else ""
-        why = f"{self.name} did not answer ({error.code}{needs})"
-        for key in asked:
-            before = self._entries.get(key) or Entry(rate=None, usable_until=now, ask_again=now, why_none=why)
-            self._entries[key] = replace(before, ask_again=now + ASK_AGAIN, why_none=why)
-
-    def rate(self, key: Key, now: datetime) -> Rate | None:
-        entry = self._entries.get(key)
-        return entry.rate if entry is not None and now < entry.usable_until else None
-
-    def why_none(self, key: Key) -> str:
-        """In words, why `rate` has no answer; empty when it was never asked."""
-        entry = self._entries.get(key)
-        return entry.why_none if entry is not None else ""
 
 
 class AwsPrices:
@@ -115,8 +51,8 @@ class AwsPrices:
         )
         self._source = source
         self._now = now
-        self._spot = Memory("EC2's spot price history", holds=SPOT_HOLDS, usable=SPOT_USABLE)
-        self._list = Memory("the AWS Price List", holds=LIST_HOLDS, usable=LIST_USABLE)
+        self._spot: Memory[Rate] = Memory("EC2's spot price history", holds=SPOT_HOLDS, usable=SPOT_USABLE)
+        self._list: Memory[Rate] = Memory("the AWS Price List", holds=LIST_HOLDS, usable=LIST_USABLE)
         self._lock = Lock()
         """Held while asking: whoever comes second finds the answers instead of asking again."""
 
@@ -139,7 +75,7 @@ class AwsPrices:
             source = f"EC2 spot price history {spot.since}: spot in {record.zone}, {spot.currency}; Linux assumed"
             return Price(rate_micros=spot.micros, currency=spot.currency, source=source)
         key = _list_key(record)
-        listed = self._list.rate(key, now)
+        listed = self._list.told(key, now)
         if listed is not None:
             source = f"AWS Price List {listed.since}: on demand in {key[1]}, {listed.currency}"
             caveats = [source, "Linux and shared tenancy assumed", *self._caveats(record)]
@@ -156,7 +92,7 @@ class AwsPrices:
     # the spot market
 
     def _spot_rate(self, record: ResourceRecord, now: datetime) -> Rate | None:
-        return self._spot.rate(_spot_key(record), now) if record.capacity_type is CapacityType.SPOT else None
+        return self._spot.told(_spot_key(record), now) if record.capacity_type is CapacityType.SPOT else None
 
     def _ask_spot(self, records: Iterable[ResourceRecord], now: datetime) -> None:
         places = {_spot_key(record): (record.ref.account, record.ref.region) for record in records if record.zone}
@@ -248,7 +184,7 @@ class AwsPrices:
 
     def _ask(
         self,
-        memory: Memory,
+        memory: Memory[Rate],
         due: Mapping[tuple[str, str], Sequence[Key]],
         at_once: int,
         ask: Callable[[str, str, Sequence[Key]], Mapping[Key, Rate]],
@@ -321,6 +257,10 @@ def _currency(region: str) -> str:
 def _alike(record: ResourceRecord) -> tuple[object, ...]:
     """What a price depends on."""
     return record.ref.account, record.ref.region, record.zone, record.sku, record.capacity_type
+
+
+# A place is a zone on the spot market, a region or Local Zone group in the Price List. Each account has its own names
+# for the zones; the Price List is everybody's.
 
 
 def _spot_key(record: ResourceRecord) -> Key:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from providers.aws.builtin import NOT_ITS_OWN, builtin_price, place_of
+from providers.aws.builtin import builtin_price, place_of
+from providers.price_lists import NOT_ITS_OWN
 from providers.records import Kind, Price, ResourceRecord, ResourceRef
 
 OF_AWS = "aws:///"

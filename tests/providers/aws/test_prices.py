@@ -14,9 +14,10 @@ import boto3
 import pytest
 from botocore.parsers import create_parser
 
-from providers.aws.prices import Rate, on_demand_rates, price_list_region, spot_price
+from providers.aws.prices import on_demand_rates, price_list_region, spot_price
 from providers.aws.translate import builtin_types
 from providers.contract import Prices
+from providers.price_lists import Rate
 from providers.records import CapacityType, Kind, Price, ResourceRecord, ResourceRef
 from tests.providers.aws import pricing
 from tests.providers.aws.conftest import Build
