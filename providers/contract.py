@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from providers.errors import ProviderError
+from providers.errors import Misconfigured, ProviderError
 from providers.records import (
     InventoryAnswer,
     Kind,
@@ -134,6 +134,10 @@ class Provider:
     """Called once nobody will ask it again: ends what it keeps open (watches, connections). Never waits."""
 
 
+def _no_secret(name: str) -> str:
+    raise Misconfigured(f"there is no secret {name}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildContext:
     """What the service lends a provider when it is built."""
@@ -146,5 +150,8 @@ class BuildContext:
     """Whether a host that a file of the source's names (a kubeconfig) may be asked."""
     allow_exec: bool = False
     """Whether programs that such a file names may be run to log in."""
+    secret: Callable[[str], str] = _no_secret
+    """A secret of the installation by its name, as it is now: one that is renewed is asked for each time. Raises
+    Misconfigured when there is none."""
     changed: Callable[[], None] = _nothing
     """To be called when something is seen that may change a verdict, as a new protection: the service looks soon."""

@@ -32,7 +32,7 @@ from providers.records import (
 )
 from service.asking import Asked
 from service.documents import Source
-from service.secrets import PLACEHOLDER, MissingSecret, Secrets
+from service.secrets import MissingSecret, Secrets
 from service.targets import may_reach
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ Part = TypeVar("Part")
 
 
 class Discreet:
-    """One part of a provider that was handed secrets: whatever its cloud's errors quote, it tells none of them."""
+    """One part of a provider: whatever its cloud's errors quote, it tells no secret."""
 
     def __init__(self, inner: object, mask: Callable[[str], str]) -> None:
         self._inner = inner
@@ -54,15 +54,22 @@ class Discreet:
         try:
             answer = method(*args, **more)
         except ProviderError as error:
-            error.sentence = self._mask(error.sentence)
-            error.args = (error.sentence,)
+            self._hush(error)
             raise
         match answer:
             case InventoryAnswer():
                 return replace(answer, parts=self._masked(answer.parts))
             case TelemetryAnswer():
                 return replace(answer, faults=self._masked(answer.faults))
+            case dict():  # what became of acts, by request
+                for outcome in answer.values():
+                    self._hush(outcome)
         return answer
+
+    def _hush(self, error: object) -> None:
+        if isinstance(error, ProviderError):
+            error.sentence = self._mask(error.sentence)
+            error.args = (error.sentence,)
 
     def _masked(self, parts: tuple[PartReport, ...]) -> tuple[PartReport, ...]:
         return tuple(
@@ -168,6 +175,7 @@ class Fleet:
                 now=self._now,
                 may_reach=partial(may_reach, allowed=self._allow_endpoints),
                 allow_exec=self._allow_exec,
+                secret=self._secret,
                 changed=lambda: self.changed(f"source {source.name}"),
             )
             built = registry.build(source.provider, config, context)
@@ -175,9 +183,13 @@ class Fleet:
             fault = error.as_fault() if isinstance(error, ProviderError) else Misconfigured(str(error)).as_fault()
             fault = replace(fault, sentence=self._secrets.mask(fault.sentence))
             return Member(source=source, provider=None, fault=fault)
-        if PLACEHOLDER.search(str(source.config)):
-            built = self._discreet(built)
-        return Member(source=source, provider=self._capped(built, source), ending=self._ending)
+        return Member(source=source, provider=self._capped(self._discreet(built), source), ending=self._ending)
+
+    def _secret(self, name: str) -> str:
+        try:
+            return self._secrets.get(name)
+        except MissingSecret as error:
+            raise Misconfigured(str(error)) from None
 
     def _discreet(self, provider: Provider) -> Provider:
         return replace(
@@ -186,6 +198,7 @@ class Fleet:
             telemetry=self._hushed(provider.telemetry),
             prices=self._hushed(provider.prices),
             actuator=self._hushed(provider.actuator),
+            operations=self._hushed(provider.operations),
         )
 
     def _hushed(self, part: Part) -> Part:
