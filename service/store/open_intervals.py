@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from sys import intern
 from typing import Any
 
 from sqlalchemy import and_, func, or_
@@ -69,7 +70,8 @@ class OpenIntervals:
         return found
 
     def _read(self, session: Session) -> None:
-        for resource, is_open, counts, missing, rate, rest, began, *kind in _changed(session, self.revision, self.last):
+        for id, is_open, counts, missing, rate, rest, began, *kind in _changed(session, self.revision, self.last):
+            resource = intern(id)  # as everybody else has it
             if resource in self.lines:
                 self._drop(*self.lines.pop(resource))
             if not is_open:
