@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 
-from providers.records import State
 from service import metrics
 from service.holder import is_gone
 from service.model import SourceAnswer
@@ -94,6 +94,8 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
             now=now,
         )
         said["summary"] = f"{sum(len(a.answer.records) for a in collected.answers if a.answer)} resources"
+    if rt.view is not None:  # it is read until there is a new one: from the same samples, for a fleet's are kept once
+        rt.view = replace(rt.view, look=rt.view.look.sampled(collected.series))
     report.sources = [_source_report(answer) for answer in collected.answers]
     rt.counted.source_errors.update((line["source"],) for line in report.sources if not _flawless(line))
     say_what_changed(rt.memory.faults, report.sources)
@@ -131,7 +133,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
     with report.step("export"):
         rt.view = View(
             at=now,
-            resources={known.id: known for known in ruling.resources},
+            resources=ruling.by_id,
             look=ruling.look,
             window=window,
             judged=ruling.judged,
@@ -209,8 +211,7 @@ def _write(
         resources.save_answers(session, collected.answers, now)
         ledger.apply(session, ruling.meter)
         findings.save(session, ruling.plan.findings)
-        running = {known.id: known for known in ruling.resources if known.record.state is State.RUNNING}
-        note_resumed(session, running, now)
+        note_resumed(session, ruling.by_id, now)
         if ruling.plan.breaker is not None:
             session.add(Hold(project=None, until=None, reason=ruling.plan.breaker, created_by="curfew", created_at=now))
             audit.record(
@@ -218,7 +219,7 @@ def _write(
             )
         alerts = budget_alerts(session, ruling.look.budgets, rt.rates, now)
         queued(session, [*ruling.plan.messages, *alerts], dict(documents.projects), rt.settings.notify, now)
-    rt.memory.resources.written(ruling.resources, revision)
+    rt.memory.resources.written(ruling.by_id, revision)
 
 
 def _hands(rt: Runtime, held: lease.Held, limits: Limits, look: Look) -> Hands:

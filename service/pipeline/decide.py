@@ -60,6 +60,7 @@ class Ruling:
 
     resources: tuple[Known, ...]
     """All that have not ended long ago, changed or not."""
+    by_id: dict[str, Known]
     changed: frozenset[str]
     """Ids whose stored row differs."""
     meter: tuple[MeterChange, ...]
@@ -122,8 +123,9 @@ def decide(world: World, now: datetime) -> Ruling:
         last_look=world.last_look,
         longest_gap=world.longest_gap,
     )
+    by_id = {known.id: known for known in resources}
     planned = plan(
-        resources={known.id: known for known in resources},
+        resources=by_id,
         judged=judged,
         lost=merged.lost,
         policies=world.policies,
@@ -135,4 +137,12 @@ def decide(world: World, now: datetime) -> Ruling:
         last_look=world.last_look,
     )
     changed = frozenset(known.id for known in resources if world.known.get(known.id) is not known)
-    return Ruling(resources=resources, changed=changed, meter=tuple(changes), look=look, judged=judged, plan=planned)
+    return Ruling(
+        resources=resources,
+        by_id=by_id,
+        changed=changed,
+        meter=tuple(changes),
+        look=look,
+        judged=judged,
+        plan=planned,
+    )

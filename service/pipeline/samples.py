@@ -30,6 +30,7 @@ class SampleMemory:
         self._ambiguous: frozenset[ResourceRef] = frozenset()
         self._faults: tuple[PartReport, ...] = ()
         self._asked_at: datetime | None = None
+        self._looked_at: datetime | None = None
         self._window = timedelta(0)
 
     @property
@@ -72,8 +73,9 @@ class SampleMemory:
             self._faults += tuple(faults)
             self._ambiguous |= ambiguous
         self._forget_gone({record.ref for record in records})
-        if due:  # not with every look: whoever still reads the last one shares its samples with this one
-            self._forget_before(now - window)
+        if due:  # the last look is read until this one is complete, and from the same samples
+            self._forget_before(min(now, self._looked_at or now) - window)
+        self._looked_at = now
 
     def by_resource(self) -> Mapping[ResourceRef, tuple[Series, ...]]:
         """Everything remembered, by resource."""
@@ -89,15 +91,15 @@ class SampleMemory:
         ambiguous: set[ResourceRef],
     ) -> None:
         answer = provider.samples(records, start=start, end=end)
-        told: dict[ResourceRef, list[Series]] = {}
-        for series in answer.series:
-            told.setdefault(series.ref, []).append(series)
-        for ref, new in told.items():
-            self._series[ref] = self._together(self._series.get(ref, ()), new)
         ambiguous |= answer.ambiguous
         faults += answer.faults
         if not answer.faults:  # what failed is asked again in full
             self._asked_until |= {record.ref: end for record in records}
+        told = _by_resource(answer.series)
+        del answer
+        while told:  # one after the other: what is taken over is not there twice
+            ref, new = told.popitem()
+            self._series[ref] = self._together(self._series.get(ref, ()), new)
 
     def _together(self, before: Iterable[Series], new: Iterable[Series]) -> tuple[Series, ...]:
         """One resource's series, with what is new of them."""
@@ -127,6 +129,13 @@ class SampleMemory:
         self._times = {}
         for ref, found in self._series.items():
             self._series[ref] = tuple(self._sharing_times(_since(series, oldest)) for series in found)
+
+
+def _by_resource(told: Iterable[Series]) -> dict[ResourceRef, list[Series]]:
+    found: dict[ResourceRef, list[Series]] = {}
+    for series in told:
+        found.setdefault(series.ref, []).append(series)
+    return found
 
 
 def merged(before: Series | None, after: Series) -> Series:

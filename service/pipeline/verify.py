@@ -7,7 +7,7 @@ cost of its stop, whoever started it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -50,11 +50,13 @@ def verify(hands: Hands) -> dict[str, int]:
     return counts
 
 
-def note_resumed(session: Session, running: dict[str, Known], now: datetime) -> None:
+def note_resumed(session: Session, resources: Mapping[str, Known], now: datetime) -> None:
     """Stops whose resource runs again: what they avoid ends here."""
     for action in actions.standing_stops(session):
-        known = running.get(action.resource_id)
-        if known is None or known.started_at is None or action.verified_at is None:
+        known = resources.get(action.resource_id)
+        if known is None or known.record.state is not State.RUNNING:
+            continue
+        if known.started_at is None or action.verified_at is None:
             continue
         if _runs_anew(action, known.record.launched_at, known.started_at):
             action.resumed_at = max(min(known.started_at, now), action.verified_at)

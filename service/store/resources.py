@@ -45,16 +45,17 @@ NOTHING = -1
 class Remembered:
     """Resources as they were last read; it may be forgotten at any time, and then all of them are read again."""
 
-    known: dict[str, Known] = field(default_factory=dict)
+    known: Mapping[str, Known] = field(default_factory=dict)
+    """Never changed but replaced: others hold it too."""
     revision: int = NOTHING
 
-    def written(self, resources: Iterable[Known], revision: int | None) -> None:
+    def written(self, resources: Mapping[str, Known], revision: int | None) -> None:
         """All of them as they are by now, once that is committed: nobody need read what he wrote himself."""
-        self.known = {known.id: known for known in resources if known.ended_at is None}
+        self.known = _there(resources)
         self.revision = self.revision if revision is None else revision
 
 
-def load_known(session: Session, remembered: Remembered | None = None) -> dict[str, Known]:
+def load_known(session: Session, remembered: Remembered | None = None) -> Mapping[str, Known]:
     """Every resource that has not ended, by id. Of those that are remembered only what has changed is read."""
     remembered = remembered or Remembered()
     newest, there = session.exec(
@@ -70,18 +71,23 @@ def load_known(session: Session, remembered: Remembered | None = None) -> dict[s
         remembered.known, remembered.revision = {}, NOTHING
         _refresh(session, remembered)
     remembered.revision = newest
-    return dict(remembered.known)
+    return remembered.known
 
 
 def _refresh(session: Session, remembered: Remembered) -> None:
     changed = select(Resource).where(col(Resource.revision) > remembered.revision)
     if remembered.revision == NOTHING:
         changed = changed.where(col(Resource.ended_at).is_(None))
-    for row in session.exec(changed, execution_options={"yield_per": AT_ONCE}):
-        if row.ended_at is None:
-            remembered.known[row.id] = known_of(row)
-        else:
-            remembered.known.pop(row.id, None)
+    read = {row.id: known_of(row) for row in session.exec(changed, execution_options={"yield_per": AT_ONCE})}
+    if read:
+        remembered.known = _there({**remembered.known, **read})
+
+
+def _there(resources: Mapping[str, Known]) -> Mapping[str, Known]:
+    """Those that have not ended: mostly all."""
+    if all(known.ended_at is None for known in resources.values()):
+        return resources
+    return {id: known for id, known in resources.items() if known.ended_at is None}
 
 
 def find(session: Session, resource_id: str) -> Known | None:

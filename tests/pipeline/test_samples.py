@@ -73,6 +73,11 @@ class Look:
         found = self.memory.by_resource().get(ref(name), ())
         return [(second - NOW.timestamp()) / 60 for one in found for second in one.times]
 
+    def reached(self) -> list[float]:
+        """Of them, those that the window reaches now."""
+        oldest = (self.exporter.at - WINDOW - NOW).total_seconds() / 60
+        return [minute for minute in self.remembered() if minute >= oldest]
+
 
 def test_at_first_the_whole_window_is_asked_for() -> None:
     look = Look()
@@ -93,7 +98,7 @@ def test_then_only_the_newest_and_what_may_have_come_late() -> None:
     look.at(minutes(0))
     look.at(minutes(5))
     assert look.exporter.asked[1:] == [(["i-1"], -10.0, 5.0)]
-    assert look.remembered() == list(range(-45, 5))
+    assert look.reached() == list(range(-45, 5))
 
 
 def test_a_new_machine_is_asked_about_at_once_and_in_full() -> None:
@@ -107,7 +112,7 @@ def test_samples_that_come_late_are_found() -> None:
     look = Look(exporter=Exporter(lag=minutes(8)))
     for minute in range(0, 60, 5):
         look.at(minutes(minute))
-    assert look.remembered() == list(range(5, 47))
+    assert look.reached() == list(range(5, 47))
 
 
 def test_what_failed_is_asked_again_in_full() -> None:
@@ -128,7 +133,7 @@ def test_after_a_failure_in_between_no_sample_is_missing() -> None:
         look.at(minutes(minute))
     look.exporter.failing = False
     look.at(minutes(25))
-    assert look.remembered() == list(range(-25, 25))
+    assert look.reached() == list(range(-25, 25))
 
 
 def test_an_exporter_that_raises_leaves_what_was_known_and_makes_up_nothing() -> None:
@@ -152,7 +157,19 @@ def test_what_no_window_reaches_is_forgotten_and_so_is_who_is_gone() -> None:
     look.at(minutes(0), "i-1", "i-2")
     look.at(minutes(30), "i-1")
     assert look.remembered("i-2") == []
+    look.at(minutes(35), "i-1")
     assert min(look.remembered()) == -20
+
+
+def test_what_the_last_look_was_judged_on_is_there_until_the_next_one_is_complete() -> None:
+    look = Look()
+    for minute in range(10):
+        look.at(minutes(minute))
+    judged_on = look.reached()
+    look.at(minutes(10))
+    assert look.exporter.asked[-1] == (["i-1"], -5.0, 10.0)
+    assert set(judged_on) <= set(look.remembered())
+    assert min(look.remembered()) == min(judged_on) == 9 - 50
 
 
 def test_a_gpu_that_fell_silent_stays_a_gpu_without_samples() -> None:
@@ -172,7 +189,7 @@ def test_the_clock_set_back_an_hour_and_everything_is_asked_anew() -> None:
     assert look.exporter.asked[-1] == (["i-1"], -50.0, 0.0)
     for minute in range(1, 60):
         look.at(minutes(minute))
-    assert [minute for minute in look.remembered() if minute < 55] == list(range(5, 55))
+    assert [minute for minute in look.remembered() if 5 <= minute < 55] == list(range(5, 55))
 
 
 def test_the_clock_set_ahead_an_hour_and_what_nobody_sampled_is_missing() -> None:
@@ -180,7 +197,7 @@ def test_the_clock_set_ahead_an_hour_and_what_nobody_sampled_is_missing() -> Non
     look.at(minutes(0))
     look.exporter.lag = hours(1)
     look.at(hours(1))
-    assert look.remembered() == []
+    assert look.reached() == []
 
 
 def test_an_ambiguous_machine_stays_so_until_an_answer_says_otherwise() -> None:

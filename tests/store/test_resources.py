@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -61,7 +61,7 @@ def written(database: Database, *found: Known) -> None:
         resources.save(session, found)
 
 
-def read(database: Database, remembered: Remembered | None = None) -> dict[str, Known]:
+def read(database: Database, remembered: Remembered | None = None) -> Mapping[str, Known]:
     with database.reading() as session:
         return resources.load_known(session, remembered)
 
