@@ -8,9 +8,15 @@ Google's and Azure's retry call by call.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from threading import Lock
+from typing import TypeVar
+
+from providers.errors import ProviderError, Throttled, Unreachable
+
+T = TypeVar("T")
 
 FIRST = 10.0
 """Calls a second once a cloud throttles: what EC2 refills of its smaller buckets (10 to 20 a second and region)."""
@@ -66,3 +72,43 @@ class Pace:
             if self._rate is not None:
                 faster = self._rate * FASTER
                 self._rate = faster if faster < MOST else None
+
+
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 20.0
+"""Before the second attempt, and twice as long before each further one, unless the cloud says when to come back."""
+
+
+def answered_in_the_end(
+    question: Callable[[], T],
+    *,
+    pace: Pace,
+    attempts: int,
+    prompt: bool,
+    sleep: Callable[[float], None],
+    monotonic: Callable[[], float],
+    latest_seconds: float = math.inf,
+    hopeless: tuple[type[ProviderError], ...] = (),
+) -> T:
+    """The answer to a question that is asked at that pace, and again where it was one too many or had no answer.
+
+    `prompt`: it waits behind no other. `latest_seconds`: no further attempt begins later than this after the first.
+    `hopeless`: errors that another attempt would meet too.
+    """
+    pause, latest = PAUSE_SECONDS, monotonic() + latest_seconds
+    while True:
+        turn = pace.turn(wait=not prompt)
+        try:
+            answer = question()
+        except (Throttled, Unreachable) as error:
+            if isinstance(error, Throttled):
+                pace.throttled(turn)
+            attempts -= 1
+            wait = max(pause, error.retry_after or 0.0)
+            too_late = wait > LONGEST_PAUSE_SECONDS or monotonic() + wait > latest
+            if attempts <= 0 or too_late or isinstance(error, hopeless):
+                raise
+            sleep(wait)
+            pause *= 2
+        else:
+            pace.answered()
+            return answer

@@ -7,9 +7,11 @@ read against them. What answers mean is `translate`'s business.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,7 @@ import requests
 from google.auth import exceptions as sdk
 from google.auth import impersonated_credentials
 from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.transport import Response
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
@@ -37,7 +40,7 @@ from providers.errors import (
     Unsupported,
 )
 from providers.gcp import Config
-from providers.pace import Pace
+from providers.pace import Pace, answered_in_the_end
 
 Json = dict[str, Any]
 Query = Mapping[str, str | int | Sequence[str]]
@@ -58,15 +61,15 @@ CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 """Longest wait for the next bytes of an answer that is read."""
 PROMPT_SILENCE_SECONDS = 12.0
-"""The same for acts and prices: both attempts, the pause between and a renewal of the credentials end within
-`Capabilities.act_timeout_seconds`."""
+"""The same for acts and prices."""
 ANSWER_SECONDS = 45.0
-"""Longest time until an answer is here in full."""
+"""Longest time from an answer's first byte to its last; of one to acts and prices `PROMPT_SILENCE_SECONDS`."""
 RENEWAL_SECONDS = 8.0
 """Longest wait for a new token."""
 ATTEMPTS, PROMPT_ATTEMPTS = 5, 2
-PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 20.0
-"""Before the second attempt, and twice as long before each further one, unless Google says when to come back."""
+PROMPT_LATEST_SECONDS = 9.0
+"""A second attempt at an act begins at most so long after the first: it too then ends within 50 s however slowly it is
+answered, which leaves the calls before it the rest of `Capabilities.act_timeout_seconds`."""
 CONNECTIONS = 64
 MOST_BYTES = 256 * 2**20
 """No answer is longer; a page of 500 machines has a hundredth of it."""
@@ -150,24 +153,16 @@ class Client:
         attempts = PROMPT_ATTEMPTS if prompt else ATTEMPTS
         if method != "GET" and "requestId" not in (query or {}):
             attempts = 1
-        pace = self._pace(path)
-        pause = PAUSE_SECONDS
-        while True:
-            turn = pace.turn(wait=not prompt)
-            try:
-                answer = self._answer(method, service, path, query=query, prompt=prompt, body=body)
-            except (Throttled, Unreachable) as error:
-                if isinstance(error, Throttled):
-                    pace.throttled(turn)
-                attempts -= 1
-                wait = max(pause, error.retry_after or 0.0)
-                if not attempts or wait > LONGEST_PAUSE_SECONDS or isinstance(error, NotThere):
-                    raise
-                self._sleep(wait)
-                pause *= 2
-            else:
-                pace.answered()
-                return answer
+        return answered_in_the_end(
+            partial(self._answer, method, service, path, query=query, prompt=prompt, body=body),
+            pace=self._pace(path),
+            attempts=attempts,
+            prompt=prompt,
+            sleep=self._sleep,
+            monotonic=self._monotonic,
+            latest_seconds=PROMPT_LATEST_SECONDS if prompt else math.inf,
+            hopeless=(NotThere,),
+        )
 
     def _answer(
         self, method: str, service: str, path: str, *, query: Query | None, prompt: bool, body: Json | None
@@ -186,7 +181,7 @@ class Client:
                 allow_redirects=False,  # the address was allowed, where it leads was not
                 stream=True,
             )
-            told = self._read(response, where)
+            told = self._read(response, where, PROMPT_SILENCE_SECONDS if prompt else ANSWER_SECONDS)
         except (requests.RequestException, sdk.GoogleAuthError) as error:
             raise _no_answer(where, error) from error
         if not 200 <= response.status_code < 300:
@@ -199,8 +194,8 @@ class Client:
             raise Unreachable(f"{where} was not answered as Google's APIs do")
         return answer
 
-    def _read(self, response: requests.Response, where: str) -> bytes:
-        until = self._monotonic() + ANSWER_SECONDS
+    def _read(self, response: requests.Response, where: str, seconds: float) -> bytes:
+        until = self._monotonic() + seconds
         body = bytearray()
         with response:
             for chunk in response.iter_content(2**18):
@@ -208,7 +203,7 @@ class Client:
                 if len(body) > MOST_BYTES:
                     raise Unreachable(f"{where} was answered with more than {MOST_BYTES // 2**20} MiB")
                 if self._monotonic() > until:
-                    raise Unreachable(f"{where} was not answered in full within {ANSWER_SECONDS:g} s")
+                    raise Unreachable(f"{where} was not answered in full within {seconds:g} s")
         return bytes(body)
 
     def _address(self, service: str) -> str:
@@ -227,7 +222,7 @@ class Client:
     def _ready(self) -> AuthorizedSession:
         with self._lock:
             if self._session is None:
-                self._session = _session(self._credentials(), retries=0)
+                self._session = _session(self._credentials(), self._renewing())
             return self._session
 
     def _credentials(self) -> Credentials:
@@ -250,7 +245,7 @@ class Client:
             return anonymous
         if said == "default":
             try:
-                found, _project = google.auth.default(scopes=[SCOPE], request=_renewing())
+                found, _project = google.auth.default(scopes=[SCOPE], request=self._renewing())
             except sdk.GoogleAuthError as error:
                 raise Misconfigured(f"Google's credentials were not found: {_short(str(error))}") from error
             except (OSError, ValueError) as error:  # what they complain of may quote a key
@@ -287,6 +282,10 @@ class Client:
             )
         return credentials
 
+    def _renewing(self) -> Renewing:
+        """Asks for tokens."""
+        return Renewing(elsewhere=self._config.endpoint is not None)
+
     def _impersonation_address(self, target: str) -> str | None:
         if self._config.endpoint is None:
             return None
@@ -297,19 +296,30 @@ class NotThere(Unreachable):
     """What was asked is not served at this address, or not its project: it tells of no single resource."""
 
 
-def _session(credentials: Credentials, *, retries: int) -> AuthorizedSession:
-    session = AuthorizedSession(credentials, refresh_timeout=RENEWAL_SECONDS, auth_request=_renewing())
-    adapter = HTTPAdapter(pool_connections=16, pool_maxsize=CONNECTIONS, max_retries=retries)
+def _session(credentials: Credentials, renewing: Request) -> AuthorizedSession:
+    session = AuthorizedSession(credentials, auth_request=renewing)
+    adapter = HTTPAdapter(pool_connections=16, pool_maxsize=CONNECTIONS, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
 
 
-def _renewing() -> Request:
-    """Asks for tokens; a redirect must not carry a key elsewhere."""
-    session = requests.Session()
-    session.max_redirects = 0
-    return Request(session)
+class Renewing(Request):
+    """Asks for tokens: never for long, and without following redirects, which could carry a key elsewhere."""
+
+    def __init__(self, *, elsewhere: bool) -> None:
+        session = requests.Session()
+        session.max_redirects = 0
+        super().__init__(session)
+        self._elsewhere = elsewhere
+
+    def __call__(self, url: str, *args: Any, **kwargs: Any) -> Response:
+        if self._elsewhere and url.endswith("/allowedLocations"):
+            # google-auth asks Google's public address by itself which regions a token is for
+            raise sdk.TransportError("not asked: this source has an endpoint of its own")
+        kwargs["timeout"] = RENEWAL_SECONDS
+        answer: Response = super().__call__(url, *args, **kwargs)  # type: ignore[no-untyped-call]
+        return answer
 
 
 # What Google says no with, in our words.
@@ -332,7 +342,10 @@ _NO_CAPACITY = {
     "stockout",
 }
 _CHANGED = {
+    "ABORTED",
+    "CLUSTER_ALREADY_HAS_OPERATION",
     "CONDITION_NOT_MET",
+    "FAILED_PRECONDITION",
     "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE",
     "RESOURCE_NOT_READY",
     "conditionNotMet",
@@ -340,8 +353,22 @@ _CHANGED = {
     "resourceNotReady",
 }
 _PROTECTED = re.compile(r"protected against deletion|deletion.?protection", re.IGNORECASE)
-_NAMED_PERMISSION = re.compile(r"[Pp]ermission '([\w.]+)'|[Rr]equired '([\w.]+)' permission|requires? \"?([\w.]+)\"?")
+_QUOTA = re.compile(r"Quota '[\w./-]+' exceeded")
+"""Of resources: more machines than may be. Of calls it is said in other words."""
+_NAMED_PERMISSION = re.compile(
+    r"[Pp]ermission ['\"]([\w.]+)['\"]|[Rr]equired ['\"]([\w.]+)['\"] permission|[Rr]equires? ['\"]?([\w.]+)"
+)
 _NAMED_RESOURCE = re.compile(r"projects/[\w.:~%-]+(?:/[\w.:~%-]+)*")
+_CODES = {
+    5: "NOT_FOUND",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_POOL_EXHAUSTED",  # of calls it is never said so late
+    9: "FAILED_PRECONDITION",
+    10: "ABORTED",
+    13: "INTERNAL",
+    14: "INTERNAL",
+}
+"""How operations of the newer APIs say why they failed."""
 _OF_A_RESOURCE = 6
 """`projects/p/zones/z/instances/n` has so many segments; fewer are a project or a place."""
 
@@ -353,6 +380,8 @@ def refusal(where: str, path: str, status: int, headers: Mapping[str, str], body
         return _strange(where, status, headers)
     words, reasons = str(told.get("message") or ""), frozenset(_reasons(told))
     retry_after = _retry_after(headers, told)
+    if status == 403 and _QUOTA.search(words):
+        return NoCapacity(f"{where}: {_short(words)}")
     if status == 429 or (status == 403 and reasons & _THROTTLED):
         return Throttled(f"{where} was asked too often: {_short(words)}", retry_after=retry_after)
     if status == 401:
@@ -366,18 +395,19 @@ def refusal(where: str, path: str, status: int, headers: Mapping[str, str], body
 
 def failure(where: str, operation: Json) -> ProviderError | None:
     """Why an operation that was accepted failed in the end; None while it has not."""
-    errors = (operation.get("error") or {}).get("errors") or []
-    single = operation.get("error") if not errors and (operation.get("error") or {}).get("message") else None
-    if single is not None:  # of the APIs that came after Compute Engine's
-        errors = [{"code": single.get("status") or single.get("code"), "message": single.get("message")}]
+    error = operation.get("error") or {}
+    errors = error.get("errors") or []
+    if not errors and error.get("message"):  # of the APIs that came after Compute Engine's
+        errors = [{"code": _CODES.get(int(error.get("code") or 0), ""), "message": error["message"]}]
     if not errors:
         return None
-    words = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
-    codes = frozenset(str(error.get("code")) for error in errors)
+    words = "; ".join(str(one.get("message") or one.get("code")) for one in errors)
+    codes = frozenset(str(one.get("code")) for one in errors)
     status = int(operation.get("httpErrorStatusCode") or 0)
-    if status == 404 or "RESOURCE_NOT_FOUND" in codes:
-        return NotFound(f"{where}: {_short(words)}")
-    if status == 403 or codes & {"PERMISSIONS_ERROR", "FORBIDDEN"}:
+    if status == 404 or codes & {"RESOURCE_NOT_FOUND", "NOT_FOUND"}:
+        gone = _not_found(where, str(operation.get("targetLink") or where), words)
+        return gone if isinstance(gone, NotFound) else Unsupported(f"{where}: {_short(words)}")
+    if status == 403 or codes & {"PERMISSIONS_ERROR", "PERMISSION_DENIED", "FORBIDDEN"}:
         return Forbidden(f"{where}: {_short(words)}", permission=_permission(words))
     return of_reasons(f"{where}: {_short(words)}", words, codes, status)
 
@@ -421,7 +451,7 @@ def _not_found(where: str, path: str, words: str) -> ProviderError:
     """Only what names the resource speaks of it; a missing project, place or API does not."""
     named = _NAMED_RESOURCE.search(words)
     whole = named is not None and len(named[0].rstrip(".").split("/")) >= _OF_A_RESOURCE
-    if whole and named is not None and named[0].rstrip(".").rsplit("/", 1)[-1] in path.split("/"):
+    if whole and named is not None and named[0].rstrip(".").rsplit("/", 1)[-1] in re.split("[/:]", path):
         return NotFound(f"{where}: {_short(words)}")
     return NotThere(f"{where}: {_short(words) or 'nothing answers there'}")
 
@@ -468,7 +498,7 @@ def _no_answer(where: str, error: Exception) -> ProviderError:
     if isinstance(error, sdk.RefreshError):
         if error.retryable:
             return Unreachable(f"{where} was not asked: no new token for the credentials was given just now")
-        return Misconfigured(f"{where} was not asked: the credentials are refused: {_short(_described(error))}")
+        return _refused_credentials(f"{where} was not asked: the credentials are refused", error)
     if isinstance(error, (sdk.TransportError, requests.Timeout)) or isinstance(error.__cause__, requests.Timeout):
         return Unreachable(f"{where} was not answered in time")
     if isinstance(error, sdk.GoogleAuthError):
@@ -480,12 +510,21 @@ def _no_answer(where: str, error: Exception) -> ProviderError:
     return Unreachable(f"{where} gave no answer: {type(error).__name__}")
 
 
-def _described(error: sdk.RefreshError) -> str:
-    """OAuth's own word for it: `invalid_grant`, and what it says about that."""
+def _refused_credentials(sentence: str, error: sdk.RefreshError) -> ProviderError:
+    """OAuth's own words (`invalid_grant`), or those of the API that lends tokens. Anything else may echo a key."""
     answered = error.args[1] if len(error.args) > 1 else None
-    if isinstance(answered, dict):
-        return " ".join(str(answered[key]) for key in ("error", "error_description") if answered.get(key))
-    return str(error.args[0]) if error.args else type(error).__name__
+    if isinstance(answered, dict) and isinstance(answered.get("error"), str):
+        words = " ".join(str(answered[key]) for key in ("error", "error_description") if answered.get(key))
+        return Misconfigured(f"{sentence}: {_short(words)}")
+    told = _error(answered.encode()) if isinstance(answered, str) else None
+    if told is None:
+        return Misconfigured(sentence)
+    words = str(told.get("message") or "")
+    if told.get("code") == 403:
+        return Forbidden(f"{sentence}: {_short(words)}", permission=_permission(words))
+    if int(told.get("code") or 0) >= 500 or told.get("code") == 429:
+        return Unreachable(f"{sentence}: {_short(words)}")
+    return Misconfigured(f"{sentence}: {_short(words)}")
 
 
 def _short(text: str) -> str:
