@@ -158,7 +158,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
             unknown_since=rt.memory.unknown_since,
         )
         known = resources.load_known(session, rt.memory.resources)
-        intervals = ledger.latest(session)
+        intervals = rt.memory.latest.follow(session)
         last_look = cycles.last_look(session)
         spent = spend.spent(session, windows(documents.projects, now), now, rt.memory.paces)
     return World(

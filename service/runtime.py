@@ -28,6 +28,7 @@ from service.report import Report
 from service.secrets import Secrets
 from service.settings import Settings
 from service.store.database import Database
+from service.store.ledger import Latest
 from service.store.open_intervals import OpenIntervals
 from service.store.resources import Remembered
 from service.store.spend import Paces
@@ -58,6 +59,7 @@ class Memory:
 
     resources: Remembered = field(default_factory=Remembered)
     paces: Paces = field(default_factory=Paces)
+    latest: Latest = field(default_factory=Latest)
     open_intervals: OpenIntervals = field(default_factory=OpenIntervals)
     census: Census = field(default_factory=Census)
     samples: dict[str, SampleMemory] = field(default_factory=dict)

@@ -14,13 +14,12 @@ from policies.policy import DEFAULT_PROFILE, Mode
 from providers.records import Price, ResourceRef
 from service.documents import Discount, Exemption, Project
 from service.model import BudgetKey, Interval, Known, MeterChange, SourceAnswer, Spent, Telemetry
-from service.money import SECONDS_PER_HOUR
 from service.pipeline.allocate import allocate, one_machine_each
 from service.pipeline.attribute import attributed
 from service.pipeline.budget import hourly_of, states
 from service.pipeline.currency import Rates
 from service.pipeline.evaluate import Judged, Look, groups_in, judge, of_members
-from service.pipeline.meter import LONGEST_GAP, meter
+from service.pipeline.meter import LONGEST_GAP, CostToDate, meter
 from service.pipeline.plan import InForce, Limits, Plan, Standing, plan
 from service.pipeline.price import PriceFile, price_of
 from service.pipeline.reconcile import Reconciled, reconcile
@@ -109,7 +108,7 @@ def decide(world: World, now: datetime) -> Ruling:
         resources=governed,
         seen=merged.seen,
         telemetry=world.telemetry,
-        cost_to_date={key: interval.reached(now) // SECONDS_PER_HOUR for key, interval in world.intervals.items()},
+        cost_to_date=CostToDate(intervals=world.intervals, at=now),
         at=now,
         projects=world.projects,
         budgets=states(world.projects, world.spent, hourly_of(governed), world.rates, now),

@@ -6,12 +6,13 @@ stretch is an interval of its own, marked as assumed. Moments are whole seconds,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from providers.records import State
 from service.model import Interval, Known, MeterChange
+from service.money import SECONDS_PER_HOUR
 from service.pipeline.activity import UNKNOWN, Activity
 
 LONGEST_GAP = timedelta(minutes=10)
@@ -47,6 +48,23 @@ def meter(
             opened = (_after(last, wanted, now),)
             changes.append(MeterChange(resource_id=known.id, closes=False, at=now, opened=opened))
     return changes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostToDate(Mapping[str, int]):
+    """What each resource has cost until a moment, in micro-units: told from its last interval when it is asked for."""
+
+    intervals: Mapping[str, Interval]
+    at: datetime
+
+    def __getitem__(self, resource_id: str) -> int:
+        return self.intervals[resource_id].reached(self.at) // SECONDS_PER_HOUR
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.intervals)
+
+    def __len__(self) -> int:
+        return len(self.intervals)
 
 
 def _second(at: datetime) -> datetime:

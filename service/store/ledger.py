@@ -1,13 +1,20 @@
-"""The meter's intervals as rows: opened and closed only by change, summed exactly."""
+"""The meter's intervals as rows: opened and closed only by change, summed exactly.
+
+Who remembers them follows what changes: resources carry the revision of their writing, new intervals a higher number
+than all before them, and one that ended without either is missed in how many are open. It does not matter who wrote.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 from sys import intern
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, exists, insert, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, insert, or_, update
 from sqlalchemy import select as columns
 from sqlmodel import Session, col
 
@@ -17,6 +24,57 @@ from service.store.tables import MeterInterval, Resource
 
 AT_ONCE = 1000
 """Rows read or written in one go."""
+NOTHING = -1
+
+
+@dataclass(kw_only=True)
+class Latest:
+    """Each resource's last interval as it was read; it may be forgotten at any time, and then all are read again."""
+
+    revision: int = NOTHING
+    last: int = NOTHING
+    intervals: Mapping[str, Interval] = field(default_factory=dict, repr=False)
+    """Never changed but replaced: others hold it too."""
+
+    def follow(self, session: Session) -> Mapping[str, Interval]:
+        """As they are now; only what changed is read."""
+        revision, last = newest(session)  # before the rows: what is written meanwhile is read once more the next time
+        if NOTHING in (self.revision, self.last) or revision < self.revision or last < self.last:
+            self.intervals = latest(session)
+        else:
+            self._read(session)
+            still_open = sum(interval.ended_at is None for interval in self.intervals.values())
+            if still_open != how_many_open(session):  # one has ended, and nothing told of it
+                self.intervals = latest(session)
+        self.revision, self.last = revision, last
+        return self.intervals
+
+    def _read(self, session: Session) -> None:
+        which = changed_since(self.revision, self.last)
+        changed = set(session.connection().execute(columns(col(Resource.id)).where(which)).scalars())
+        if changed:
+            others = {id: interval for id, interval in self.intervals.items() if id not in changed}
+            self.intervals = others | _last(session, col(Resource.ended_at).is_(None), which)
+
+
+def newest(session: Session) -> tuple[int, int]:
+    """The newest revision and the newest interval."""
+    newest = (func.max(Resource.revision), func.max(MeterInterval.id))
+    asked: Any = columns(*(func.coalesce(columns(one).scalar_subquery(), NOTHING) for one in newest))
+    revision, last = session.connection().execute(asked).one()
+    return revision, last
+
+
+def changed_since(revision: int, last: int) -> ColumnElement[bool]:
+    """Resources written since, and those with intervals made since."""
+    made = columns(col(MeterInterval.resource_id)).where(col(MeterInterval.id) > last)
+    return or_(col(Resource.revision) > revision, col(Resource.id).in_(made))
+
+
+def how_many_open(session: Session) -> int:
+    by_index = col(MeterInterval.resource_id) > ""  # else SQLite reads all there ever were
+    asked = columns(func.count()).where(by_index, col(MeterInterval.ended_at).is_(None))
+    return session.connection().execute(asked).scalar_one()
 
 
 def latest(session: Session) -> dict[str, Interval]:
@@ -69,7 +127,14 @@ def _interval_of(row: Any) -> Interval:
         name: intern(value) if type(value) is str else value for name, value in row._mapping.items()
     }
     values["base"] = cumulative(values["base"], values.pop("base_rest"))
+    values["started_at"] = _once(values["started_at"])
     return Interval(**values)
+
+
+@lru_cache(maxsize=4096)
+def _once(moment: datetime) -> datetime:
+    """Many begin at the same moment."""
+    return moment
 
 
 def _row_of(interval: Interval) -> dict[str, Any]:

@@ -14,27 +14,23 @@ from datetime import datetime
 from sys import intern
 from typing import Any
 
-from sqlalchemy import and_, func, or_
+from sqlalchemy import and_, func
 from sqlalchemy import select as columns
 from sqlmodel import Session, col
 
 from service.money import SECONDS_PER_HOUR
 from service.store.database import epoch
+from service.store.ledger import NOTHING, changed_since, how_many_open, newest
 from service.store.sums import counted
 from service.store.tables import MeterInterval, Resource
 
 Kind = tuple[str | None, str, str, str, str, str]
 """project, provider, gpu model, capacity type, currency, activity"""
-NOTHING = -1
 
 
 @dataclass(kw_only=True)
 class OpenIntervals:
-    """Every open interval as it was last read; it may be forgotten at any time, and then all of them are read again.
-
-    It does not matter who wrote them: resources carry the revision of their writing, new intervals a higher number than
-    all before them, and one that ended without either is missed in how many are open.
-    """
+    """Every open interval as it was last read; it may be forgotten at any time, and then all of them are read again."""
 
     revision: int = NOTHING
     last: int = NOTHING
@@ -47,11 +43,11 @@ class OpenIntervals:
 
     def follow(self, session: Session) -> None:
         """Read what has changed since."""
-        revision, last = _newest(session)  # before the rows: what is written meanwhile is read once more the next time
+        revision, last = newest(session)  # before the rows: what is written meanwhile is read once more the next time
         if revision < self.revision or last < self.last:  # another database than it was, or an older state of it
             self.forget()
         self._read(session)
-        if _open(session) != len(self.lines):  # one has ended, and nothing told of it
+        if how_many_open(session) != len(self.lines):  # one has ended, and nothing told of it
             self.forget()
             self._read(session)
         self.revision, self.last = revision, last
@@ -146,22 +142,5 @@ def _changed(session: Session, revision: int, last: int) -> Any:
     if revision == NOTHING:
         rows = rows.join_from(Resource, MeterInterval, there)
     else:
-        made = columns(col(MeterInterval.resource_id)).where(col(MeterInterval.id) > last)
-        changed = or_(col(Resource.revision) > revision, col(Resource.id).in_(made))
-        rows = rows.outerjoin_from(Resource, MeterInterval, there).where(changed)
+        rows = rows.outerjoin_from(Resource, MeterInterval, there).where(changed_since(revision, last))
     return session.connection().execute(rows)
-
-
-def _newest(session: Session) -> tuple[int, int]:
-    """The newest revision and the newest interval."""
-    newest = (func.max(Resource.revision), func.max(MeterInterval.id))
-    asked: Any = columns(*(func.coalesce(columns(one).scalar_subquery(), NOTHING) for one in newest))
-    revision, last = session.connection().execute(asked).one()
-    return revision, last
-
-
-def _open(session: Session) -> int:
-    """How many are open."""
-    by_index = col(MeterInterval.resource_id) > ""  # else SQLite reads all there ever were
-    asked = columns(func.count()).where(by_index, col(MeterInterval.ended_at).is_(None))
-    return session.connection().execute(asked).scalar_one()

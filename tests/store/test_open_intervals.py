@@ -115,6 +115,11 @@ def of_any_model(costs: tuple[Costs, Costs]) -> list[Costs]:
     return [dict(one) for one in found]
 
 
+def same_as_all_read_anew(service: Service, last: ledger.Latest) -> None:
+    with service.database.reading() as session:
+        assert last.follow(session) == ledger.latest(session)
+
+
 machines = st.sampled_from(MACHINES)
 rates = st.sampled_from([0, 1, 3599, 999_999_937, 55_040_000, 2_550_000 * 10**6])
 changes = st.one_of(
@@ -124,6 +129,7 @@ changes = st.one_of(
     st.tuples(st.just("ends"), machines, st.booleans()),
     st.tuples(st.just("is missing"), machines, st.integers(0, 10**6)),
     st.tuples(st.just("is back"), machines),
+    st.tuples(st.just("is gone"), machines),
     st.tuples(st.just("is another model"), machines, st.sampled_from(["L4", "H100", None])),
     st.tuples(st.just("sums up")),
     st.tuples(st.just("forgets")),
@@ -141,7 +147,10 @@ def happens(service: Service, what: str, *more: Any) -> None:
         case "is missing", (machine, seconds):
             service.becomes(machine, missing_since=service.now - seconds * SECOND)
         case "is back", (machine,):
-            service.becomes(machine, missing_since=None)
+            service.becomes(machine, missing_since=None, ended_at=None)
+        case "is gone", (machine,):
+            service.ends(machine, telling=False)
+            service.becomes(machine, ended_at=service.now)
         case "is another model", (machine, model):
             service.becomes(machine, gpu_model=model)
         case "sums up", ():
@@ -153,7 +162,7 @@ def happens(service: Service, what: str, *more: Any) -> None:
 def test_whatever_happened_it_costs_what_the_ledger_says(
     database: Database, at_first: list[tuple[int, int]], story: list[tuple[tuple[Any, ...], int, bool]]
 ) -> None:
-    service, opened = Service(database), OpenIntervals()
+    service, opened, last = Service(database), OpenIntervals(), ledger.Latest()
     service.empty()
     for machine, (rate, rest) in zip(MACHINES, at_first, strict=True):
         service.meters(machine, rate, rest=rest)
@@ -164,6 +173,8 @@ def test_whatever_happened_it_costs_what_the_ledger_says(
         service.now += seconds * SECOND
         if asks:
             assert of_any_model(remembered(service, opened)) == of_any_model(one_by_one(service))
+            same_as_all_read_anew(service, last)
+    same_as_all_read_anew(service, last)
     assert of_any_model(remembered(service, opened)) == of_any_model(one_by_one(service))
 
 
