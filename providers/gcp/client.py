@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -96,6 +97,7 @@ class Client:
         self._sleep = sleep
         self._monotonic = monotonic
         self._session: AuthorizedSession | None = None
+        self._renewing = Renewing(elsewhere=config.endpoint is not None)
         self._lock = Lock()
         """Held while credentials are read."""
         self._paces: dict[str, Pace] = {}
@@ -137,6 +139,7 @@ class Client:
         """Ends the connections nobody uses."""
         if self._session is not None:
             self._session.close()
+        self._renewing.close()
 
     # One call
 
@@ -170,18 +173,20 @@ class Client:
         where = f"{SERVICES[service]}, {method} {path}"
         silence = PROMPT_SILENCE_SECONDS if prompt else SILENCE_SECONDS
         try:
-            response = self._ready().request(
-                method,
-                self._address(service) + path,
-                params=query,
-                data=None if body is None else orjson.dumps(body),
-                headers={"Content-Type": "application/json", "User-Agent": "gpu-curfew"},
-                timeout=(CONNECT_SECONDS, silence),
-                max_allowed_time=CONNECT_SECONDS + silence + RENEWAL_SECONDS,
-                allow_redirects=False,  # the address was allowed, where it leads was not
-                stream=True,
-            )
-            told = self._read(response, where, PROMPT_SILENCE_SECONDS if prompt else ANSWER_SECONDS)
+            with ExitStack() as answers:  # google-auth asks again with a new token, and leaves the first answer open
+                response = self._ready().request(
+                    method,
+                    self._address(service) + path,
+                    params=query,
+                    data=None if body is None else orjson.dumps(body),
+                    headers={"Content-Type": "application/json", "User-Agent": "gpu-curfew"},
+                    timeout=(CONNECT_SECONDS, silence),
+                    max_allowed_time=CONNECT_SECONDS + silence + RENEWAL_SECONDS,
+                    allow_redirects=False,  # the address was allowed, where it leads was not
+                    stream=True,
+                    hooks={"response": partial(_close_with, answers)},
+                )
+                told = self._read(response, where, PROMPT_SILENCE_SECONDS if prompt else ANSWER_SECONDS)
         except (requests.RequestException, sdk.GoogleAuthError) as error:
             raise _no_answer(where, error) from error
         if not 200 <= response.status_code < 300:
@@ -197,13 +202,12 @@ class Client:
     def _read(self, response: requests.Response, where: str, seconds: float) -> bytes:
         until = self._monotonic() + seconds
         body = bytearray()
-        with response:
-            for chunk in response.iter_content(2**18):
-                body += chunk
-                if len(body) > MOST_BYTES:
-                    raise Unreachable(f"{where} was answered with more than {MOST_BYTES // 2**20} MiB")
-                if self._monotonic() > until:
-                    raise Unreachable(f"{where} was not answered in full within {seconds:g} s")
+        for chunk in response.iter_content(2**18):
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise Unreachable(f"{where} was answered with more than {MOST_BYTES // 2**20} MiB")
+            if self._monotonic() > until:
+                raise Unreachable(f"{where} was not answered in full within {seconds:g} s")
         return bytes(body)
 
     def _address(self, service: str) -> str:
@@ -222,7 +226,7 @@ class Client:
     def _ready(self) -> AuthorizedSession:
         with self._lock:
             if self._session is None:
-                self._session = _session(self._credentials(), self._renewing())
+                self._session = _session(self._credentials(), self._renewing)
             return self._session
 
     def _credentials(self) -> Credentials:
@@ -245,7 +249,7 @@ class Client:
             return anonymous
         if said == "default":
             try:
-                found, _project = google.auth.default(scopes=[SCOPE], request=self._renewing())
+                found, _project = google.auth.default(scopes=[SCOPE], request=self._renewing)
             except sdk.GoogleAuthError as error:
                 raise Misconfigured(f"Google's credentials were not found: {_short(str(error))}") from error
             except (OSError, ValueError) as error:  # what they complain of may quote a key
@@ -282,10 +286,6 @@ class Client:
             )
         return credentials
 
-    def _renewing(self) -> Renewing:
-        """Asks for tokens."""
-        return Renewing(elsewhere=self._config.endpoint is not None)
-
     def _impersonation_address(self, target: str) -> str | None:
         if self._config.endpoint is None:
             return None
@@ -304,6 +304,10 @@ def _session(credentials: Credentials, renewing: Request) -> AuthorizedSession:
     return session
 
 
+def _close_with(answers: ExitStack, response: requests.Response, **_rest: object) -> None:
+    answers.callback(response.close)
+
+
 class Renewing(Request):
     """Asks for tokens: never for long, and without following redirects, which could carry a key elsewhere."""
 
@@ -313,12 +317,17 @@ class Renewing(Request):
         super().__init__(session)
         self._elsewhere = elsewhere
 
+    def close(self) -> None:
+        self.session.close()
+
     def __call__(self, url: str, *args: Any, **kwargs: Any) -> Response:
         if self._elsewhere and url.endswith("/allowedLocations"):
             # google-auth asks Google's public address by itself which regions a token is for
             raise sdk.TransportError("not asked: this source has an endpoint of its own")
         kwargs["timeout"] = RENEWAL_SECONDS
         answer: Response = super().__call__(url, *args, **kwargs)  # type: ignore[no-untyped-call]
+        if kwargs.get("method") == "POST" and answer.status == 200 and not _object(answer.data):
+            raise sdk.TransportError("what was answered is no token")  # google-auth takes it for one, and stumbles
         return answer
 
 
@@ -465,6 +474,14 @@ def _error(body: bytes) -> Json | None:
         told = told[0]
     error = told.get("error") if isinstance(told, dict) else None
     return error if isinstance(error, dict) else None
+
+
+def _object(text: bytes) -> Json | None:
+    try:
+        told = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def _details(told: Json) -> list[Json]:
