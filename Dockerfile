@@ -9,7 +9,7 @@ COPY providers providers
 COPY policies policies
 COPY alembic alembic
 RUN python -m venv /opt/curfew \
- && /opt/curfew/bin/pip install --no-cache-dir --no-compile --constraint .ci/constraints.txt '.[aws,gcp,kubernetes]' \
+ && /opt/curfew/bin/pip install --no-cache-dir --no-compile --constraint .ci/constraints.txt '.[aws,azure,gcp,kubernetes]' \
  && /opt/curfew/bin/python -m compileall -q /opt/curfew/lib \
  && /opt/curfew/bin/pip uninstall --yes pip
 

@@ -16,7 +16,7 @@ install: $(BIN)/.installed  ## A virtual environment with everything in it (.ven
 $(BIN)/.installed: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Curfew needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Say which: make $@ PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[aws,gcp,kubernetes,conformance,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[aws,azure,gcp,kubernetes,conformance,dev]'
 	@touch $@
 
 # Each run is a demo of its own in a folder that goes with it; DEMO_HOME=folder keeps one.

@@ -1,0 +1,432 @@
+"""Turns a source's settings into calls to Azure's Resource Manager, and what can go wrong with one into
+`providers.errors`.
+
+The SDK's own pipeline (azure-core, azure-identity) tells who asks and carries what is asked. That is plain JSON, because
+the SDK's models take most of the time of every list; the tests hold what we ask and read against them. What answers
+mean is `translate`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import requests
+from azure.core import exceptions as sdk
+from azure.core.credentials import AccessToken, TokenCredential
+from azure.core.pipeline.policies import HeadersPolicy, UserAgentPolicy
+from azure.core.pipeline.transport import RequestsTransport
+from azure.core.rest import HttpRequest, HttpResponse
+from azure.mgmt.core import ARMPipelineClient
+from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
+from requests.adapters import HTTPAdapter
+
+from providers.azure import Config, ManagedIdentity, ServicePrincipal, Token
+from providers.errors import (
+    Conflict,
+    Forbidden,
+    Misconfigured,
+    NoCapacity,
+    NotFound,
+    Protected,
+    ProviderError,
+    Throttled,
+    Unreachable,
+    Unsupported,
+)
+from providers.pace import Pace, answered_in_the_end
+
+Json = dict[str, Any]
+Query = Mapping[str, str | int]
+
+AUTHORITIES = {
+    "management.azure.com": "https://login.microsoftonline.com",
+    "management.chinacloudapi.cn": "https://login.chinacloudapi.cn",
+    "management.usgovcloudapi.net": "https://login.microsoftonline.us",
+}
+"""Who gives tokens for which Resource Manager."""
+
+CONNECT_SECONDS = 5.0
+SILENCE_SECONDS = 30.0
+"""Longest wait for the next bytes of an answer that is read."""
+PROMPT_SILENCE_SECONDS = 12.0
+"""The same for acts and prices."""
+ANSWER_SECONDS = 45.0
+"""Longest time from an answer's first byte to its last; of one to acts and prices `PROMPT_SILENCE_SECONDS`."""
+ATTEMPTS, PROMPT_ATTEMPTS = 5, 2
+PROMPT_LATEST_SECONDS = 9.0
+"""A second attempt at an act begins at most so long after the first, so that both end within
+`Capabilities.act_timeout_seconds`."""
+CONNECTIONS = 64
+MOST_BYTES = 256 * 2**20
+_LONGEST_REASON = 300
+
+
+class NotEnabled(Forbidden):
+    """The subscription has never registered this resource provider, so nothing of it can be there."""
+
+
+class NotThere(Unreachable):
+    """What was asked is not served at this address, or its subscription is not: it tells of no single resource."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """What Azure answered to an act. It carries most of them out by itself, after the answer."""
+
+    body: Json
+    operation: str | None
+    """Path and query by which to ask what became of it; None when it was done at once."""
+
+
+class Client:
+    """The Resource Manager, with the source's credentials. Nothing is read or asked before the first question."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        secret: Callable[[str], str],
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._secret = secret
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._asking: ARMPipelineClient[HttpRequest, HttpResponse] | None = None
+        self._anonymous: ARMPipelineClient[HttpRequest, HttpResponse] | None = None
+        self._lock = Lock()
+        """Held while credentials are made."""
+        self._paces: dict[str, Pace] = {}
+
+    # Questions. A path begins with `/subscriptions/`, and the version of the API goes with it.
+
+    def get(self, path: str, *, version: str, query: Query | None = None, prompt: bool = False) -> Json:
+        return self._asked("GET", path, query={"api-version": version, **(query or {})}, prompt=prompt).body
+
+    def pages(self, path: str, *, version: str, query: Query | None = None, prompt: bool = False) -> Iterator[Json]:
+        """A list, page by page. Those before an error are valid, but not all."""
+        page = self.get(path, version=version, query=query, prompt=prompt)
+        while True:
+            if not isinstance(page.get("value"), list):
+                raise Unreachable(f"Azure, GET {path} was answered without value")
+            yield page
+            following = page.get("nextLink")
+            if not following:
+                return
+            page = self.follow(str(following), prompt=prompt)
+
+    def follow(self, link: str, *, prompt: bool = False) -> Json:
+        """An address that Azure itself gave: of the next page, or of an operation."""
+        return self._asked("GET", self._of_ours(link), query={}, prompt=prompt).body
+
+    def prices(self, query: Query) -> Iterator[Json]:
+        """Pages of the Retail Prices API, which wants no login and gets none."""
+        page = self._asked("GET", "/api/retail/prices", query=query, prompt=True, retail=True).body
+        while True:
+            yield page
+            following = page.get("NextPageLink")
+            if not following:
+                return
+            parts = urlsplit(str(following))
+            path = f"{parts.path}?{parts.query}"
+            page = self._asked("GET", path, query={}, prompt=True, retail=True).body
+
+    # Acts. Each is asked once: whether it was heard is read back from the cloud.
+
+    def post(self, path: str, body: Json | None = None, *, version: str, query: Query | None = None) -> Accepted:
+        return self._asked("POST", path, query={"api-version": version, **(query or {})}, body=body, prompt=True)
+
+    def put(self, path: str, body: Json, *, version: str) -> Accepted:
+        return self._asked("PUT", path, query={"api-version": version}, body=body, prompt=True)
+
+    def patch(self, path: str, body: Json, *, version: str) -> Accepted:
+        return self._asked("PATCH", path, query={"api-version": version}, body=body, prompt=True)
+
+    def delete(self, path: str, *, version: str, query: Query | None = None) -> Accepted:
+        return self._asked("DELETE", path, query={"api-version": version, **(query or {})}, prompt=True)
+
+    def close(self) -> None:
+        """Ends the connections nobody uses."""
+        for client in (self._asking, self._anonymous):
+            if client is not None:
+                client.close()
+
+    # One call
+
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query,
+        prompt: bool,
+        body: Json | None = None,
+        retail: bool = False,
+    ) -> Accepted:
+        attempts = 1 if method != "GET" else PROMPT_ATTEMPTS if prompt else ATTEMPTS
+        return answered_in_the_end(
+            partial(self._answer, method, path, query=query, prompt=prompt, body=body, retail=retail),
+            pace=self._pace("prices" if retail else path),
+            attempts=attempts,
+            prompt=prompt,
+            sleep=self._sleep,
+            monotonic=self._monotonic,
+            latest_seconds=PROMPT_LATEST_SECONDS if prompt else math.inf,
+            hopeless=(NotThere,),
+        )
+
+    def _answer(
+        self, method: str, path: str, *, query: Query, prompt: bool, body: Json | None, retail: bool
+    ) -> Accepted:
+        where = f"{'Azure Retail Prices' if retail else 'Azure'}, {method} {path.partition('?')[0]}"
+        client, base = self._ready(retail=retail)
+        request = HttpRequest(
+            method,
+            base + path,
+            params=dict(query),
+            content=None if body is None else orjson.dumps(body),
+            headers={"Content-Type": "application/json", "Accept": "application/json"},
+        )
+        silence = PROMPT_SILENCE_SECONDS if prompt else SILENCE_SECONDS
+        try:
+            response = client.send_request(
+                request, stream=True, connection_timeout=CONNECT_SECONDS, read_timeout=silence
+            )
+            told = self._read(response, where, PROMPT_SILENCE_SECONDS if prompt else ANSWER_SECONDS)
+        except sdk.AzureError as error:
+            raise _no_answer(where, error) from error
+        except (OSError, ValueError) as error:  # certificates and secrets that cannot be read
+            raise Misconfigured(f"{where} was not asked: its credentials or its ca_file cannot be read") from error
+        if not 200 <= response.status_code < 300:
+            raise refusal(where, response.status_code, response.headers, told)
+        try:
+            answer = orjson.loads(told) if told.strip() else {}
+        except orjson.JSONDecodeError as error:
+            raise Unreachable(f"{where} was answered with what cannot be read: it is no JSON, or breaks off") from error
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{where} was not answered as Azure does")
+        link = response.headers.get("Azure-AsyncOperation") or response.headers.get("Location")
+        pending = response.status_code in (201, 202) or response.headers.get("Azure-AsyncOperation")
+        return Accepted(body=answer, operation=self._of_ours(link) if link and pending and method != "GET" else None)
+
+    def _read(self, response: HttpResponse, where: str, seconds: float) -> bytes:
+        until = self._monotonic() + seconds
+        body = bytearray()
+        try:
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise Unreachable(f"{where} was answered with more than {MOST_BYTES // 2**20} MiB")
+                if self._monotonic() > until:
+                    raise Unreachable(f"{where} was not answered in full within {seconds:g} s")
+        finally:
+            response.close()
+        return bytes(body)
+
+    def _of_ours(self, link: str) -> str:
+        """Path and query of a link, if it stays where we ask: a token must not be sent elsewhere."""
+        parts = urlsplit(link)
+        if parts.netloc.lower() != urlsplit(self._config.endpoint).netloc.lower() or parts.scheme != "https":
+            raise Unreachable(f"Azure sends us to {parts.netloc}, and we do not follow to another host")
+        return f"{parts.path}?{parts.query}" if parts.query else parts.path
+
+    def _pace(self, path: str) -> Pace:
+        """Azure counts by subscription."""
+        found = re.search(r"/subscriptions/([^/?]+)", path, re.IGNORECASE)
+        with self._lock:
+            return self._paces.setdefault(found[1].lower() if found else path, Pace())
+
+    # Who asks
+
+    def _ready(self, *, retail: bool) -> tuple[ARMPipelineClient[HttpRequest, HttpResponse], str]:
+        with self._lock:
+            if retail:
+                self._anonymous = self._anonymous or self._pipeline(self._config.retail_prices, [])
+                return self._anonymous, self._config.retail_prices.rstrip("/")
+            endpoint = self._config.endpoint.rstrip("/")
+            if self._asking is None:
+                who = ARMChallengeAuthenticationPolicy(self._credential(), f"{endpoint}/.default")
+                self._asking = self._pipeline(endpoint, [who])
+            return self._asking, endpoint
+
+    def _pipeline(self, endpoint: str, who: list[Any]) -> ARMPipelineClient[HttpRequest, HttpResponse]:
+        session = requests.Session()
+        session.mount("https://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=0))
+        return ARMPipelineClient(
+            base_url=endpoint,
+            # no policy that follows redirects, and none that asks again: that is done here, at the subscription's pace
+            policies=[HeadersPolicy(), UserAgentPolicy(base_user_agent="gpu-curfew"), *who],
+            transport=RequestsTransport(session=session, connection_verify=self._config.ca_file or True),
+        )
+
+    def _credential(self) -> TokenCredential:
+        said = self._config.credentials
+        if isinstance(said, Token):
+            return _HeldElsewhere(said.token_secret, self._secret)
+        authority = self._config.authority or AUTHORITIES.get(urlsplit(self._config.endpoint).netloc.lower())
+        try:
+            return _identity(said, authority, self._config.ca_file)
+        except (OSError, ValueError) as error:  # what they complain of may quote a secret
+            raise Misconfigured("Azure's credentials cannot be used: a file of theirs is missing or damaged") from error
+
+
+def _identity(said: object, authority: str | None, ca_file: str | None) -> TokenCredential:
+    from azure import identity
+
+    named: dict[str, Any] = {"connection_verify": ca_file} if ca_file else {}
+    if authority is not None:
+        named["authority"] = authority
+    if isinstance(said, ServicePrincipal):
+        if said.client_secret is not None:
+            return identity.ClientSecretCredential(said.tenant_id, said.client_id, said.client_secret, **named)
+        return identity.CertificateCredential(said.tenant_id, said.client_id, said.certificate, **named)
+    if isinstance(said, ManagedIdentity):
+        return identity.ManagedIdentityCredential(client_id=said.managed_identity)
+    if said == "managed_identity":
+        return identity.ManagedIdentityCredential()
+    return identity.DefaultAzureCredential(**named)
+
+
+class _HeldElsewhere:
+    """A token that somebody else renews: read anew for every call."""
+
+    def __init__(self, name: str, secret: Callable[[str], str]) -> None:
+        self._name, self._secret = name, secret
+
+    def get_token(self, *scopes: str, **more: Any) -> AccessToken:
+        token = self._secret(self._name).strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise Misconfigured(f"the secret {self._name} is no token")
+        return AccessToken(token, int(time.time()) + 1)
+
+
+# What Azure says no with, in our words.
+
+_THROTTLED = {
+    "SubscriptionRequestsThrottled",
+    "TenantRequestsThrottled",
+    "ResourceRequestsThrottled",
+    "TooManyRequests",
+}
+_NOT_ENABLED = {"MissingSubscriptionRegistration", "NoRegisteredProviderFound", "SubscriptionNotRegistered"}
+_NO_CAPACITY = {
+    "AllocationFailed",
+    "OverconstrainedAllocationRequest",
+    "OverconstrainedZonalAllocationRequest",
+    "QuotaExceeded",
+    "SkuNotAvailable",
+    "ZonalAllocationFailed",
+}
+_CHANGED = {
+    "AnotherOperationInProgress",
+    "Conflict",
+    "ConflictingUserInput",
+    "OperationPreempted",
+    "PreconditionFailed",
+    "RetryableError",
+}
+_NOT_FOUND = {"NotFound", "ResourceGroupNotFound", "ResourceNotFound"}
+_QUOTA = re.compile(r"exceed\w* (?:the )?(?:approved|quota)|quota limit", re.IGNORECASE)
+_NAMED_ACTION = re.compile(r"perform action '([^']+)'")
+
+
+def refusal(where: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """Azure answered no: which no, with the missing permission named."""
+    told = _error(body)
+    if told is None:
+        return _strange(where, status, headers)
+    return of_code(where, told, status, retry_after=_retry_after(headers))
+
+
+def of_code(where: str, told: Json, status: int = 0, *, retry_after: float | None = None) -> ProviderError:
+    """Of an error as Azure writes it, of a call or of an operation that failed in the end."""
+    code, words = str(told.get("code") or ""), str(told.get("message") or "")
+    codes = {code, *(str(one.get("code")) for one in told.get("details") or () if isinstance(one, dict))}
+    sentence = f"{where}: {_short(words) or 'no reason given'} ({code or status})"
+    if status == 429 or codes & _THROTTLED:
+        return Throttled(sentence, retry_after=retry_after)
+    if codes & _NOT_ENABLED:
+        return NotEnabled(f"{where}: the resource provider is not registered in this subscription")
+    if code == "ScopeLocked":
+        return Protected(sentence)
+    if status == 401:
+        return Forbidden(f"{where}: Azure does not know who asks: {_short(words)} ({code})")
+    if status == 403 or code in ("AuthorizationFailed", "LinkedAuthorizationFailed"):
+        return _forbidden(where, words, code)
+    if code in _NOT_FOUND:
+        return NotFound(sentence)
+    if status == 404:  # of the subscription, or of something that stands between
+        return NotThere(sentence)
+    if codes & _NO_CAPACITY or _QUOTA.search(words):
+        return NoCapacity(sentence)
+    if codes & _CHANGED or status == 412:
+        return Conflict(sentence)
+    if status == 408 or status >= 500 or code in ("InternalServerError", "InternalExecutionError", "ServerBusy"):
+        return Unreachable(sentence, retry_after=retry_after)
+    return Conflict(sentence) if status == 409 and code != "OperationNotAllowed" else Unsupported(sentence)
+
+
+def _forbidden(where: str, words: str, code: str) -> Forbidden:
+    named = _NAMED_ACTION.search(words)
+    permission = named[1] if named else None
+    needs = f"; it needs {permission}" if permission else ""
+    return Forbidden(f"{where} is refused: {_short(words)} ({code}){needs}", permission=permission)
+
+
+def _strange(where: str, status: int, headers: Mapping[str, str]) -> ProviderError:
+    """It is not the Resource Manager that speaks, but a proxy before it, or somebody else."""
+    if 300 <= status < 400:
+        return Misconfigured(f"{where} is sent elsewhere, and we do not follow; write the final address as endpoint:")
+    if status == 429:
+        return Throttled(f"{where} was asked too often", retry_after=_retry_after(headers))
+    if status in (401, 403, 404):
+        return NotThere(f"{where} was answered with status {status}, but not as Azure does")
+    return Unreachable(f"{where} failed with status {status}", retry_after=_retry_after(headers))
+
+
+def _error(body: bytes) -> Json | None:
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    error = told.get("error") if isinstance(told, dict) else None
+    return error if isinstance(error, dict) and error.get("code") else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    value = str(headers.get("Retry-After") or "")
+    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else None
+
+
+def _no_answer(where: str, error: sdk.AzureError) -> ProviderError:
+    """What the transport and the credentials complain of. Their words may hold tokens, so few of them are passed on."""
+    if isinstance(error, sdk.ClientAuthenticationError):
+        return Misconfigured(f"{where} was not asked: no token was given for the credentials ({_oauth(error)})")
+    if isinstance(error, (sdk.ServiceRequestTimeoutError, sdk.ServiceResponseTimeoutError)):
+        return Unreachable(f"{where} was not answered in time")
+    if isinstance(error, (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError)):
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return Unreachable(f"{where}: the address cannot be talked to by TLS; is ca_file: right?")
+        return Unreachable(f"{where} gave no answer: no connection, or it was closed")
+    return Unreachable(f"{where} gave no answer: {type(error).__name__}")
+
+
+def _oauth(error: sdk.ClientAuthenticationError) -> str:
+    """The number that Microsoft gives every reason, else only what sort it is."""
+    found = re.search(r"AADSTS\d+", str(error))
+    return found[0] if found else type(error).__name__
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split()).rstrip(".")
+    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
