@@ -15,8 +15,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import requests
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from google.auth.transport.requests import AuthorizedSession
 
 from providers.contract import Capabilities
 from providers.errors import (
@@ -122,8 +124,13 @@ def wire() -> Iterator[Wire]:
         def log_message(self, *args: Any) -> None:
             """Nothing: what was asked is in `heard`."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Whoever asked hung up."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     wire.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
@@ -225,9 +232,9 @@ class TestWhatIsAsked:
 
         def hung_up(_session: object, _method: str, url: str, **_rest: object) -> None:
             urls.append(url)
-            raise client.requests.ConnectionError
+            raise requests.ConnectionError
 
-        monkeypatch.setattr(client.AuthorizedSession, "request", hung_up)
+        monkeypatch.setattr(AuthorizedSession, "request", hung_up)
         with pytest.raises(Unreachable):
             made(endpoint=endpoint).post("compute", STOP)
         assert urls == [asked + STOP]
@@ -610,13 +617,13 @@ class TestWhoAsks:
         self, wire: Wire, made: Made, key: dict[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = []
-        send = client.requests.Session.send
+        send = requests.Session.send
 
         def sent(session: Any, request: Any, **rest: Any) -> Any:
             asked.append(urlsplit(request.url).hostname)
             return send(session, request, **rest)
 
-        monkeypatch.setattr(client.requests.Session, "send", sent)
+        monkeypatch.setattr(requests.Session, "send", sent)
         wire.say(serving_tokens())
         stop(made(credentials=json.dumps(key), impersonate=ROBOT))
         for thread in threading.enumerate():  # of google-auth: they ask which regions a token is for
