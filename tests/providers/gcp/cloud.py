@@ -12,7 +12,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +20,13 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tests.providers.gcp import discovery
+from tests.providers.gcp.cloud_accounts import Accounts
+from tests.providers.gcp.cloud_billing import Billing
+from tests.providers.gcp.cloud_catalogue import Catalogue
 from tests.providers.gcp.cloud_compute import Compute
+from tests.providers.gcp.cloud_gke import Gke
+from tests.providers.gcp.cloud_groups import Groups
+from tests.providers.gcp.cloud_monitoring import Monitoring
 from tests.providers.gcp.cloud_operations import Operations
 from tests.providers.gcp.cloud_refusals import (
     NO_ANSWER,
@@ -30,10 +36,14 @@ from tests.providers.gcp.cloud_refusals import (
     forbidden,
     invalid,
     not_found,
+    permission_denied,
+    permission_for,
     rate_limited,
     service_disabled,
     unavailable,
 )
+from tests.providers.gcp.cloud_tpu import Tpus
+from tests.providers.gcp.cloud_workbench import Workbench
 from tests.providers.gcp.discovery import Method, Misfit
 
 __all__ = ["NO_ANSWER", "PROJECT", "Call", "Cloud", "Project", "Refusal", "Reply", "Rule", "answer"]
@@ -52,7 +62,7 @@ READING_POSTS = {
     "compute.regionOperations.wait",
     "compute.zoneOperations.wait",
     "iamcredentials.projects.serviceAccounts.generateAccessToken",
-    "cloudresourcemanager.projects.testIamPermissions",
+    "oauth2.token",
 }
 
 
@@ -70,9 +80,12 @@ class Call:
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    """By names in lower case."""
     project: str = ""
     zone: str = ""
     """The zone, region or location in the path."""
+    caller: str = ""
+    """Whose token it came with, if anybody asks for tokens."""
 
     @property
     def changes(self) -> bool:
@@ -118,10 +131,22 @@ class Cloud:
         self.down: set[str] = set()
         """Zones that give no answer to anybody, Google's own lists included."""
         self.operations = Operations()
+        self.catalogue = Catalogue(self)
         self.compute = Compute(self)
+        self.groups = Groups(self)
+        self.gke = Gke(self)
+        self.tpus = Tpus(self)
+        self.workbench = Workbench(self)
+        self.monitoring = Monitoring(self)
+        self.billing = Billing(self)
+        self.accounts = Accounts(self)
+        self._parts = (
+            self.catalogue, self.compute, self.groups, self.gke, self.tpus, self.workbench, self.monitoring,
+            self.billing, self.accounts,
+        )  # fmt: skip
         self._answers = {
             method: getattr(part, name)
-            for part in (self.compute,)
+            for part in self._parts
             for name in dir(type(part))
             for method in getattr(getattr(type(part), name), "methods", ())
         }
@@ -154,14 +179,17 @@ class Cloud:
         return tuple(sorted({region_of(zone) for zone in self.zones}))
 
     def settle(self) -> None:
-        """All operations under way come to their end."""
+        """All that is under way comes to its end, and what Google keeps up by itself is as it should be again."""
         with self._lock:
+            self.operations.settle()
+            self.gke.repair()
+            self.groups.repair()
             self.operations.settle()
 
     def snapshot(self) -> object:
         """Everything that a call could change; operations are no part of it."""
         with self._lock:
-            return copy.deepcopy([self.compute.state()])
+            return copy.deepcopy([part.state() for part in self._parts])
 
     @property
     def counted(self) -> Counter[str]:
@@ -202,18 +230,22 @@ class Cloud:
         finally:
             self.down.difference_update(zones)
 
-    def read_only(self) -> Any:
-        """Within it, every change is refused for lack of a permission."""
+    def without(self, *permissions: str) -> AbstractContextManager[None]:
+        """Within it, the caller's roles lack these permissions (`compute.instances.stop`)."""
+        return self.within(lambda call: self._denied(call) if permission_for(call.method) in permissions else None)
 
-        def denied(call: Call) -> Reply | None:
-            if not call.changes:
-                return None
-            path = "/".join(call.path.split("/")[3 if call.service == "compute" else 2 :]).partition(":")[0]
-            return forbidden(call.method, path).reply
+    def read_only(self) -> AbstractContextManager[None]:
+        """Within it, the caller's roles lack everything that changes anything."""
+        return self.within(lambda call: self._denied(call) if call.changes else None)
 
-        return self.within(denied)
+    def _denied(self, call: Call) -> Reply:
+        segments = call.path.partition(":")[0].strip("/").split("/")[2 if call.service == "compute" else 1 :]
+        if call.service != "compute":
+            return permission_denied(permission_for(call.method), "/".join(segments)).reply
+        whole = segments[: len(segments) // 2 * 2]
+        return forbidden(permission_for(call.method), "/".join(whole if len(whole) > 4 else whole[:2])).reply
 
-    def throttled(self, *, retry_after: int | None = None) -> Any:
+    def throttled(self, *, retry_after: int | None = None) -> AbstractContextManager[None]:
         """Within it, everything is asked too often: Compute Engine says so with 403, everybody else with 429."""
 
         def throttled(call: Call) -> Reply:
@@ -223,13 +255,18 @@ class Cloud:
 
         return self.within(throttled)
 
-    def unreachable(self, zone: str | None = None) -> Any:
+    def unreachable(self, zone: str | None = None) -> AbstractContextManager[None]:
         """Within it, nothing answers; or, of one zone, Google has no answer."""
         return self.zone_down(zone) if zone is not None else self.within(lambda _call: NO_ANSWER)
 
     # How it answers
 
     def reply(self, http: str, path: str, query: str, headers: Mapping[str, str], raw: bytes) -> Reply:
+        if path == "/token":
+            call = Call(service="oauth2", method="oauth2.token", http=http, path=path, headers=headers)
+            self.calls.append(call)
+            ruled = next((reply for rule in self.rules if (reply := rule(call)) is not None), None)
+            return ruled or self.accounts.token(raw)
         try:
             found = self._found(http, path)
             if found is None:
@@ -240,6 +277,9 @@ class Cloud:
         except Misfit as misfit:
             self.calls.append(Call(service="", method="", http=http, path=path, headers=headers))
             return Refusal(400, str(misfit), reason="invalid").reply
+        except Refusal as refusal:  # nobody knows who asks
+            self.calls.append(Call(service="", method="", http=http, path=path, headers=headers))
+            return refusal.reply
         self.calls.append(call)
         for rule in self.rules:
             if (reply := rule(call)) is not None:
@@ -251,9 +291,9 @@ class Cloud:
             return refusal.reply
 
     def _told(self, method: Method, call: Call) -> Json:
-        if call.project and call.project not in self.projects:
+        if call.project not in {"", "-", *self.projects}:
             raise not_found(f"projects/{call.project}")
-        if call.project and call.service in self.projects[call.project].disabled:
+        if call.project in self.projects and call.service in self.projects[call.project].disabled:
             raise service_disabled(call.service, self.projects[call.project].number)
         if call.zone in self.down:
             raise unavailable(f"The zone '{call.zone}' is currently unavailable.")
@@ -267,7 +307,7 @@ class Cloud:
         except Misfit as misfit:
             self.bugs.append(str(misfit))
             raise Refusal(500, f"The stand-in is wrong. {misfit}", reason="internalError") from misfit
-        mask = call.query.get("fields") or call.headers.get("X-Goog-FieldMask")
+        mask = call.query.get("fields") or call.headers.get("x-goog-fieldmask")
         try:
             return method.pick(told, mask) if mask else told
         except Misfit as misfit:
@@ -326,6 +366,7 @@ class Cloud:
             headers=headers,
             project=numbered.get(project, project),
             zone=names.get("zone") or names.get("region") or names.get("locationsId") or "",
+            caller=self.accounts.caller(headers.get("authorization", "")),
         )
 
 
@@ -350,7 +391,8 @@ def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             parts = urlsplit(self.path)
-            reply = cloud.reply(self.command, parts.path, parts.query, dict(self.headers), raw)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            reply = cloud.reply(self.command, parts.path, parts.query, headers, raw)
             if not reply.status:
                 self.close_connection = True
                 return

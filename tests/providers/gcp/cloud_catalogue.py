@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.providers.gcp.cloud_compute_part import BASE, ComputePart, answers
+from tests.providers.gcp.cloud_refusals import not_found
+
+if TYPE_CHECKING:
+    from tests.providers.gcp.cloud import Call, Cloud
 
 Json = dict[str, Any]
 
@@ -58,3 +65,94 @@ ACCELERATOR_TYPES = {
     "nvidia-tesla-v100": ("NVIDIA V100", 8),
 }
 """What it is called, and how many of it a machine may have."""
+
+
+class Catalogue(ComputePart):
+    """Every zone offers everything, unless it `lacks` a type."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        super().__init__(cloud)
+        self.machine_types = dict(MACHINE_TYPES)
+        self.lacks: dict[str, set[str]] = {}
+        """What a zone does not offer."""
+
+    @answers("compute.machineTypes.get")
+    def get_machine_type(self, call: Call) -> Json:
+        return self._found(call, self._machine_types(call.project), "machineTypes", call.names["machineType"])
+
+    @answers("compute.machineTypes.list")
+    def list_machine_types(self, call: Call) -> Json:
+        return self.listed(call, self._machine_types(call.project), "machineType")
+
+    @answers("compute.machineTypes.aggregatedList")
+    def all_machine_types(self, call: Call) -> Json:
+        return self.aggregated(call, self._machine_types(call.project), "machineType", scopes=self.scopes())
+
+    @answers("compute.acceleratorTypes.get")
+    def get_accelerator_type(self, call: Call) -> Json:
+        return self._found(call, self._accelerators(call.project), "acceleratorTypes", call.names["acceleratorType"])
+
+    @answers("compute.acceleratorTypes.list")
+    def list_accelerator_types(self, call: Call) -> Json:
+        return self.listed(call, self._accelerators(call.project), "acceleratorType")
+
+    @answers("compute.acceleratorTypes.aggregatedList")
+    def all_accelerator_types(self, call: Call) -> Json:
+        return self.aggregated(call, self._accelerators(call.project), "acceleratorType", scopes=self.scopes())
+
+    def _found(self, call: Call, things: Mapping[str, Json], folder: str, name: str) -> Json:
+        self.check_place(call)
+        path = f"projects/{call.project}/zones/{call.zone}/{folder}/{name}"
+        if path not in things:
+            raise not_found(path)
+        return things[path]
+
+    def _machine_types(self, project: str) -> dict[str, Json]:
+        told: dict[str, Json] = {}
+        for zone in self.cloud.zones:
+            for number, (name, kind) in enumerate(self.machine_types.items(), start=1):
+                if name in self.lacks.get(zone, ()):
+                    continue
+                path = f"projects/{project}/zones/{zone}/machineTypes/{name}"
+                one = told[path] = {
+                    "kind": "compute#machineType",
+                    "id": str(1000 + number),
+                    "creationTimestamp": "1969-12-31T16:00:00.000-08:00",
+                    "name": name,
+                    "description": f"{kind.cpus} vCPUs, {kind.memory_gib:g} GB RAM",
+                    "guestCpus": kind.cpus,
+                    "memoryMb": int(kind.memory_gib * 1024),
+                    "imageSpaceGb": 0,
+                    "maximumPersistentDisks": 128,
+                    "maximumPersistentDisksSizeGb": "263168",
+                    "zone": zone,
+                    "isSharedCpu": name == "e2-medium",
+                    "architecture": "X86_64",
+                    "selfLink": BASE + path,
+                }
+                if kind.accelerator is not None:
+                    one["accelerators"] = [
+                        {"guestAcceleratorType": kind.accelerator, "guestAcceleratorCount": kind.accelerators}
+                    ]
+                if kind.local_ssds:
+                    one["bundledLocalSsds"] = {"defaultInterface": "NVME", "partitionCount": kind.local_ssds}
+        return told
+
+    def _accelerators(self, project: str) -> dict[str, Json]:
+        told: dict[str, Json] = {}
+        for zone in self.cloud.zones:
+            for number, (name, (description, most)) in enumerate(ACCELERATOR_TYPES.items(), start=1):
+                if name in self.lacks.get(zone, ()):
+                    continue
+                path = f"projects/{project}/zones/{zone}/acceleratorTypes/{name}"
+                told[path] = {
+                    "kind": "compute#acceleratorType",
+                    "id": str(10000 + number),
+                    "creationTimestamp": "1969-12-31T16:00:00.000-08:00",
+                    "name": name,
+                    "description": description,
+                    "maximumCardsPerInstance": most,
+                    "zone": f"{BASE}projects/{project}/zones/{zone}",
+                    "selfLink": BASE + path,
+                }
+        return told

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import copy
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from tests.providers.gcp.cloud_catalogue import MACHINE_TYPES
-from tests.providers.gcp.cloud_lists import matching, page
-from tests.providers.gcp.cloud_operations import Failure, Operation
+from tests.providers.gcp.cloud_compute_part import BASE, ComputePart, answers, fingerprint, last
+from tests.providers.gcp.cloud_operations import Failure
 from tests.providers.gcp.cloud_refusals import (
     Refusal,
     already_exists,
@@ -20,17 +16,13 @@ from tests.providers.gcp.cloud_refusals import (
     invalid,
     not_found,
     not_ready,
-    phrase,
 )
 
 if TYPE_CHECKING:
     from tests.providers.gcp.cloud import Call, Cloud
 
 Json = dict[str, Any]
-F = TypeVar("F", bound=Callable[..., Json])
 
-BASE = "https://www.googleapis.com/compute/v1/"
-MOUNTAIN_VIEW = timezone(timedelta(hours=-8))
 LOCAL_SSD_UNDECIDED = (
     "VM has a Local SSD attached but an undefined value for `discard-local-ssd`. If using gcloud, please add "
     "`--discard-local-ssd=false` or `--discard-local-ssd=true` to your command."
@@ -44,21 +36,13 @@ CANNOT_SUSPEND = {
 }
 
 
-def answers(*methods: str) -> Callable[[F], F]:
-    """This is what the cloud does when one of these methods is called."""
-
-    def marked(function: F) -> F:
-        function.methods = methods  # type: ignore[attr-defined]
-        return function
-
-    return marked
-
-
-class Compute:
+class Compute(ComputePart):
     def __init__(self, cloud: Cloud) -> None:
-        self.cloud = cloud
+        super().__init__(cloud)
         self.instances: dict[str, Json] = {}
         """By `projects/…/zones/…/instances/…`; what is written here is the truth."""
+        self.discarded: list[str] = []
+        """Machines whose local SSDs were thrown away, as often as that was done."""
 
     def state(self) -> object:
         return [self.instances]
@@ -87,7 +71,7 @@ class Compute:
 
         `gpus` are those attached to it (type, count), as with N1 machines; those of its type need not be told.
         """
-        kept = MACHINE_TYPES[machine_type].local_ssds if local_ssds is None else local_ssds
+        kept = self.cloud.catalogue.machine_types[machine_type].local_ssds if local_ssds is None else local_ssds
         asked: Json = {
             "name": name,
             "machineType": f"zones/{zone}/machineTypes/{machine_type}",
@@ -100,8 +84,8 @@ class Compute:
         if gpus is not None:
             asked["guestAccelerators"] = [{"acceleratorType": gpus[0], "acceleratorCount": gpus[1]}]
         path = f"projects/{project}/zones/{zone}/instances/{name}"
-        self.instances[path] = self._made(path, asked, created=created or self.cloud.now())
-        self._enter(self.instances[path], status)
+        self.instances[path] = self.made(path, asked, created=created or self.cloud.now())
+        self.enter(self.instances[path], status)
         self.instances[path].update(fields)
         return path
 
@@ -128,24 +112,24 @@ class Compute:
 
     @answers("compute.instances.insert")
     def insert_instance(self, call: Call) -> Json:
-        self._zone(call)
+        self.check_place(call)
         path = f"projects/{call.project}/zones/{call.zone}/instances/{call.body['name']}"
         if path in self.instances:
             raise already_exists(path)
         machine_type = last(call.body["machineType"])
-        if machine_type not in MACHINE_TYPES:
+        if machine_type not in self.cloud.catalogue.machine_types:
             raise invalid(
                 f"Invalid value for field 'resource.machineType': '{call.body['machineType']}'. "
                 "The referenced resource does not exist."
             )
-        instance = self._made(path, call.body, created=self.cloud.now())
-        if accelerated(instance) and instance["scheduling"]["onHostMaintenance"] != "TERMINATE":
+        instance = self.made(path, call.body, created=self.cloud.now())
+        if self.accelerated(instance) and instance["scheduling"]["onHostMaintenance"] != "TERMINATE":
             raise bad_request("Instances with guest accelerators do not support live migration.")
         self.instances[path] = instance
         instance["status"] = "PROVISIONING"
         return self.operation(
             call, "insert", path, instance["id"],
-            done=lambda: self._enter(instance, "RUNNING"), undone=lambda: self.instances.pop(path),
+            done=lambda: self.enter(instance, "RUNNING"), undone=lambda: self.instances.pop(path),
         )  # fmt: skip
 
     @answers("compute.instances.delete")
@@ -159,7 +143,7 @@ class Compute:
         instance["status"] = "STOPPING"
         return self.operation(
             call, "delete", path, instance["id"],
-            done=lambda: self.instances.pop(path), undone=lambda: self._enter(instance, before),
+            done=lambda: self.instances.pop(path), undone=lambda: self.enter(instance, before),
         )  # fmt: skip
 
     @answers("compute.instances.stop")
@@ -185,7 +169,7 @@ class Compute:
     @answers("compute.instances.suspend")
     def suspend_instance(self, call: Call) -> Json:
         path, instance = self._instance(call)
-        if accelerated(instance):
+        if self.accelerated(instance):
             raise bad_request("Instances with guest accelerators do not support suspend.")
         if has_local_ssd(instance) and "discardLocalSsd" not in call.query:
             raise bad_request(LOCAL_SSD_UNDECIDED)
@@ -204,11 +188,8 @@ class Compute:
     @answers("compute.instances.setScheduling")
     def set_scheduling(self, call: Call) -> Json:
         path, instance = self._instance(call)
-        asked = {**instance["scheduling"], **call.body}
-        stopped = instance["status"] in {"TERMINATED", "STOPPED"}
-        fixed = ("provisioningModel", "preemptible")
-        if not stopped and any(asked.get(key) != instance["scheduling"].get(key) for key in fixed):
-            raise bad_request("Scheduling preemptible can only be changed on a stopped instance.")
+        if instance["status"] not in {"TERMINATED", "STOPPED"}:
+            raise bad_request("Scheduling options can only be set on a stopped instance.")
         return self.operation(
             call, "setScheduling", path, instance["id"], done=lambda: instance["scheduling"].update(call.body)
         )
@@ -251,9 +232,14 @@ class Compute:
             self._free(path)
         before = instance["status"]
         instance["status"] = through
+
+        def done() -> None:
+            self.enter(instance, to)
+            if call.query.get("discardLocalSsd") and has_local_ssd(instance):
+                self.discarded.append(path)
+
         return self.operation(
-            call, verb, path, instance["id"],
-            done=lambda: self._enter(instance, to), undone=lambda: self._enter(instance, before),
+            call, verb, path, instance["id"], done=done, undone=lambda: self.enter(instance, before)
         )  # fmt: skip
 
     def _free(self, path: str) -> None:
@@ -261,31 +247,31 @@ class Compute:
         if self.cloud.operations.under_way(path) is not None:
             raise not_ready(path)
 
-    def _enter(self, instance: Json, status: str) -> None:
-        now = self.stamp()
-        before, instance["status"] = instance.get("status"), status
+    def enter(self, instance: Json, status: str) -> None:
+        """It is in another state from now on."""
+        now, before = self.cloud.now(), instance.get("status")
+        instance["status"] = status
         if before == status:
             return
+        instance.pop("resourceStatus", None)
         if status == "RUNNING":
-            instance["lastStartTimestamp"] = now
+            instance["lastStartTimestamp"] = self.stamp(now)
+            if (limit := _limit(instance["scheduling"], now)) is not None:
+                instance["resourceStatus"] = {"scheduling": {"terminationTimestamp": self.stamp(limit)}}
         elif status in {"TERMINATED", "STOPPED"}:
-            instance["lastStopTimestamp"] = now
+            instance["lastStopTimestamp"] = self.stamp(now)
         elif status == "SUSPENDED":
-            instance["lastSuspendedTimestamp"] = now
+            instance["lastSuspendedTimestamp"] = self.stamp(now)
 
     def _instance(self, call: Call) -> tuple[str, Json]:
-        self._zone(call)
+        self.check_place(call)
         place, name = f"projects/{call.project}/zones/{call.zone}/instances", call.names["instance"]
         for path, instance in self.instances.items():
             if path == f"{place}/{name}" or (path.startswith(f"{place}/") and instance["id"] == name):
                 return path, instance
         raise not_found(f"{place}/{name}")
 
-    def _zone(self, call: Call) -> None:
-        if call.zone not in self.cloud.zones:
-            raise invalid(f"Invalid value for field 'zone': '{call.zone}'. Unknown zone.")
-
-    def _made(self, path: str, asked: Json, *, created: datetime) -> Json:
+    def made(self, path: str, asked: Json, *, created: datetime) -> Json:
         """What Google makes of a wish for a machine."""
         place = "/".join(path.split("/")[:4])
         region = f"{'/'.join(path.split('/')[:2])}/regions/{path.split('/')[3].rpartition('-')[0]}"
@@ -346,6 +332,10 @@ class Compute:
                 instance[key] = asked[key]
         return instance
 
+    def accelerated(self, instance: Json) -> bool:
+        kind = self.cloud.catalogue.machine_types.get(last(instance["machineType"]))
+        return bool(instance.get("guestAccelerators")) or (kind is not None and kind.accelerators > 0)
+
     # Operations
 
     @answers("compute.zoneOperations.get", "compute.zoneOperations.wait")
@@ -368,137 +358,19 @@ class Compute:
             raise not_found(path)
         return found.told
 
-    def operation(
-        self,
-        call: Call,
-        verb: str,
-        target: str,
-        target_id: str,
-        *,
-        done: Callable[[], object] = lambda: None,
-        undone: Callable[[], object] = lambda: None,
-        failure: Failure | None = None,
-    ) -> Json:
-        """Begins one; answered is its first state."""
-        place = "/".join(target.split("/")[:4])
-        number = self.cloud.operations.number()
-        name = f"operation-{number}"
-        told: Json = {
-            "kind": "compute#operation",
-            "id": number,
-            "name": name,
-            place.split("/")[2].removesuffix("s"): f"{BASE}{place}",
-            "operationType": verb,
-            "targetLink": BASE + target,
-            "targetId": target_id,
-            "status": "RUNNING",
-            "user": "tests@example.com",
-            "progress": 0,
-            "insertTime": self.stamp(),
-            "startTime": self.stamp(),
-            "selfLink": f"{BASE}{place}/operations/{name}",
-        }
-        if "requestId" in call.query:
-            told["clientOperationId"] = call.query["requestId"]
-        begun = self.cloud.operations.begin(
-            Operation(
-                path=f"{place}/operations/{name}", service="compute", verb=verb, target=target, told=told,
-                close=self._close, done=done, undone=undone, failure=failure,
-            )
-        )  # fmt: skip
-        return copy.deepcopy(begun.told)
-
-    def _close(self, operation: Operation) -> None:
-        operation.told.update(status="DONE", progress=100, endTime=self.stamp())
-        if (failure := operation.failure) is not None:
-            operation.told.update(
-                error={"errors": [{"code": failure.code, "message": failure.message}]},
-                httpErrorStatusCode=failure.status,
-                httpErrorMessage=phrase(failure.status),
-            )
-
-    # Lists
-
-    def scopes(self, *, regional: bool = False) -> list[str]:
-        regions = [f"regions/{region}" for region in self.cloud.regions] if regional else []
-        return [*regions, *(f"zones/{zone}" for zone in self.cloud.zones)]
-
-    def listed(self, call: Call, things: Mapping[str, Json], what: str) -> Json:
-        """Those of one zone or region."""
-        place = "/".join(call.path.strip("/").split("/")[2:])
-        if "zone" in call.names:
-            self._zone(call)
-        told, token = self._page(call, [(path, one) for path, one in things.items() if path.startswith(f"{place}/")])
-        answer: Json = {"kind": f"compute#{what}List", "id": place, "selfLink": BASE + place}
-        if told:
-            answer["items"] = [one for _, one in told]
-        return {**answer, "nextPageToken": token} if token else answer
-
-    def aggregated(self, call: Call, things: Mapping[str, Json], what: str, *, scopes: Sequence[str]) -> Json:
-        """Those of all scopes. A scope nobody can reach is named on the page where it would have come."""
-        place = "/".join(call.path.strip("/").split("/")[2:])
-        start = f"projects/{call.project}/"
-        down = {f"zones/{zone}" for zone in self.cloud.down}
-        mine = [(path, one) for path, one in things.items() if path.startswith(start)]
-        told, token = self._page(call, [(path, one) for path, one in mine if scope_of(path) not in down])
-        begins = call.query.get("pageToken") is None
-        first = told[0][0] if told else start
-        by_scope: dict[str, Json] = {}
-        for scope in scopes:
-            here = [one for path, one in told if scope_of(path) == scope]
-            if here:
-                by_scope[scope] = {f"{what}s": here}
-            elif scope in down and (begins or f"{start}{scope}" > first) and (
-                token is None or f"{start}{scope}" < told[-1][0]
-            ):  # fmt: skip
-                by_scope[scope] = _warned("UNREACHABLE", f"The scope '{scope}' is currently unreachable.", scope)
-            else:
-                words = f"There are no results for scope '{scope}' on this page."
-                by_scope[scope] = _warned("NO_RESULTS_ON_PAGE", words, scope)
-        answer: Json = {
-            "kind": f"compute#{what}AggregatedList", "id": place, "items": by_scope, "selfLink": BASE + place
-        }  # fmt: skip
-        unreached = [scope for scope, said in by_scope.items() if said.get("warning", {}).get("code") == "UNREACHABLE"]
-        if unreached:
-            answer["unreachables"] = [f"projects/{call.project}/{scope}" for scope in unreached]
-        return {**answer, "nextPageToken": token} if token else answer
-
-    def _page(self, call: Call, found: Sequence[tuple[str, Json]]) -> tuple[list[tuple[str, Json]], str | None]:
-        most = call.query.get("maxResults", 500)
-        if most > 500:
-            raise invalid(f"Invalid value for field 'maxResults': '{most}'. Must be less than or equal to 500.")
-        wanted = matching(call.query["filter"]) if call.query.get("filter", "").strip() else lambda _: True
-        return page(
-            [(path, one) for path, one in found if wanted(one)],
-            most=min(most or 500, self.cloud.most_per_page),
-            token=call.query.get("pageToken"),
-            question=f"{call.path} {call.query.get('filter', '')}",
-        )
-
-    def stamp(self, at: datetime | None = None) -> str:
-        """As Compute Engine writes times: where Google is at home."""
-        return (at or self.cloud.now()).astimezone(MOUNTAIN_VIEW).isoformat(timespec="milliseconds")
-
-
-def last(url: str) -> str:
-    return url.rstrip("/").rpartition("/")[2]
-
-
-def scope_of(path: str) -> str:
-    return "/".join(path.split("/")[2:4])
-
-
-def accelerated(instance: Json) -> bool:
-    kind = MACHINE_TYPES.get(last(instance["machineType"]))
-    return bool(instance.get("guestAccelerators")) or (kind is not None and kind.accelerators > 0)
-
 
 def has_local_ssd(instance: Json) -> bool:
     return any(disk["type"] == "SCRATCH" for disk in instance["disks"])
 
 
-def fingerprint(value: object) -> str:
-    return base64.b64encode(hashlib.sha256(repr(value).encode()).digest()[:8]).decode()
+def _limit(scheduling: Json, start: datetime) -> datetime | None:
+    """When Google will end a machine that starts now."""
+    ends = []
+    if "maxRunDuration" in scheduling:
+        ends.append(start + timedelta(seconds=int(scheduling["maxRunDuration"]["seconds"])))
+    if "terminationTime" in scheduling:
+        ends.append(datetime.fromisoformat(scheduling["terminationTime"]))
+    return min(ends, default=None)
 
 
 def _disk(place: str, name: str, index: int, asked: Json) -> Json:
@@ -515,7 +387,3 @@ def _disk(place: str, name: str, index: int, asked: Json) -> Json:
         "diskSizeGb": "375" if local else "100",
     }
     return disk if local else {**disk, "source": f"{BASE}{place}/disks/{name if index == 0 else f'{name}-{index}'}"}
-
-
-def _warned(code: str, message: str, scope: str) -> Json:
-    return {"warning": {"code": code, "message": message, "data": [{"key": "scope", "value": scope}]}}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tests.providers.gcp.cloud_refusals import Refusal, invalid
@@ -14,7 +15,7 @@ T = TypeVar("T")
 Test = Callable[[Json], bool]
 
 TOKENS = re.compile(
-    r"\s*(?:(?P<mark>[()])|(?P<op>!=|>=|<=|=|>|<|:)|\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<word>[^\s()=!<>:\"']+))"
+    r"\s*(?:(?P<mark>[(),])|(?P<op>!=|>=|<=|=|>|<|:)|\"(?P<double>[^\"]*)\"|'(?P<single>[^']*)'|(?P<word>[^\s(),=!<>:\"']+))"
 )
 
 
@@ -26,26 +27,27 @@ def page(
     A token leads on after the last key of its page, so nothing is left out when what was told is gone meanwhile. It
     is for the question it was given for, and no other.
     """
+    mark = hashlib.sha256(question.encode()).hexdigest()[:16]
     after = ""
     if token:
         try:
-            after, _, asked = base64.urlsafe_b64decode(token.encode()).decode().partition("\n")
+            asked, _, after = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
         except ValueError:
             asked = ""
-        if asked != question or not after:
+        if asked != mark or not after:
             raise invalid(f"Invalid value for field 'pageToken': '{token}'. The page token is invalid.")
     rest = sorted((one for one in found if one[0] > after), key=lambda one: one[0])
     told = rest[:most]
-    more = base64.urlsafe_b64encode(f"{told[-1][0]}\n{question}".encode()).decode() if len(rest) > most else None
+    more = base64.urlsafe_b64encode(f"{mark} {told[-1][0]}".encode()).decode() if len(rest) > most else None
     return told, more
 
 
 def matching(expression: str) -> Test:
     """A filter of Compute Engine: `field = value` with AND, OR, NOT and parentheses, or `field eq pattern`."""
-    return _Filter(expression).read()
+    return Filter(expression).read()
 
 
-class _Filter:
+class Filter:
     def __init__(self, expression: str) -> None:
         self.expression = expression
         self.tokens: list[tuple[str, str]] = []
@@ -86,12 +88,18 @@ class _Filter:
             if not self.skipped("mark", ")"):
                 raise self.bad()
             return inner
-        if len(self.tokens) < 3 or self.tokens[0][0] != "word" or self.tokens[2][0] not in {"word", "value"}:
+        if len(self.tokens) < 2 or self.tokens[0][0] != "word":
             raise self.bad()
-        (_, name), (kind, operator), (_, value) = self.tokens[:3]
+        (_, name), (kind, operator) = self.tokens[:2]
         if kind != "op" and operator not in {"eq", "ne"}:
             raise self.bad()
-        del self.tokens[:3]
+        del self.tokens[:2]
+        return self.compared(name, operator)
+
+    def compared(self, name: str, operator: str) -> Test:
+        kind, value = self.tokens.pop(0) if self.tokens else ("", "")
+        if kind not in {"word", "value"}:
+            raise self.bad()
         return lambda thing: _compared(thing, name, operator, value)
 
     def skipped(self, *token: str) -> bool:
@@ -124,3 +132,14 @@ def _compared(thing: Json, name: str, operator: str, value: str) -> bool:
 
 def _said(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def merged(before: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
+    """JSON merge patch: what is null goes, what is not named stays."""
+    found = dict(before)
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = merged(found.get(name, {}), value) if isinstance(value, dict) else value
+    return found

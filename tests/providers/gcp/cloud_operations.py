@@ -79,9 +79,10 @@ class Operations:
         return next((one for one in self.begun.values() if one.target == target and not one.ended), None)
 
     def settle(self) -> None:
-        """All that is under way ends."""
-        for operation in [*self.begun.values()]:
-            self.end(operation)
+        """All that is under way ends, and what begins with its end."""
+        while under_way := [operation for operation in self.begun.values() if not operation.ended]:
+            for operation in under_way:
+                self.end(operation)
 
     def end(self, operation: Operation) -> None:
         if operation.ended:

@@ -23,6 +23,17 @@ STATUSES = {
     503: "UNAVAILABLE",
 }
 
+PERMISSION_VERBS = {
+    "aggregatedList": "list",
+    "listManagedInstances": "get",
+    "patch": "update",
+    "resize": "update",
+    "setAutoscaling": "update",
+    "setSize": "update",
+    "wait": "get",
+}
+"""What methods are called in permissions where the names differ."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
@@ -108,6 +119,27 @@ def forbidden(permission: str, path: str) -> Refusal:
     message = f"Required '{permission}' permission for '{path}'"
     info = _error_info("IAM_PERMISSION_DENIED", domain="iam.googleapis.com", permission=permission, resource=path)
     return Refusal(403, message, reason="forbidden", details=[info])
+
+
+def permission_denied(permission: str, path: str) -> Refusal:
+    """The same in the words of the newer APIs."""
+    message = f"Permission '{permission}' denied on resource '{path}' (or it may not exist)."
+    info = _error_info("IAM_PERMISSION_DENIED", domain="iam.googleapis.com", permission=permission, resource=path)
+    return Refusal(403, message, reason="forbidden", details=[info])
+
+
+def permission_for(method: str) -> str:
+    """What a role must hold for a method: `compute.instances.list` for `compute.instances.aggregatedList`."""
+    parts = [part for part in method.split(".") if part not in {"projects", "locations"}] or method.split(".")
+    if method.startswith("cloudresourcemanager."):
+        return f"resourcemanager.{'.'.join(method.split('.')[1:])}"
+    service, *resources, verb = parts
+    resource = resources[0] if resources else ""
+    if service == "compute":
+        resource = resource.replace("regionI", "i").replace("regionA", "a").replace("regionO", "zoneO")
+    if service == "container" and resource == "clusters":
+        verb = verb if len(resources) == 1 and verb in {"get", "list", "delete"} else PERMISSION_VERBS.get(verb, "get")
+    return f"{service}.{resource}.{PERMISSION_VERBS.get(verb, verb)}"
 
 
 def service_disabled(service: str, number: str) -> Refusal:

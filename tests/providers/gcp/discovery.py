@@ -181,9 +181,9 @@ class Service:
         anything = not properties and rest is None
         for name, one in value.items():
             inner = properties.get(name, rest)
-            if inner is not None:
+            if inner is not None and (one is not None or not asked_for):  # null in a request is what was not said
                 yield from self.problems(inner, one, at=f"{at}.{name}", asked_for=asked_for)
-            elif not anything:
+            elif inner is None and not anything:
                 yield f"Unknown name \"{name}\" at '{at}': Cannot find field."
         for name, inner in properties.items() if asked_for else ():
             if asked_for in inner.get("annotations", {}).get("required", ()) and name not in value:
