@@ -94,10 +94,3 @@ class Billing:
 def money(amount: str, currency: str = "USD") -> Json:
     units, nanos = divmod(int(Decimal(amount) * 10**9), 10**9)
     return {"currencyCode": currency, "units": str(units), "nanos": nanos}
-
-
-def join(cloud: Cloud, part: Any) -> None:
-    """The cloud answers with this part too."""
-    for name in dir(type(part)):
-        for method in getattr(getattr(type(part), name), "methods", ()):
-            cloud._answers[method] = getattr(part, name)
