@@ -5,6 +5,8 @@ A resource that was not described in this look has no state (NULL), so that noth
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -72,6 +74,29 @@ class Judged:
         }
 
 
+class Rows(Mapping[str, int]):
+    """Resource id → row. Few are looked up: found by halving, for a table of a whole fleet is large."""
+
+    def __init__(self, resources: Sequence[Known]) -> None:
+        self._resources = resources
+        self._by_id = array("L", sorted(range(len(resources)), key=self._id))
+
+    def __getitem__(self, resource_id: str) -> int:
+        place = bisect_left(self._by_id, resource_id, key=self._id)
+        if place == len(self._by_id) or self._id(self._by_id[place]) != resource_id:
+            raise KeyError(resource_id)
+        return self._by_id[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return (known.id for known in self._resources)
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+    def _id(self, row: int) -> str:
+        return self._resources[row].id
+
+
 def judge(look: Look, policies: Sequence[BasePolicy]) -> Judged:
     """Everything each policy says of each governed resource, at one moment."""
     resources, now = look.resources, look.at
@@ -82,7 +107,7 @@ def judge(look: Look, policies: Sequence[BasePolicy]) -> Judged:
     facts = facts_of(resources, groups, look.seen, activity, look.cost_to_date, now, own=own)
     return Judged(
         facts=facts,
-        rows={known.id: row for row, known in enumerate(resources)},
+        rows=Rows(resources),
         activity=activity,
         judgement=evaluate(facts, policies),
         at=now,
@@ -284,6 +309,7 @@ def _told_of(
         "requested_gpus": requested,
         "gpu_memory_mib": attrgetter("record.gpu_memory_mib"),
         "capacity_type": attrgetter("record.capacity_type.value"),
+        "powered_off": attrgetter("record.powered_off"),
         "managed_by": attrgetter("record.managed_by"),
         "member_of": lambda known: group_of.get(known.id),
         "project": attrgetter("project"),

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import islice
+from sys import intern
 from typing import Any
 
+from sqlalchemy import ColumnElement, Row
+from sqlalchemy import select as columns
 from sqlmodel import Session, col, or_, select
 
 from service.model import ActionStatus, ActiveHold, FindingState, PastAct, Status
@@ -22,15 +25,17 @@ _COUNTING = (ActionStatus.INTENDED, ActionStatus.TAKEN, ActionStatus.VERIFIED, A
 
 def load_active(session: Session) -> list[FindingState]:
     """Findings that have not ended."""
-    rows = session.exec(select(Finding).where(col(Finding.closed_at).is_(None))).all()
-    return [state_of(row) for row in rows]
+    return _load(session, col(Finding.closed_at).is_(None))
 
 
 def load_dismissed(session: Session) -> list[FindingState]:
     """Findings a person ended while the breach went on; a set `quiet_until` says the breach has ended since."""
-    rows = session.exec(
-        select(Finding).where(col(Finding.status) == Status.DISMISSED, col(Finding.quiet_until).is_(None))
-    ).all()
+    return _load(session, col(Finding.status) == Status.DISMISSED, col(Finding.quiet_until).is_(None))
+
+
+def _load(session: Session, *which: ColumnElement[bool]) -> list[FindingState]:
+    asked: Any = columns(*(col(getattr(Finding, name)) for name in _COLUMNS)).where(*which)
+    rows = session.execute(asked, execution_options={"yield_per": AT_ONCE})
     return [state_of(row) for row in rows]
 
 
@@ -47,9 +52,15 @@ def save(session: Session, findings: Iterable[FindingState]) -> None:
         session.flush()
 
 
-def state_of(row: Finding) -> FindingState:
-    values = {name: getattr(row, name) for name in _COLUMNS}
-    return FindingState(**{**values, "status": Status(row.status)})
+def state_of(row: Finding | Row[Any]) -> FindingState:
+    """A row as a value. What many have in common is kept once."""
+    values = {name: _once(getattr(row, name)) for name in _COLUMNS}
+    evidence = {intern(name): _once(value) for name, value in row.evidence.items()}
+    return FindingState(**{**values, "status": Status(row.status), "evidence": evidence})
+
+
+def _once(value: Any) -> Any:
+    return intern(value) if type(value) is str else value
 
 
 def _columns(finding: FindingState) -> dict[str, Any]:

@@ -6,9 +6,8 @@ than all before them, and one that ended without either is missed in how many ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 from sys import intern
@@ -127,14 +126,14 @@ def _interval_of(row: Any) -> Interval:
         name: intern(value) if type(value) is str else value for name, value in row._mapping.items()
     }
     values["base"] = cumulative(values["base"], values.pop("base_rest"))
-    values["started_at"] = _once(values["started_at"])
+    values |= {name: _once(values[name]) for name in ("started_at", "rate_micros")}
     return Interval(**values)
 
 
 @lru_cache(maxsize=4096)
-def _once(moment: datetime) -> datetime:
-    """Many begin at the same moment."""
-    return moment
+def _once(value: Hashable) -> Hashable:
+    """Many begin at the same moment, and there are few rates."""
+    return value
 
 
 def _row_of(interval: Interval) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from policies.facts import BASE, TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE
 from service.pipeline.decide import decide
+from service.pipeline.evaluate import Rows
 from tests.pipeline.builders import NOW, known, world
 
 
@@ -29,3 +33,10 @@ def test_a_column_says_the_same_read_through_and_row_by_row() -> None:
     }
     assert list(facts.tags) == [facts.tags[0], facts.tags[1]]
     assert sorted(facts.base["external_id"]) == ["i-1", "i-2"]
+
+
+@given(st.lists(st.text("abc", max_size=3), unique=True), st.text("abc", max_size=3))
+def test_a_row_is_found_in_whatever_order_the_resources_are(ids: list[str], other: str) -> None:
+    rows = Rows([known(id=id) for id in ids])
+    assert {id: rows[id] for id in ids} == {id: row for row, id in enumerate(ids)} == dict(rows)
+    assert (other in rows) == (other in ids)
