@@ -536,9 +536,10 @@ def test_the_same_price_twice_is_a_price(market: Market) -> None:
 @needs(REAL_SKUS)
 def test_real_skus_price_a_real_machine(market: Market) -> None:
     """As they were in March 2023; what other series cost stands beside them, in rupiah."""
-    told = answer(json.loads((REAL_DATA / REAL_SKUS).read_text()))
+    told = answer({"skus": json.loads((REAL_DATA / REAL_SKUS).read_text())["skus"]})
     market.cloud.rules.append(lambda _call: told)
 
+    assert market.source(a_record()) == LISTED
     assert market.rate(a_record()) == 3_673_385
     assert market.rate(a_record("a2-highgpu-8g", gpus=8)) == 29_387_080
 
