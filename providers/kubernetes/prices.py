@@ -1,20 +1,17 @@
 """Turns nodes into hourly rates where the cloud beneath them has a list of its own, and that list is built in.
-Cloud.
 
 Other nodes take theirs from a price file. A workload has no price: it costs its shares of the nodes it is on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from providers.aws import builtin as aws
+from providers.azure import builtin as azure
 from providers.gcp import builtin as gcp
 from providers.price_lists import NOT_ITS_OWN
 from providers.records import Kind, Price, ResourceRecord, ResourceRef
-
-OF_AWS, OF_GOOGLE = "aws:///", "gce://"
-"""How machines of EC2 and Compute Engine begin in `spec.providerID`."""
 
 
 class KubernetesPrices:
@@ -27,8 +24,25 @@ class KubernetesPrices:
 
 
 def _price(record: ResourceRecord) -> Price | None:
-    machine = record.machine or ""
-    if machine.startswith(OF_AWS):
-        place = aws.place_of(record.ref.region, record.zone)
-        return aws.builtin_price(record.sku, place, NOT_ITS_OWN.get(record.capacity_type, ""))
-    return gcp.builtin_price(record) if machine.startswith(OF_GOOGLE) else None
+    listed = LISTED.get((record.machine or "").partition("://")[0])
+    return None if listed is None else listed(record)
+
+
+def _of_aws(record: ResourceRecord) -> Price | None:
+    return aws.builtin_price(record.sku, aws.place_of(record.ref.region, record.zone), _caveat(record))
+
+
+def _of_azure(record: ResourceRecord) -> Price | None:
+    return azure.builtin_price(record.sku, record.ref.region, _caveat(record))
+
+
+def _caveat(record: ResourceRecord) -> str:
+    return NOT_ITS_OWN.get(record.capacity_type, "")
+
+
+LISTED: Mapping[str, Callable[[ResourceRecord], Price | None]] = {
+    "aws": _of_aws,
+    "azure": _of_azure,
+    "gce": gcp.builtin_price,
+}
+"""By how `spec.providerID` begins."""

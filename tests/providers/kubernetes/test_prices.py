@@ -31,7 +31,7 @@ AKS_NODE = replace(
     zone="eastus-1",
     sku="Standard_NC4as_T4_v3",
     gpu_model="T4",
-    machine="azure:///subscriptions/s/resourceGroups/mc_a/providers/Microsoft.Compute/virtualMachineScaleSets/v/virtualMachines/0",
+    machine="azure:///subscriptions/s/resourceGroups/mc_a/providers/Microsoft.Compute/virtualMachines/aks-gpus-0",
 )
 
 GKE_NODE = replace(
@@ -47,10 +47,10 @@ N1_BUILTIN = "builtin 2022-06-24: us-central1 on-demand list price, USD; vCPUs, 
 UNPRICED = {
     "a machine of nobody": replace(NODE, machine=None),
     "a machine of another cloud": replace(NODE, machine="oci://ocid1.instance.oc1/gpu-1"),
-    "a type of another cloud": replace(AKS_NODE, sku=NODE.sku),
     "a type that nobody lists": replace(NODE, sku="g6.tiny"),
     "a type of Google's that nobody lists": replace(GKE_NODE, sku="a4-highgpu-8g"),
     "a type of another cloud": replace(GKE_NODE, sku=NODE.sku),
+    "a size that is another cloud's type": replace(AKS_NODE, sku=NODE.sku),
     "a type that is sold by other terms only": replace(NODE, sku="trn2.3xlarge"),
     "a region with a currency of its own": replace(
         NODE, ref=replace(NODE.ref, region="cn-north-1"), zone="cn-north-1a"

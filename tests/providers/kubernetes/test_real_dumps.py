@@ -10,7 +10,6 @@ import copy
 import gzip
 import json
 from dataclasses import dataclass
-from datetime import date
 from functools import cache
 from typing import Any
 
@@ -22,7 +21,6 @@ from providers.kubernetes import translate
 from providers.kubernetes.prices import KubernetesPrices
 from providers.machine_ids import machine_key
 from providers.records import CapacityType, ResourceRecord, State
-from service.pipeline.price import FilePrice, PriceFile, price_of
 from tests.providers.kubernetes.objects import CLUSTER, NOW
 from tests.real_data import REAL_DATA, needs
 
@@ -136,27 +134,17 @@ def test_every_gpu_node_comes_out_as_it_was(name: str) -> None:
     assert len({record.incarnation for record in records}) == expected.nodes
 
 
-FILE = PriceFile(
-    [
-        FilePrice(
-            provider="kubernetes", sku="n1-standard-32", gpu_model="V100", hourly="21.36", as_of=date(2024, 8, 26)
-        ),
-    ],
-    name="prices.yaml",
-)
-"""Google's own list is not read yet: such nodes take their price from the price file."""
+LISTED = {"p3dn.24xlarge": 31_212_000, "standard_nd40rs_v2": 22_032_000, "n1-standard-32": 21_359_992}
+"""What an hour of each lists for, by the table that is built in."""
 
 
 @pytest.mark.parametrize("name", V100S)
 def test_every_gpu_node_has_its_price(name: str) -> None:
     records = told(dump(name))
-    quoted = KubernetesPrices().quote(records)
-    prices = {price_of(record, FILE, quoted) for record in records}
-    [price] = prices
-    assert price is not None
-    expected = {"p3dn.24xlarge": 31_212_000, "standard_nd40rs_v2": 22_032_000, "n1-standard-32": 21_360_000}
-    assert (price.rate_micros, price.currency) == (expected[records[0].sku], "USD")
-    assert price_of(records[0], PriceFile(), quoted) == (None if records[0].sku.startswith("n1") else price)
+    prices = KubernetesPrices().quote(records)
+    assert {ref: (price.rate_micros, price.currency) for ref, price in prices.items()} == {
+        record.ref: (LISTED[record.sku], "USD") for record in records
+    }
 
 
 @pytest.mark.parametrize("name", V100S)
