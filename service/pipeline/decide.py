@@ -69,9 +69,15 @@ class Ruling:
 
 
 def _as_it_was(known: Known, world: World) -> Known:
-    """The very value we had, where nothing of it changed: a fleet is kept in memory once."""
+    """The very value we had, where nothing of it changed: a fleet is kept in memory once. One that was read from the
+    database gives way to its like, whose record its source keeps too."""
     before = world.known.get(known.id)
-    return known if before is None or before != known else before
+    return before if before is not None and before.record is known.record and before == known else known
+
+
+def _has_changed(known: Known, world: World) -> bool:
+    before = world.known.get(known.id)
+    return before is not known and before != known
 
 
 def _priced(known: Known, world: World) -> Known:
@@ -135,7 +141,7 @@ def decide(world: World, now: datetime) -> Ruling:
         now=now,
         last_look=world.last_look,
     )
-    changed = frozenset(known.id for known in resources if world.known.get(known.id) is not known)
+    changed = frozenset(known.id for known in resources if _has_changed(known, world))
     return Ruling(
         resources=resources,
         by_id=by_id,

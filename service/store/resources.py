@@ -157,8 +157,8 @@ def known_of(row: Resource) -> Known:
             blockers=tuple(Blocker(**{**entry, "verb": Verb(entry["verb"])}) for entry in row.blockers),
             losses=tuple(_loss(**entry) for entry in row.losses),
         ),
-        first_seen=row.first_seen,
-        state_since=row.state_since,
+        first_seen=_moment(row.first_seen),
+        state_since=_moment(row.state_since),
         started_at=row.started_at,
         earlier_runs_seconds=row.earlier_runs_seconds,
         restarted_at=row.restarted_at,
@@ -167,7 +167,7 @@ def known_of(row: Resource) -> Known:
         ended_at=row.ended_at,
         orphaned_at=row.orphaned_at,
         project=row.project and intern(row.project),
-        project_since=row.project_since,
+        project_since=row.project_since and _moment(row.project_since),
         owner=row.owner and intern(row.owner),
         price=price,
         same_as=row.same_as,
@@ -237,6 +237,11 @@ def _values(known: Known) -> dict[str, Any]:
 @lru_cache(maxsize=4096)
 def _price(rate_micros: int, currency: str, source: str) -> Price:
     return Price(rate_micros=rate_micros, currency=currency, source=source)
+
+
+@lru_cache(maxsize=4096)  # one cycle sees many for the first time
+def _moment(at: datetime) -> datetime:
+    return at
 
 
 @lru_cache(maxsize=4096)

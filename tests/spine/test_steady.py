@@ -13,7 +13,7 @@ from providers.simulated.activity import Busy
 from service.clock import SetClock
 from service.cycle import say_what_changed
 from service.store.database import Database
-from tests.spine.company import Company, company, minutes
+from tests.spine.company import SOURCE, Company, company, minutes
 
 BOUNDED = {
     "project", "provider", "region", "kind", "state", "gpu_model", "capacity_type", "activity", "policy", "budget",
@@ -39,6 +39,23 @@ def test_what_does_not_change_is_not_written(here: Company) -> None:
 
     [write] = [step for step in cycle.steps if step["step"] == "write"]
     assert write["summary"] == "0 resources and 0 findings changed"
+
+
+def test_after_a_restart_nothing_is_written_and_what_the_source_keeps_is_not_kept_twice(here: Company) -> None:
+    here.machine("idle")
+    here.machine("busy", activity=Busy())
+    here.cycles(minutes(15))
+    here.restart()
+
+    cycle = here.cycle(after=minutes(5))
+
+    [write] = [step for step in cycle.steps if step["step"] == "write"]
+    assert write["summary"] == "0 resources and 0 findings changed"
+    provider = here.rt.fleet.get(SOURCE)
+    assert provider is not None and provider.inventory is not None
+    assert here.rt.view is not None
+    listed = {id(record) for record in provider.inventory.list().records}
+    assert {id(known.record) for known in here.rt.view.resources.values()} == listed
 
 
 def test_each_step_says_in_words_what_it_did(here: Company) -> None:
