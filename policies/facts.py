@@ -68,6 +68,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("gpu_memory_mib", Type.INTEGER, "memory of one device", "MiB"),
     _column("capacity_type", Type.TEXT, "on_demand, spot, reserved, capacity_block, flex_start or unknown"),
     _column("state", Type.TEXT, "pending, running, stopping, stopped, suspended, terminated or unknown"),
+    _column("powered_off", Type.BOOLEAN, "off by itself but neither released nor free of charge, as Azure's `stopped`"),
     _column("managed_by", Type.TEXT, "the scaling group, scheduler or operator that owns it; NULL when nobody does"),
     _column("member_of", Type.TEXT, "Curfew's own id of the group it is a member of; NULL when of none it knows"),
     _column("project", Type.TEXT, "the project that pays; NULL when none matches"),

@@ -237,6 +237,9 @@ class LifetimeRule(_Part):
 
     max: Duration = Field(gt=timedelta(0))
     """Cumulative running time; a restart does not reset it."""
+    backstop: Duration | None = Field(None, ge=timedelta(hours=1))
+    """How much later than this policy would, the cloud ends a run by itself, in case Curfew is not there. Only where a
+    cloud can (Google Cloud, while a machine is stopped), only in `enforce`; it cannot be taken back during a run."""
 
 
 class LifetimePolicy(BasePolicy):

@@ -99,6 +99,17 @@ class Operations(Protocol):
         ...
 
 
+class RunLimits(Protocol):
+    """Lets a cloud itself end runs that last too long, where it can."""
+
+    def limit_run(self, ref: ResourceRef, seconds: int | None, *, request_id: str) -> None:
+        """Of a machine that is stopped: how long each run from the next one on may last. None: for as long as it likes.
+
+        Set already = success. Raises as `Actuator.act` does; Conflict when it is not stopped.
+        """
+        ...
+
+
 def _nothing() -> None:
     """Most providers keep nothing open, and see nothing between looks."""
 
@@ -130,6 +141,8 @@ class Provider:
     actuator: Actuator | None = None
     operations: Operations | None = None
     """Only where a cloud accepts an act before it is done, and may fail in it later."""
+    run_limits: RunLimits | None = None
+    """Only where a cloud ends runs by itself."""
     close: Callable[[], None] = _nothing
     """Called once nobody will ask it again: ends what it keeps open (watches, connections). Never waits."""
 

@@ -180,6 +180,10 @@ class ResourceRecord:
     """Of a `node`: what the cloud beneath calls it (`aws:///us-east-1a/i-0abc`), where it is a cloud's machine."""
     remarks: tuple[str, ...] = ()
     """What is unusual about it, in sentences for people: a driver that is still installing, a GPU that is missing."""
+    powered_off: bool = False
+    """It does nothing, but its cloud keeps its capacity and bills it (Azure's `stopped`). Its state is `running`."""
+    run_limit_seconds: int | None = None
+    """The cloud itself ends each of its runs after so long (Google Cloud's `maxRunDuration`)."""
     protections: tuple[Protection, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     losses: tuple[Loss, ...] = ()

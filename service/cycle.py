@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,7 @@ from service import metrics
 from service.holder import is_gone
 from service.model import SourceAnswer
 from service.pipeline.alert import budget_alerts
+from service.pipeline.backstop import Backstop, backstops, set_backstops
 from service.pipeline.budget import windows
 from service.pipeline.collect import Collected, collect
 from service.pipeline.decide import Ruling, World, decide
@@ -94,8 +94,6 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
             now=now,
         )
         said["summary"] = f"{sum(len(a.answer.records) for a in collected.answers if a.answer)} resources"
-    if rt.view is not None:  # it is read until there is a new one: from the same samples, for a fleet's are kept once
-        rt.view = replace(rt.view, look=rt.view.look.sampled(collected.series))
     report.sources = [_source_report(answer) for answer in collected.answers]
     rt.counted.source_errors.update((line["source"],) for line in report.sources if not _flawless(line))
     say_what_changed(rt.memory.faults, report.sources)
@@ -117,6 +115,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         resumed = resume(hands)
         reconsider(documents, hands)
         said["summary"] = f"{resumed} resumed; {_acts(enforce(ruling.plan.intents, documents, hands))}"
+        set_backstops(_backstops(world, ruling, now), hands)
 
     # 6. Read the truth back.
     with report.step("verify") as said:
@@ -231,6 +230,18 @@ def _hands(rt: Runtime, held: lease.Held, limits: Limits, look: Look) -> Hands:
         held=held,
         now=rt.clock.now,
         fallback_channels=rt.settings.notify,
+    )
+
+
+def _backstops(world: World, ruling: Ruling, now: datetime) -> list[Backstop]:
+    return backstops(
+        ruling.resources,
+        ruling.judged,
+        world.policies,
+        world.exemptions,
+        world.standing.holds,
+        world.limits,
+        now,
     )
 
 

@@ -150,6 +150,8 @@ def _resource(known: Known, view: View | None) -> dict[str, Any]:
         "member_of": None if view is None or row is None else view.judged.facts.base["member_of"][row],
         "members": list(record.members),
         "pods": [{"pod": placed.pod, "node": placed.node} for placed in record.placements],
+        "powered_off": record.powered_off,
+        "run_limit_seconds": record.run_limit_seconds,
         "remarks": list(record.remarks),
         "same_as": known.same_as,
         "stopped_by": record.stopped_by.value if record.stopped_by else None,

@@ -199,6 +199,7 @@ class Fleet:
             prices=self._hushed(provider.prices),
             actuator=self._hushed(provider.actuator),
             operations=self._hushed(provider.operations),
+            run_limits=self._hushed(provider.run_limits),
         )
 
     def _hushed(self, part: Part) -> Part:

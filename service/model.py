@@ -42,6 +42,8 @@ class Known:
     """How long all runs before the present one lasted, since it was first seen."""
     restarted_at: datetime | None = None
     """When it came back after we had seen it stopped; its cool-down starts here."""
+    backstop_seconds: int | None = None
+    """After how long we have told its cloud to end each run by itself; None: we have not."""
     protected_since: datetime | None = None
     missing_since: datetime | None = None
     ended_at: datetime | None = None

@@ -66,4 +66,5 @@ def provider_of(cloud: SimulatedCloud) -> Provider:
         prices=SimulatedPrices(cloud),
         actuator=actuator,
         operations=actuator,
+        run_limits=actuator,
     )

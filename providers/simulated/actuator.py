@@ -74,6 +74,13 @@ class SimulatedActuator:
     def failures(self, acts: Mapping[str, ResourceRef]) -> Mapping[str, ProviderError]:
         return {request: self._cloud.failed_late[request] for request in acts if request in self._cloud.failed_late}
 
+    def limit_run(self, ref: ResourceRef, seconds: int | None, *, request_id: str) -> None:
+        machine = self._cloud.machines[ref.external_id]
+        self._cloud.meet("act", ref.region, ref.external_id)
+        if machine.state_at(self._cloud.now()) is not State.STOPPED:
+            raise Conflict(f"{machine.name} is not stopped")
+        machine.run_limit_seconds = seconds
+
     def _regroup(self, group: Group, verb: Verb) -> bool:
         if group.locked:
             raise Protected(f"{group.name} refuses to {verb}: disableApiStop is set")

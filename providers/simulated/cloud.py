@@ -58,6 +58,8 @@ class Machine:
     """Acts are accepted and never take effect."""
     fails_late: ProviderError | None = None
     """Acts are accepted and never take effect, and afterwards the cloud tells why."""
+    powered_off: bool = False
+    run_limit_seconds: int | None = None
     history: list[tuple[datetime, State]] = field(default_factory=list)
     """From when it was in which state, ascending; what is under way is already in it. Running when left empty."""
 

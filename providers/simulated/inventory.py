@@ -113,6 +113,8 @@ class SimulatedInventory:
             created_at=machine.created_at,
             tags=dict(machine.tags),
             managed_by=machine.managed_by,
+            powered_off=machine.powered_off,
+            run_limit_seconds=machine.run_limit_seconds,
             protections=_protections(machine, locks=fully),
             blockers=machine.blockers,
             losses=machine.losses + _losses(machine.sku),

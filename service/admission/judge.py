@@ -333,6 +333,7 @@ class Judge:
             "gpu_vendor": vendors.pop() if len(vendors) == 1 else None,
             "gpu_count": pod.gpus,
             "requested_gpus": None,
+            "powered_off": False,
             "managed_by": None,
             "member_of": None,
         }

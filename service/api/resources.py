@@ -63,6 +63,8 @@ class ResourceAnswer(Shape):
     protected: bool
     protections: list[str]
     """Why it must not be touched, in sentences."""
+    powered_off: bool
+    run_limit_seconds: int | None
     remarks: list[str]
     """What is unusual about it, in sentences."""
     same_as: str | None

@@ -17,7 +17,7 @@ from policies.evaluate import Judgement, evaluate
 from policies.facts import TELEMETRY, Facts
 from policies.policy import DEFAULT_PROFILE, BasePolicy, IdleProfile, profile_of
 from policies.quantities import MICROS
-from providers.records import Blocker, Kind, ResourceRef, Series, State, Verb
+from providers.records import Blocker, Kind, ResourceRef, State, Verb
 from service.documents import Project
 from service.model import LAST_LOOK, BudgetKey, Known, Telemetry
 from service.pipeline.activity import UNKNOWN, Activity, judge_activity, together
@@ -40,10 +40,6 @@ class Look:
     projects: Mapping[str, Project] = field(default_factory=dict)
     budgets: Mapping[BudgetKey, BudgetState] = field(default_factory=dict)
     """Every spend budget's state."""
-
-    def sampled(self, series: Mapping[str, tuple[Series, ...]]) -> Look:
-        """The same moment with samples as they are told by now: some came late, and those after it do not count."""
-        return replace(self, telemetry=replace(self.telemetry, series=series))
 
 
 @dataclass(frozen=True, kw_only=True)

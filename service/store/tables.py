@@ -157,6 +157,11 @@ class Resource(SQLModel, table=True):
     """What of its running rate those workloads carry."""
     stopped_by: str | None = None
     """Who brought it down: cloud or person."""
+    powered_off: bool = False
+    run_limit_seconds: int | None = None
+    """After how long its cloud ends each run by itself."""
+    backstop_seconds: int | None = None
+    """The limit that we have set there; another one is somebody else's."""
     protections: list[Any] = _json_list()
     protected_since: datetime | None = _utc()
     blockers: list[Any] = _json_list()

@@ -45,6 +45,7 @@ def machine(**changes: Any) -> dict[str, Any]:
         "requested_gpus": None,
         "capacity_type": "on_demand",
         "state": "running",
+        "powered_off": False,
         "managed_by": None,
         "member_of": None,
         "project": "vision",

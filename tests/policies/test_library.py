@@ -58,4 +58,11 @@ def test_all_of_them_are_judged_and_most_meet_a_forgotten_machine() -> None:
 
     assert judgement.faults == {}
     not_met = {name for name, outcome in judgement.outcomes.items() if not outcome.breaches}
-    assert not_met == {"idle-notebooks", "idle-endpoints", "memory-held-idle", "unowned-gpus", "no-name-on-it"}
+    assert not_met == {
+        "idle-notebooks",
+        "idle-endpoints",
+        "memory-held-idle",
+        "unowned-gpus",
+        "no-name-on-it",
+        "off-but-billed",
+    }

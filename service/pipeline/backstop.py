@@ -1,0 +1,182 @@
+"""Decides how long clouds themselves may let machines run, for lifetime policies that ask for it, and tells them.
+
+A backstop: should Curfew not be there, the cloud ends what has outlived its time. It comes later than anything Curfew
+would do, is set only while a machine is stopped, and never in the place of a limit that somebody else has set. What is
+wanted is pure; `set_backstops` is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+import structlog
+from sqlmodel import Session
+
+from policies.codes import OK
+from policies.policy import LifetimePolicy, Mode
+from policies.quantities import format_duration
+from providers.errors import ProviderError
+from providers.records import State
+from service.documents import Exemption
+from service.model import ActiveHold, Known
+from service.pipeline.enforce import Hands, reachable
+from service.pipeline.evaluate import Judged
+from service.pipeline.plan import InForce, Limits, effective_mode, exemption_for, hold_for, why_not
+from service.store import audit, lease, resources
+from service.store.findings import active_holds
+
+log = structlog.get_logger()
+LONGEST = timedelta(days=120)
+"""No cloud counts longer; what may run for longer has no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backstop:
+    """How long each further run of a stopped machine may last."""
+
+    known: Known
+    seconds: int | None
+    """None: what we had set is taken back."""
+    reason: str
+
+
+def backstops(
+    resources: Iterable[Known],
+    judged: Judged,
+    policies: Mapping[str, InForce],
+    exemptions: Sequence[Exemption],
+    holds: Sequence[ActiveHold],
+    limits: Limits,
+    now: datetime,
+) -> list[Backstop]:
+    """What should be set, and is not. What is on hold stays as it is."""
+    asking = [
+        in_force.policy
+        for in_force in policies.values()
+        if isinstance(in_force.policy, LifetimePolicy) and in_force.policy.lifetime.backstop is not None
+    ]
+    found = []
+    for known in resources:
+        if known.record.state is not State.STOPPED or hold_for(known.project, holds):
+            continue
+        wanted = _wanted(known, asking, judged, exemptions, limits, now)
+        ours, there = known.backstop_seconds, known.record.run_limit_seconds
+        if ours != there:
+            continue  # somebody else's limit, or somebody took ours away: both are to stay
+        if wanted is not None and wanted.seconds != there:
+            found.append(wanted)
+        elif wanted is None and ours is not None:
+            found.append(Backstop(known=known, seconds=None, reason="No policy asks for a backstop any more."))
+    return found
+
+
+def _wanted(
+    known: Known,
+    asking: Sequence[LifetimePolicy],
+    judged: Judged,
+    exemptions: Sequence[Exemption],
+    limits: Limits,
+    now: datetime,
+) -> Backstop | None:
+    """The strictest that a policy asks for; None for none."""
+    found = [_of_policy(known, policy) for policy in asking if _applies(known, policy, judged, exemptions, limits, now)]
+    shortest = min(found, key=lambda one: one.seconds or 0, default=None)
+    within = shortest is not None and (shortest.seconds or 0) <= LONGEST.total_seconds()
+    return shortest if within else None
+
+
+def _applies(
+    known: Known,
+    policy: LifetimePolicy,
+    judged: Judged,
+    exemptions: Sequence[Exemption],
+    limits: Limits,
+    now: datetime,
+) -> bool:
+    """Only where this policy could stop it itself, as things stand."""
+    row = judged.rows.get(known.id)
+    if row is None or judged.judgement.outcomes[policy.name].codes[row] != OK:
+        return False
+    return (
+        effective_mode(policy, known.source, limits) is Mode.ENFORCE
+        and policy.approval is None
+        and why_not(known, policy, limits, now) is None
+        and exemption_for(known, policy.name, exemptions, now) is None
+    )
+
+
+def _of_policy(known: Known, policy: LifetimePolicy) -> Backstop:
+    """What is left of its lifetime, then all that the policy itself waits for, then the backstop's own distance."""
+    rule = policy.lifetime
+    assert rule.backstop is not None
+    left = max(timedelta(), rule.max - timedelta(seconds=known.earlier_runs_seconds))
+    longest = left + policy.cool_down + policy.grace + rule.backstop
+    reason = (
+        f"Policy {policy.name}: of {format_duration(rule.max)} it has {format_duration(left)} left; its cloud ends a "
+        f"run by itself after {format_duration(longest)}, should nobody else."
+    )
+    return Backstop(known=known, seconds=int(longest.total_seconds()), reason=reason)
+
+
+def set_backstops(wanted: Sequence[Backstop], hands: Hands) -> int:
+    """Each by itself, and only where a cloud can. Answers how many were set."""
+    count = 0
+    for one in wanted:
+        provider = reachable(one.known.source, hands)
+        if provider is None or provider.run_limits is None or provider.inventory is None:
+            continue
+        try:
+            record = provider.inventory.describe(one.known.record.ref)
+            if record.state is not State.STOPPED or record.run_limit_seconds != one.known.record.run_limit_seconds:
+                continue
+            if record.protections:
+                continue
+            _intended(one, hands)
+            provider.run_limits.limit_run(one.known.record.ref, one.seconds, request_id=uuid4().hex)
+        except ProviderError as error:
+            log.warning("a backstop could not be set", resource=one.known.id, reason=error.sentence)
+            if not error.retry:  # else it may be set all the same, and then it is ours
+                _remember(one, one.known.backstop_seconds, hands)
+            continue
+        except _Held:
+            continue
+        count += 1
+    return count
+
+
+class _Held(Exception):
+    """A hold has come in between."""
+
+
+def _intended(one: Backstop, hands: Hands) -> None:
+    """Stored before the call: a limit of ours that nobody knew to be ours would never be taken back."""
+    with hands.database.transaction() as session:
+        lease.renew(session, hands.held)
+        if hold_for(one.known.project, active_holds(session, hands.now())):
+            raise _Held
+        _save(session, one, one.seconds)
+        audit.record(
+            session,
+            at=hands.now(),
+            actor="curfew",
+            verb="limit runs" if one.seconds is not None else "lift the limit of runs",
+            object=f"resource/{one.known.id}",
+            project=one.known.project,
+            reason=one.reason,
+            details={"seconds": one.seconds, "before": one.known.record.run_limit_seconds},
+        )
+
+
+def _remember(one: Backstop, seconds: int | None, hands: Hands) -> None:
+    with hands.database.transaction() as session:
+        lease.check(session, hands.held)
+        _save(session, one, seconds)
+
+
+def _save(session: Session, one: Backstop, seconds: int | None) -> None:
+    now_known = resources.find(session, one.known.id)
+    if now_known is not None and now_known.backstop_seconds != seconds:
+        resources.save(session, [replace(now_known, backstop_seconds=seconds)])
