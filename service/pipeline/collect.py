@@ -5,11 +5,12 @@ Runs with no transaction open. What could not be asked is reported as such; it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import TypeVar, cast
 
 import structlog
@@ -59,6 +60,28 @@ class Collected:
         return Telemetry(series=self.series, ambiguous=self.ambiguous, faults=faults, prior_idle=prior_idle)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SeriesById(Mapping[str, tuple[Series, ...]]):
+    """Resource id → its series, read where they are remembered: a fleet's samples are there once, for this look and for
+    the next one, while which this one is still read from. What came after its moment does not count in it."""
+
+    refs: Mapping[str, ResourceRef]
+    memories: Sequence[SampleMemory]
+
+    def __getitem__(self, resource_id: str) -> tuple[Series, ...]:
+        ref = self.refs[resource_id]
+        found = tuple(chain.from_iterable(memory.of(ref) for memory in self.memories))
+        if not found:
+            raise KeyError(resource_id)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return (resource_id for resource_id in self.refs if resource_id in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 def collect(
     members: Iterable[Member],
     *,
@@ -88,15 +111,13 @@ def collect(
         faults[member.source.name] = _unsampled(member, memories) + unpriced
 
     ids = {record.ref: resource_id(record.ref, record.incarnation) for record in everything}
-    series: dict[str, tuple[Series, ...]] = {}
-    ambiguous: set[str] = set()
-    for memory in (memories[member.source.name] for member in members if member.source.name in memories):
-        for ref, found in memory.by_resource().items():
-            if ref in ids:
-                series[ids[ref]] = series.get(ids[ref], ()) + found
-        ambiguous |= {ids[ref] for ref in memory.ambiguous if ref in ids}
-    answers = tuple(replace(answer, missing=faults[answer.source]) for answer in answers)
-    return Collected(answers=answers, quotes=quotes, series=series, ambiguous=frozenset(ambiguous))
+    sampled = [memories[member.source.name] for member in members if member.source.name in memories]
+    return Collected(
+        answers=tuple(replace(answer, missing=faults[answer.source]) for answer in answers),
+        quotes=quotes,
+        series=SeriesById(refs={id: ref for ref, id in ids.items()}, memories=sampled),
+        ambiguous=frozenset(ids[ref] for memory in sampled for ref in memory.ambiguous if ref in ids),
+    )
 
 
 # what there is

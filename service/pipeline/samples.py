@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -73,13 +73,13 @@ class SampleMemory:
             self._faults += tuple(faults)
             self._ambiguous |= ambiguous
         self._forget_gone({record.ref for record in records})
-        if due:  # the last look is read until this one is complete, and from the same samples
+        if due:  # the last look is read until this one is complete, and reads here
             self._forget_before(min(now, self._looked_at or now) - window)
         self._looked_at = now
 
-    def by_resource(self) -> Mapping[ResourceRef, tuple[Series, ...]]:
-        """Everything remembered, by resource."""
-        return dict(self._series)
+    def of(self, ref: ResourceRef) -> tuple[Series, ...]:
+        """What is remembered of one resource. Whoever asks while newer samples come gets those that are there."""
+        return self._series.get(ref, ())
 
     def _ask(
         self,

@@ -70,7 +70,7 @@ class Look:
 
     def remembered(self, name: str = "i-1") -> list[float]:
         """Minutes from the first moment."""
-        found = self.memory.by_resource().get(ref(name), ())
+        found = self.memory.of(ref(name))
         return [(second - NOW.timestamp()) / 60 for one in found for second in one.times]
 
     def reached(self) -> list[float]:
@@ -178,7 +178,7 @@ def test_a_gpu_that_fell_silent_stays_a_gpu_without_samples() -> None:
     look.exporter.silent = True
     for minute in range(5, 120, 5):
         look.at(minutes(minute))
-    [one] = look.memory.by_resource()[ref()]
+    [one] = look.memory.of(ref())
     assert one.times == ()
 
 

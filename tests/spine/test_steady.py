@@ -52,7 +52,8 @@ def test_after_a_restart_nothing_is_written_and_what_the_source_keeps_is_not_kep
     [write] = [step for step in cycle.steps if step["step"] == "write"]
     assert write["summary"] == "0 resources and 0 findings changed"
     provider = here.rt.fleet.get(SOURCE)
-    assert provider is not None and provider.inventory is not None
+    assert provider is not None
+    assert provider.inventory is not None
     assert here.rt.view is not None
     listed = {id(record) for record in provider.inventory.list().records}
     assert {id(known.record) for known in here.rt.view.resources.values()} == listed

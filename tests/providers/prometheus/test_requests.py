@@ -282,7 +282,7 @@ def test_a_pod_that_is_replaced_is_remembered_for_no_longer_than_it_matters(tmp_
             record = old if minutes == 0 else new
             memory.refresh(source, [record], window=timedelta(minutes=53), interval=timedelta(minutes=5), now=moment[0])
             words[minutes] = judge_activity(
-                memory.by_resource().get(record.ref, ()),
+                memory.of(record.ref),
                 gpu_count=1,
                 started_at=record.launched_at,
                 ambiguous=False,
