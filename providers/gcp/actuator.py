@@ -10,6 +10,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid4, uuid5
@@ -24,6 +25,7 @@ from providers.errors import (
 )
 from providers.gcp.client import Client, Json, failure
 from providers.gcp.translate import PLAIN, builtin_types, last, local_disks_gb, utc
+from providers.gcp.translate_groups import AUTOSCALER_FIELDS, GKE_GROUP, autoscaler, pool_groups
 from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb
 
 Answer = Mapping[str, Any]
@@ -427,55 +429,55 @@ class Groups:
 
     def remember(self, calls: Calls, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
         group = self._group(calls, record.ref)
-        size, autoscaler = _size(group), self._autoscaler(calls, group)
+        size, scaler = _size(group), self._scaler(calls, group)
         switched = ""
-        if autoscaler is not None and autoscaler["mode"] != "OFF":
-            least, most = autoscaler["min"], autoscaler["max"]
-            switched = f", and switches off its autoscaler ({least} to {most} machines)"
+        if scaler is not None and scaler.works:
+            switched = f", and switches off its autoscaler ({scaler.least} to {scaler.most} machines)"
         return {
-            "plan": f"Takes {record.name} from {_machines(size)} to zero{switched}; undo puts exactly this back.",
+            "plan": f"Takes {record.name} from {_counted(size, 'machine')} to zero{switched}; "
+            "undo puts exactly this back.",
             "group": group["id"],
             "size": size,
-            "autoscaler": autoscaler,
+            "autoscaler": None if scaler is None else scaler.mode,
         }
 
     def act(self, calls: Calls, ref: ResourceRef, verb: Verb) -> None:
         """First silences what would fight it; gives that back at once where Google refuses to go on."""
         group = self._group(calls, ref)
-        autoscaler = self._autoscaler(calls, group)
-        silences = autoscaler is not None and autoscaler["mode"] != "OFF"
+        scaler = self._scaler(calls, group)
+        silenced = scaler if scaler is not None and scaler.works else None
         try:
-            if silences:
-                self._set_mode(calls, autoscaler, "OFF", step="autoscaler")
+            if silenced is not None:
+                self._done(calls, self._set_mode(calls, silenced, OFF, step="autoscaler"))
             if _size(group):
                 self._resize(calls, ref, 0)
         except ProviderError as error:
-            if silences and not error.retry:  # else it is asked for again
-                self._give_back(calls, autoscaler)
+            if silenced is not None and not error.retry:  # else it is asked for again
+                self._give_back(calls, silenced)
             raise
 
-    def _give_back(self, calls: Calls, autoscaler: Answer | None) -> None:
+    def _give_back(self, calls: Calls, silenced: Scaler) -> None:
         """As far as Google lets us: what made us turn back is what counts, and undo does the rest."""
         try:
-            self._set_mode(calls, autoscaler, str(autoscaler and autoscaler["mode"]), step="back")
+            self._set_mode(calls, silenced, silenced.mode, step="back")
         except ProviderError:
             return
 
     def restore(self, calls: Calls, ref: ResourceRef, remembered: Answer) -> None:
-        """Its size first, while nothing fights it; then its autoscaler, unless somebody has changed it since."""
+        """Its size first, while nothing fights it; then its autoscaler. What somebody has set since is left so."""
         group = self._group(calls, ref)
         _same_id(ref, remembered["group"], group["id"])
-        before, now, former = remembered["size"], _size(group), remembered["autoscaler"]
-        autoscaler = self._autoscaler(calls, group)
-        silenced = former is not None and former["mode"] != "OFF"
-        ours = silenced and autoscaler is not None and autoscaler["mode"] == "OFF"
-        if now == 0 and before:
+        before, now, mode = remembered["size"], _size(group), remembered["autoscaler"]
+        scaler = self._scaler(calls, group)
+        silenced = scaler if scaler is not None and not scaler.works and mode not in (None, OFF) else None
+        if before and not now and (scaler is None or not scaler.works):
             operation = self._resize(calls, ref, before)
-            if ours:
+            if silenced is not None:
                 self._done(calls, operation)
-        if ours:
-            self._set_mode(calls, autoscaler, former["mode"], step="autoscaler", wait=False)
-        if now not in (0, before) and ours:
+        if silenced is None:
+            return
+        self._set_mode(calls, silenced, mode, step="autoscaler")
+        if now not in (0, before):
             raise Refused(
                 f"the size of {ref.external_id} was set to {now} by someone else since it was scaled to zero, and is "
                 f"left so; before, it was {before}. Its autoscaler runs again"
@@ -483,40 +485,48 @@ class Groups:
 
     def _group(self, calls: Calls, ref: ResourceRef) -> Json:
         group = calls.get("compute", _compute_path(ref), fields="id,name,targetSize,status,statefulPolicy")
-        if re.fullmatch(r"gke-.+-grp", group["name"]):
+        if GKE_GROUP.match(group["name"]):
             raise Unsupported(f"{ref.external_id} belongs to a node pool of GKE, and is sized by that alone")
         stateful = (group.get("status") or {}).get("stateful") or {}
         if group.get("statefulPolicy") or stateful.get("hasStatefulConfig"):
             raise Unsupported(f"{ref.external_id} is stateful: a smaller size would delete what its machines keep")
         return group
 
-    def _autoscaler(self, calls: Calls, group: Answer) -> dict[str, Any] | None:
+    def _scaler(self, calls: Calls, group: Answer) -> Scaler | None:
         link = (group.get("status") or {}).get("autoscaler")
         if not link:
             return None
-        path = f"/compute/v1/{link.partition('/compute/v1/')[2]}"
-        policy = calls.get("compute", path, fields="name,autoscalingPolicy").get("autoscalingPolicy") or {}
-        return {
-            "path": path,
-            "mode": policy.get("mode") or "ON",
-            "min": policy.get("minNumReplicas"),
-            "max": policy.get("maxNumReplicas"),
-        }
+        path = _path_of(link)
+        found = autoscaler(calls.get("compute", path, fields=AUTOSCALER_FIELDS))
+        return Scaler(path=path, mode=found.mode, least=found.least or 0, most=found.most or 0)
 
-    def _set_mode(self, calls: Calls, autoscaler: Answer | None, mode: str, *, step: str, wait: bool = True) -> None:
-        assert autoscaler is not None
-        place, _, name = autoscaler["path"].rpartition("/")
-        operation = calls.compute(
-            "PATCH", place, step=step, query={"autoscaler": name}, body={"autoscalingPolicy": {"mode": mode}}
-        )
-        if wait:
-            self._done(calls, operation)
+    def _set_mode(self, calls: Calls, scaler: Scaler, mode: str, *, step: str) -> Json:
+        place, _, name = scaler.path.rpartition("/")
+        body = {"autoscalingPolicy": {"mode": mode}}
+        return calls.compute("PATCH", place, step=step, query={"autoscaler": name}, body=body)
 
     def _resize(self, calls: Calls, ref: ResourceRef, size: int) -> Json:
         return calls.compute("POST", f"{_compute_path(ref)}/resize", step="size", query={"size": str(size)})
 
     def _done(self, calls: Calls, operation: Json) -> None:
-        calls.done("compute", f"/compute/v1/{operation['selfLink'].partition('/compute/v1/')[2]}", operation)
+        calls.done("compute", _path_of(operation["selfLink"]), operation)
+
+
+OFF = "OFF"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaler:
+    """The autoscaler of a group."""
+
+    path: str
+    mode: str
+    least: int
+    most: int
+
+    @property
+    def works(self) -> bool:
+        return self.mode != OFF
 
 
 class NodePools:
@@ -531,11 +541,13 @@ class NodePools:
 
     def remember(self, calls: Calls, record: ResourceRecord, verb: Verb) -> dict[str, Any]:
         pool = self._pool(calls, record.ref)
-        sizes, autoscaling = self._sizes(calls, pool), pool.get("autoscaling") or {}
+        sizes, autoscaling = self._sizes(calls, record.ref, pool), pool.get("autoscaling") or {}
         switched = ", and switches off its autoscaling" if autoscaling.get("enabled") else ""
-        nodes = f"{sum(sizes.values())} nodes" if sum(sizes.values()) != 1 else "1 node"
+        alike = len({*sizes.values()}) <= 1
+        back = "puts exactly this back" if alike else f"gives each of its zones {_counted(max(sizes.values()), 'node')}"
+        nodes = _counted(sum(sizes.values()), "node")
         return {
-            "plan": f"Takes node pool {record.name} from {nodes} to zero{switched}; undo puts exactly this back.",
+            "plan": f"Takes node pool {record.name} from {nodes} to zero{switched}; undo {back}.",
             "sizes": sizes,
             "autoscaling": autoscaling,
         }
@@ -544,7 +556,7 @@ class NodePools:
         pool = self._pool(calls, ref)
         if (pool.get("autoscaling") or {}).get("enabled"):
             self._set(calls, ref, pool, "setAutoscaling", {"autoscaling": {"enabled": False}}, wait=True)
-        if any(self._sizes(calls, pool).values()):
+        if any(self._sizes(calls, ref, pool).values()):
             self._set(calls, ref, pool, "setSize", {"nodeCount": 0})
 
     def restore(self, calls: Calls, ref: ResourceRef, remembered: Answer) -> None:
@@ -554,14 +566,15 @@ class NodePools:
         takes back what is too much.
         """
         pool = self._pool(calls, ref)
-        before, now = remembered["sizes"], self._sizes(calls, pool)
+        before, now = remembered["sizes"], self._sizes(calls, ref, pool)
         if not before.keys() & now.keys():
             raise NotFound(f"{ref.external_id} was deleted and made anew since; what was remembered is not its own")
-        wanted = max(before.values())
-        scaled = bool(remembered["autoscaling"].get("enabled"))
+        wanted = max(before.values(), default=0)
+        scaled, resized = bool(remembered["autoscaling"].get("enabled")), bool(wanted and not any(now.values()))
         if scaled and not (pool.get("autoscaling") or {}).get("enabled"):
-            self._set(calls, ref, pool, "setAutoscaling", {"autoscaling": remembered["autoscaling"]}, wait=True)
-        if wanted and not any(now.values()):
+            body = {"autoscaling": remembered["autoscaling"]}
+            self._set(calls, ref, pool, "setAutoscaling", body, wait=resized)
+        if resized:
             self._set(calls, ref, pool, "setSize", {"nodeCount": wanted})
         elif not scaled and now not in (before, dict.fromkeys(now, wanted)):
             raise Refused(
@@ -572,9 +585,9 @@ class NodePools:
     def _pool(self, calls: Calls, ref: ResourceRef) -> Json:
         return calls.get("container", f"/v1/{ref.external_id}")
 
-    def _sizes(self, calls: Calls, pool: Answer) -> dict[str, int]:
+    def _sizes(self, calls: Calls, ref: ResourceRef, pool: Answer) -> dict[str, int]:
         """By the instance group of each zone, whose names are no other pool's: the pool tells only its first size."""
-        paths = [f"/compute/v1/{url.partition('/compute/v1/')[2]}" for url in pool.get("instanceGroupUrls") or ()]
+        paths = [f"/compute/v1/projects/{ref.account}/{group}" for group in pool_groups(pool)]
         return {last(path): _size(calls.get("compute", path, fields="targetSize")) for path in paths}
 
     def _set(
@@ -624,6 +637,11 @@ def _compute_path(ref: ResourceRef) -> str:
     return f"/compute/v1/{ref.external_id}"
 
 
+def _path_of(link: str) -> str:
+    """Google's links name its public address; what they lead to is asked for where the source says."""
+    return f"/compute/v1/{link.partition('/compute/v1/')[2]}"
+
+
 def _state_of(record: ResourceRecord) -> dict[str, Any]:
     """The state to return to, and what tells it from another of its name."""
     return {
@@ -655,5 +673,5 @@ def _size(group: Answer) -> int:
     return int(group.get("targetSize") or 0)
 
 
-def _machines(count: int) -> str:
-    return f"{count} machine{'' if count == 1 else 's'}"
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
