@@ -125,5 +125,6 @@ def assembled(config: Config, context: BuildContext, client: Client) -> Provider
         prices=GcpPrices(client, source=context.source, now=context.now),
         actuator=actuator,
         operations=actuator,
+        run_limits=actuator,
         close=client.close,
     )

@@ -163,21 +163,19 @@ class GcpActuator:
         verb = Verb(remembered.get("verb", Verb.STOP))
         _for(ref, verb).restore(self._calls(request_id), ref, remembered)
 
-    def limit_run(self, ref: ResourceRef, seconds: int | None, *, request_id: str) -> dict[str, Any]:
-        """Let Google itself stop a machine so many seconds after each of its starts (`maxRunDuration`); None: no more.
-
-        Answers how its running was limited before (empty: not at all). What is so already is left alone.
+    def limit_run(self, ref: ResourceRef, seconds: int | None, *, request_id: str) -> None:
+        """Google itself stops the machine so many seconds after each of its starts (`maxRunDuration`); None: no more.
 
         Google takes a limit only while the machine is **stopped** (`instances.setScheduling` says so, and no other
         method changes it; the same goes for `terminationTime`): what runs is told by Conflict, and is not stopped for
-        it here. The limit counts from each start anew, and is from 30 seconds to 120 days; legacy preemptible machines
-        cannot have one. What is on Local SSD is erased when the limit ends a run, so whoever asks for a limit must have
-        accepted that. A limit that is not of this kind (a time, a deletion) is its owner's, and is refused to touch.
+        it here. A limit is from 30 seconds to 120 days; legacy preemptible machines cannot have one. What is on Local
+        SSD is erased when a limit ends a run, so whoever asks for one must have accepted that. A limit of another kind
+        (a time, a deletion) is its owner's, and is refused to touch.
         """
         acts = _of(ref)
         if not isinstance(acts, Instances):
             raise Unsupported(f"{ref.external_id} is no machine of Compute Engine; only those have a limit of running")
-        return acts.limit_run(self._calls(request_id), ref, seconds)
+        acts.limit_run(self._calls(request_id), ref, seconds)
 
     def _calls(self, request_id: str) -> Calls:
         return Calls(self._client, request_id, clock=self._clock, sleep=self._sleep)
@@ -290,7 +288,7 @@ class Instances:
         else:
             raise Conflict(f"{ref.external_id} is {status} yet; it can be started once it has stopped")
 
-    def limit_run(self, calls: Calls, ref: ResourceRef, seconds: int | None) -> dict[str, Any]:
+    def limit_run(self, calls: Calls, ref: ResourceRef, seconds: int | None) -> None:
         if seconds is not None and not SHORTEST_LIMIT_SECONDS <= seconds <= LONGEST_LIMIT_SECONDS:
             raise Unsupported(
                 f"a machine's running can be limited to {SHORTEST_LIMIT_SECONDS} seconds at least and to "
@@ -299,10 +297,9 @@ class Instances:
         path = _compute_path(ref)
         instance = calls.get("compute", path, fields=f"{self.FIELDS},scheduling")
         scheduling = instance.get("scheduling") or {}
-        before = {key: scheduling[key] for key in _LIMITS if key in scheduling}
         limit = (scheduling.get("maxRunDuration") or {}).get("seconds")
         if limit == (None if seconds is None else str(seconds)):
-            return before
+            return
         if scheduling.get("terminationTime") or scheduling.get("instanceTerminationAction") == "DELETE":
             raise Refused(
                 f"how runs of {ref.external_id} end is set by its owner in another way: at a time, or by deletion"
@@ -314,7 +311,6 @@ class Instances:
                 f"{ref.external_id} is {instance['status']}; Google takes a limit of running only while it is stopped"
             )
         calls.compute("POST", f"{path}/setScheduling", body=self._limited(instance, scheduling, seconds))
-        return before
 
     def _limited(self, instance: Answer, scheduling: Json, seconds: int | None) -> Json:
         """All of it, as Google may take what is left out for its default; what is to go is named as null."""
