@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from policies.policy import DEFAULT_PROFILE, Mode
 from providers.records import Price, ResourceRef
@@ -80,12 +80,12 @@ def _has_changed(known: Known, world: World) -> bool:
     return before is not known and before != known
 
 
-def _priced(known: Known, world: World) -> Known:
+def _priced(known: Known, world: World, on: date) -> Known:
     """With what is said of its price now, else what was said before."""
     if known.is_group:
         return known
     discounts = world.discounts.get(known.source, ())
-    price = price_of(known.record, world.prices, world.quotes, discounts)
+    price = price_of(known.record, world.prices, world.quotes, discounts, on=on)
     return known if price is None or price == known.price else replace(known, price=price)
 
 
@@ -100,7 +100,8 @@ def _merged(world: World, now: datetime) -> Reconciled:
     """All resources as they are after this look, with who pays for them and what they cost."""
     merged = reconcile(world.known, world.answers, world.sources, now)
     machines = one_machine_each(merged.resources)
-    priced = [_priced(attributed(known, world.projects, now), world) for known in machines]
+    today = now.astimezone(UTC).date()
+    priced = [_priced(attributed(known, world.projects, now), world, today) for known in machines]
     costing = _with_groups(allocate(priced, world.projects))
     return replace(merged, resources=tuple(_as_it_was(known, world) for known in costing))
 

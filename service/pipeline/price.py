@@ -6,6 +6,7 @@ omission.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -48,10 +49,15 @@ def _hourly(value: int) -> int:
 
 HourlyMicros = Annotated[int, BeforeValidator(parse_amount), AfterValidator(_hourly)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
+Described = tuple[str, str, str, str, str, str]
+"""Provider, account, region, sku, capacity type and GPU model: of a resource, or patterns for them."""
 
 
 class FilePrice(BaseModel):
-    """One entry of a price file. Patterns are shell patterns; the first entry that fits wins."""
+    """One entry of a price file. Patterns are shell patterns; the first entry that fits wins.
+
+    Of entries with the same patterns the newest `from` counts that is not yet to come.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,44 +70,87 @@ class FilePrice(BaseModel):
     hourly: HourlyMicros = Field(description="for the whole resource")
     currency: Currency = "USD"
     as_of: date
+    since: date | None = Field(None, alias="from")
+    """The first day it counts, in UTC; without one it counts for all time before the others of its patterns."""
 
-    def fits(self, record: ResourceRecord) -> bool:
-        wanted = (
-            (record.ref.provider, self.provider),
-            (record.ref.account, self.account),
-            (record.ref.region, self.region),
-            (record.sku, self.sku),
-            (record.capacity_type.value, self.capacity_type),
-            (record.gpu_model or "", self.gpu_model),
-        )
-        return all(fnmatchcase(value, pattern) for value, pattern in wanted)
+    @property
+    def patterns(self) -> Described:
+        return (self.provider, self.account, self.region, self.sku, self.capacity_type, self.gpu_model)
+
+
+class _Dated:
+    """Entries of the same patterns, by the day they begin to count."""
+
+    def __init__(self, patterns: Described) -> None:
+        self._patterns = patterns
+        self._days: list[date] = []
+        self._entries: list[FilePrice] = []
+
+    def add(self, entry: FilePrice) -> None:
+        """Of two for one day the first counts."""
+        day = entry.since or date.min
+        place = bisect_right(self._days, day)
+        if self._days[place - 1 : place] != [day]:
+            self._days.insert(place, day)
+            self._entries.insert(place, entry)
+
+    def fits(self, described: Described) -> bool:
+        return all(fnmatchcase(value, pattern) for value, pattern in zip(described, self._patterns, strict=True))
+
+    def on(self, day: date) -> FilePrice | None:
+        place = bisect_right(self._days, day)
+        return self._entries[place - 1] if place else None
 
 
 class PriceFile:
     """The prices a person wrote down; they win over list prices."""
 
     def __init__(self, entries: Sequence[FilePrice] = (), *, name: str = "") -> None:
-        self._entries = entries
+        dated: dict[Described, _Dated] = {}
+        for entry in entries:
+            dated.setdefault(entry.patterns, _Dated(entry.patterns)).add(entry)
+        self._dated = tuple(dated.values())
         self._name = name
+        self._fitting = lru_cache(maxsize=4096)(self._find)  # a fleet has many machines and few sorts of them
 
     @classmethod
     def read(cls, path: Path) -> PriceFile:
         """A YAML list of prices. Raises ValueError that names the file, the entry and the field."""
         return cls(read_entries(path, FilePrice, what="price file"), name=path.name)
 
-    def quote(self, record: ResourceRecord) -> Price | None:
-        entry = next((entry for entry in self._entries if entry.fits(record)), None)
+    def quote(self, record: ResourceRecord, on: date) -> Price | None:
+        """What the first entry says that fits it and counts on that day."""
+        described = (
+            record.ref.provider,
+            record.ref.account,
+            record.ref.region,
+            record.sku,
+            record.capacity_type.value,
+            record.gpu_model or "",
+        )
+        entry = next((entry for dated in self._fitting(described) if (entry := dated.on(on)) is not None), None)
         if entry is None:
             return None
-        source = f"file {self._name}, {entry.as_of.isoformat()}"
+        since = f", from {entry.since.isoformat()} on" if entry.since else ""
+        source = f"file {self._name}, {entry.as_of.isoformat()}{since}"
         return Price(rate_micros=entry.hourly, currency=entry.currency, source=source)
+
+    def _find(self, described: Described) -> Sequence[_Dated]:
+        return [dated for dated in self._dated if dated.fits(described)]
 
 
 def price_of(
-    record: ResourceRecord, file: PriceFile, quoted: Mapping[ResourceRef, Price], discounts: Iterable[Discount] = ()
+    record: ResourceRecord,
+    file: PriceFile,
+    quoted: Mapping[ResourceRef, Price],
+    discounts: Iterable[Discount] = (),
+    *,
+    on: date,
 ) -> Price | None:
-    """The running rate of a resource, or None when nobody knows it. What the file says is final: nothing comes off."""
-    price = file.quote(record)
+    """The running rate of a resource on a day, or None when nobody knows it. What the file says is final: nothing comes
+    off.
+    """
+    price = file.quote(record, on)
     if price is not None:
         return price
     price = quoted.get(record.ref)

@@ -49,10 +49,10 @@ def test_every_example_is_taken(example: str) -> None:
 
 
 def test_the_files_of_prices_and_rates_are_taken(tmp_path: Path) -> None:
-    of_prices, of_rates = (
-        text for _, text in blocks((ROOT / "docs" / "prices.md").read_text(encoding="utf-8")) if text.startswith("- ")
-    )
-    for text, read in ((of_prices, PriceFile.read), (of_rates, Rates.read)):
+    page = (ROOT / "docs" / "prices.md").read_text(encoding="utf-8")
+    *of_prices, of_rates = (text for _, text in blocks(page) if text.startswith("- "))
+    assert len(of_prices) == 2
+    for text, read in (*((text, PriceFile.read) for text in of_prices), (of_rates, Rates.read)):
         (tmp_path / "file.yaml").write_text(text, encoding="utf-8")
         assert read(tmp_path / "file.yaml")
 

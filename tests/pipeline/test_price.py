@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, timezone
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from providers.records import CapacityType, Kind, Price, ResourceRecord, ResourceRef
 from service.documents import Discount, Source, effective, written
 from service.files import Mistake, parse, read_yaml
-from service.pipeline.price import PriceFile, price_of
+from service.pipeline.decide import decide
+from service.pipeline.price import FilePrice, PriceFile, price_of
+from tests.pipeline.builders import known, world
 
 REF = ResourceRef(provider="aws", account="123456789012", region="us-east-1", kind=Kind.INSTANCE, external_id="i-0abc")
 TRAINER = ResourceRecord(
@@ -27,6 +30,7 @@ TRAINER = ResourceRecord(
     gpu_count=8,
     capacity_type=CapacityType.ON_DEMAND,
 )
+DAY = date(2026, 11, 16)
 LISTED = Price(rate_micros=55_040_000, currency="USD", source="list 2026-11-01, USD")
 
 
@@ -35,7 +39,7 @@ def less(percent: str, **fields: object) -> Discount:
 
 
 def quoted(*discounts: Discount, record: ResourceRecord = TRAINER, price: Price = LISTED) -> Price:
-    found = price_of(record, PriceFile(), {REF: price}, discounts)
+    found = price_of(record, PriceFile(), {REF: price}, discounts, on=DAY)
     assert found is not None
     return found
 
@@ -90,13 +94,13 @@ def test_a_discounted_rate_is_exact_and_never_more(rate: int, millionths_of_a_pe
 
 
 def test_nobody_gets_a_discount_on_a_price_that_is_not_known() -> None:
-    assert price_of(TRAINER, PriceFile(), {}, [less("28%")]) is None
+    assert price_of(TRAINER, PriceFile(), {}, [less("28%")], on=DAY) is None
 
 
 def test_the_price_file_is_final(tmp_path: Path) -> None:
     file = a_file(tmp_path, "- {sku: p5.48xlarge, hourly: 31.46, as_of: 2026-11-01}")
 
-    assert price_of(TRAINER, file, {REF: LISTED}, [less("28%")]) == Price(
+    assert price_of(TRAINER, file, {REF: LISTED}, [less("28%")], on=DAY) == Price(
         rate_micros=31_460_000, currency="USD", source="file prices.yaml, 2026-11-01"
     )
 
@@ -166,22 +170,133 @@ def test_the_first_entry_that_fits_wins(tmp_path: Path) -> None:
 """,
     )
 
-    assert file.quote(TRAINER) == Price(rate_micros=2_000_001, currency="USD", source="file prices.yaml, 2026-11-02")
+    assert file.quote(TRAINER, DAY) == Price(
+        rate_micros=2_000_001, currency="USD", source="file prices.yaml, 2026-11-02"
+    )
     there = replace(TRAINER, ref=replace(REF, region="eu-west-1"))
-    assert file.quote(there) == Price(rate_micros=3_000_000, currency="EUR", source="file prices.yaml, 2026-11-03")
+    assert file.quote(there, DAY) == Price(rate_micros=3_000_000, currency="EUR", source="file prices.yaml, 2026-11-03")
 
 
 def test_what_the_file_does_not_name_is_the_providers_to_price(tmp_path: Path) -> None:
     file = a_file(tmp_path, "- {sku: g6.*, hourly: 1, as_of: 2026-11-01}")
 
-    assert price_of(TRAINER, file, {REF: LISTED}) == LISTED
-    assert price_of(TRAINER, file, {}) is None
+    assert price_of(TRAINER, file, {REF: LISTED}, on=DAY) == LISTED
+    assert price_of(TRAINER, file, {}, on=DAY) is None
+
+
+# Dated prices.
+
+DATED = """
+- {sku: "p5.*", hourly: 80, as_of: 2026-11-01, from: 2026-06-01}
+- {sku: "p5.*", hourly: 98, as_of: 2024-01-15}
+- {sku: "p5.*", hourly: 31.5, as_of: 2026-11-01, from: 2026-11-16}
+- {sku: "p5.*", hourly: 90, as_of: 2026-11-01, from: 2025-06-05}
+"""
+
+
+@pytest.mark.parametrize(
+    ("day", "hourly"),
+    [
+        ("2020-01-01", 98),
+        ("2025-06-04", 98),
+        ("2025-06-05", 90),
+        ("2026-05-31", 90),
+        ("2026-06-01", 80),
+        ("2026-11-15", 80),
+        ("2026-11-16", 31.5),
+        ("2030-01-01", 31.5),
+    ],
+)
+def test_of_the_same_patterns_the_newest_price_counts_that_has_begun(tmp_path: Path, day: str, hourly: float) -> None:
+    price = a_file(tmp_path, DATED).quote(TRAINER, date.fromisoformat(day))
+
+    assert price is not None
+    assert price.rate_micros == hourly * 1_000_000
+
+
+def test_a_dated_price_says_since_when_it_counts(tmp_path: Path) -> None:
+    price = a_file(tmp_path, DATED).quote(TRAINER, DAY)
+
+    assert price is not None
+    assert price.source == "file prices.yaml, 2026-11-01, from 2026-11-16 on"
+
+
+def test_what_has_not_begun_leaves_it_to_the_next_that_fits_and_then_to_the_provider(tmp_path: Path) -> None:
+    file = a_file(
+        tmp_path,
+        """
+- {sku: p5.48xlarge, hourly: 1, as_of: 2026-11-01, from: 2026-11-16}
+- {sku: "p5.*", hourly: 2, as_of: 2026-11-01, from: 2026-11-15}
+""",
+    )
+    days = [DAY - timedelta(days=2), DAY - timedelta(days=1), DAY]
+    prices = [price_of(TRAINER, file, {REF: LISTED}, on=day) for day in days]
+
+    assert [price.rate_micros if price else None for price in prices] == [LISTED.rate_micros, 2_000_000, 1_000_000]
+
+
+def test_of_two_prices_for_one_day_the_first_counts(tmp_path: Path) -> None:
+    file = a_file(
+        tmp_path,
+        """
+- {hourly: 1, as_of: 2026-11-01, from: 2026-11-16}
+- {hourly: 2, as_of: 2026-11-02, from: 2026-11-16}
+""",
+    )
+    price = file.quote(TRAINER, DAY)
+
+    assert price is not None
+    assert price.rate_micros == 1_000_000
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["*", "p5.*", "g6.*"]), st.none() | st.dates(DAY - timedelta(9), DAY))),
+    st.dates(DAY - timedelta(10), DAY),
+)
+def test_however_prices_are_dated_and_ordered_the_one_that_counts_is_found(
+    written: list[tuple[str, date | None]], day: date
+) -> None:
+    entries = [
+        FilePrice.model_validate({"sku": sku, "hourly": str(number), "as_of": DAY, "from": since})
+        for number, (sku, since) in enumerate(written)
+    ]
+    begun = [
+        (sku, since or date.min, -number)
+        for number, (sku, since) in enumerate(written)
+        if sku != "g6.*" and (since or date.min) <= day
+    ]
+    first = next((sku for sku, _ in written if any(sku == one[0] for one in begun)), None)
+    expected = max(((since, number) for sku, since, number in begun if sku == first), default=None)
+    price = PriceFile(entries).quote(TRAINER, day)
+
+    assert (price and price.rate_micros) == (expected and -expected[1] * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("now", "rate"),
+    [
+        (datetime(2026, 11, 15, 23, 59, 59, tzinfo=UTC), 80_000_000),
+        (datetime(2026, 11, 16, tzinfo=UTC), 31_500_000),
+        (datetime(2026, 11, 15, 19, tzinfo=timezone(-timedelta(hours=6))), 31_500_000),
+    ],
+)
+def test_a_ruling_takes_the_price_of_its_day_which_begins_in_utc(tmp_path: Path, now: datetime, rate: int) -> None:
+    machine = known("i-0abc", record=TRAINER)
+    [priced] = decide(world(machine, prices=a_file(tmp_path, DATED)), now).resources
+
+    assert priced.price is not None
+    assert priced.price.rate_micros == rate
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("- {hourly: 1}", ["line 1, entry 1, as_of: is missing"]),
+        (
+            "- {hourly: 1, as_of: 2026-11-01, from: soon}",
+            ["line 1, entry 1, from: 'soon' is no date; write it like 2026-11-01"],
+        ),
+        ("- {hourly: 1, as_of: 2026-11-01, since: 2026-11-01}", ["entry 1, since: there is no such field"]),
         (
             "- {hourly: 1, as_of: 2026-11-01}\n\n- hourly: 1,5\n  as_of: soon\n",
             [
