@@ -235,12 +235,19 @@ class Compute(ComputePart):
 
         def done() -> None:
             self.enter(instance, to)
-            if call.query.get("discardLocalSsd") and has_local_ssd(instance):
-                self.discarded.append(path)
+            if to in {"TERMINATED", "SUSPENDED"} and has_local_ssd(instance):
+                self._leave_local_ssds(path, discarded=call.query["discardLocalSsd"])
 
         return self.operation(
             call, verb, path, instance["id"], done=done, undone=lambda: self.enter(instance, before)
         )  # fmt: skip
+
+    def _leave_local_ssds(self, path: str, *, discarded: bool) -> None:
+        if discarded:
+            self.discarded.append(path)
+        for disk in self.instances[path]["disks"]:
+            if disk["type"] == "SCRATCH" and not discarded:
+                disk["savedState"] = "PRESERVED"
 
     def _free(self, path: str) -> None:
         """Nothing else is being done with it."""
@@ -255,6 +262,8 @@ class Compute(ComputePart):
             return
         instance.pop("resourceStatus", None)
         if status == "RUNNING":
+            for disk in instance["disks"]:
+                disk.pop("savedState", None)
             instance["lastStartTimestamp"] = self.stamp(now)
             if (limit := _limit(instance["scheduling"], now)) is not None:
                 instance["resourceStatus"] = {"scheduling": {"terminationTimestamp": self.stamp(limit)}}
@@ -265,9 +274,12 @@ class Compute(ComputePart):
 
     def _instance(self, call: Call) -> tuple[str, Json]:
         self.check_place(call)
-        place, name = f"projects/{call.project}/zones/{call.zone}/instances", call.names["instance"]
-        for path, instance in self.instances.items():
-            if path == f"{place}/{name}" or (path.startswith(f"{place}/") and instance["id"] == name):
+        place = f"projects/{call.project}/zones/{call.zone}/instances"
+        name = call.names["instance"] if "instance" in call.names else call.names["resource"]
+        if (instance := self.instances.get(f"{place}/{name}")) is not None:
+            return f"{place}/{name}", instance
+        for path, instance in self.instances.items() if name.isdigit() else ():
+            if path.startswith(f"{place}/") and instance["id"] == name:
                 return path, instance
         raise not_found(f"{place}/{name}")
 

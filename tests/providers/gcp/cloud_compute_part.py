@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tests.providers.gcp.cloud_lists import matching, page
+from tests.providers.gcp.cloud_lists import last_before, matching, page
 from tests.providers.gcp.cloud_operations import Failure, Operation
 from tests.providers.gcp.cloud_refusals import invalid, phrase
 
@@ -122,16 +122,14 @@ class ComputePart:
         down = {f"zones/{zone}" for zone in self.cloud.down}
         mine = [(path, one) for path, one in things.items() if path.startswith(start)]
         told, token = self.page(call, [(path, one) for path, one in mine if scope_of(path) not in down])
-        begins = call.query.get("pageToken") is None
-        first = told[0][0] if told else start
+        since = last_before(call.query.get("pageToken"))
+        until = told[-1][0] if token else "~"
         by_scope: dict[str, Json] = {}
         for scope in scopes:
             here = [one for path, one in told if scope_of(path) == scope]
             if here:
                 by_scope[scope] = {f"{what}s": here}
-            elif scope in down and (begins or f"{start}{scope}" > first) and (
-                token is None or f"{start}{scope}" < told[-1][0]
-            ):  # fmt: skip
+            elif scope in down and since < f"{start}{scope}" < until:
                 by_scope[scope] = _warned("UNREACHABLE", f"The scope '{scope}' is currently unreachable.", scope)
             else:
                 words = f"There are no results for scope '{scope}' on this page."

@@ -28,18 +28,26 @@ def page(
     is for the question it was given for, and no other.
     """
     mark = hashlib.sha256(question.encode()).hexdigest()[:16]
-    after = ""
-    if token:
-        try:
-            asked, _, after = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
-        except ValueError:
-            asked = ""
-        if asked != mark or not after:
-            raise invalid(f"Invalid value for field 'pageToken': '{token}'. The page token is invalid.")
+    asked, after = _read(token) if token else (mark, "")
+    if asked != mark:
+        raise invalid(f"Invalid value for field 'pageToken': '{token}'. The page token is invalid.")
     rest = sorted((one for one in found if one[0] > after), key=lambda one: one[0])
     told = rest[:most]
     more = base64.urlsafe_b64encode(f"{mark} {told[-1][0]}".encode()).decode() if len(rest) > most else None
     return told, more
+
+
+def last_before(token: str | None) -> str:
+    """The key at which the page before the one of this token ended; nothing is before the first page."""
+    return _read(token)[1] if token else ""
+
+
+def _read(token: str) -> tuple[str, str]:
+    try:
+        mark, _, key = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+    except ValueError:
+        return "", ""
+    return mark, key
 
 
 def matching(expression: str) -> Test:

@@ -20,6 +20,15 @@ class Failure:
     """The one of HTTP that comes nearest."""
 
 
+def no_capacity(zone: str, *, project: str = "research") -> Failure:
+    """How a start ends where Google has no such machine left."""
+    message = (
+        f"The zone 'projects/{project}/zones/{zone}' does not have enough resources available to fulfill the request.  "
+        "Try a different zone, or try again later."
+    )
+    return Failure(code="ZONE_RESOURCE_POOL_EXHAUSTED", message=message, status=503)
+
+
 @dataclass(kw_only=True)
 class Operation:
     path: str
@@ -36,7 +45,6 @@ class Operation:
     undone: Callable[[], object]
     failure: Failure | None = None
     looks: int | None = 1
-    ended: bool = False
 
 
 @dataclass
@@ -45,6 +53,7 @@ class Operations:
 
     looks: int | None = 1
     begun: dict[str, Operation] = field(default_factory=dict)
+    _under_way: dict[str, Operation] = field(default_factory=dict)
     _failing: list[tuple[str, str | None, Failure]] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(7_000_000_000_000_000_001))
 
@@ -64,7 +73,7 @@ class Operations:
                 self._failing.remove(planned)
                 operation.failure = failure
                 break
-        self.begun[operation.path] = operation
+        self.begun[operation.path] = self._under_way[operation.path] = operation
         return operation
 
     def look(self, path: str) -> Operation | None:
@@ -76,17 +85,15 @@ class Operations:
         return operation
 
     def under_way(self, target: str) -> Operation | None:
-        return next((one for one in self.begun.values() if one.target == target and not one.ended), None)
+        return next((one for one in self._under_way.values() if one.target == target), None)
 
     def settle(self) -> None:
         """All that is under way ends, and what begins with its end."""
-        while under_way := [operation for operation in self.begun.values() if not operation.ended]:
-            for operation in under_way:
-                self.end(operation)
+        while self._under_way:
+            self.end(next(iter(self._under_way.values())))
 
     def end(self, operation: Operation) -> None:
-        if operation.ended:
+        if self._under_way.pop(operation.path, None) is None:
             return
-        operation.ended = True
         (operation.done if operation.failure is None else operation.undone)()
         operation.close(operation)
