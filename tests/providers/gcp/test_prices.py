@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.gcp import Config
+from providers.contract import BuildContext
+from providers.gcp import Config, build
 from providers.gcp.builtin import machine_types, parts_of
 from providers.gcp.client import Client
 from providers.gcp.prices import BODIES, GcpPrices, meant, read
@@ -542,6 +543,30 @@ def test_real_skus_price_a_real_machine(market: Market) -> None:
     assert market.source(a_record()) == LISTED
     assert market.rate(a_record()) == 3_673_385
     assert market.rate(a_record("a2-highgpu-8g", gpus=8)) == 29_387_080
+
+
+TYPES = ("a2-ultragpu-1g", "a3-megagpu-8g", "a4-highgpu-8g", "ct5lp-hightpu-4t", "g2-standard-4")
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "gpus"),
+    [
+        *(("n1-standard-8", (f"nvidia-tesla-{model}", 1)) for model in ("p4", "p100", "t4", "v100")),
+        *((machine_type, None) for machine_type in TYPES),
+    ],
+)
+def test_what_the_inventory_says_of_a_machine_is_enough_to_price_it(
+    cloud: Cloud, machine_type: str, gpus: tuple[str, int] | None
+) -> None:
+    cloud.compute.machine(machine_type=machine_type, gpus=gpus)
+    provider = build(
+        Config(projects=("research",), credentials="anonymous", endpoint=cloud.endpoint),
+        BuildContext(source="research-gcp", now=lambda: NOW),
+    )
+    assert provider.inventory is not None
+    [record] = provider.inventory.list().records
+
+    assert parts_of(record)
 
 
 # The built-in table.
