@@ -35,6 +35,7 @@ from providers.errors import (
 )
 from providers.gcp import Config, client
 from providers.gcp.client import Client, NotEnabled, NotThere, failure
+from tests.providers.gcp.cloud import Cloud
 from tests.providers.gcp.cloud_refusals import (
     NO_ANSWER,
     Refusal,
@@ -744,3 +745,42 @@ class TestCredentialsThatCannotBeUsed:
                 stop(made(credentials=json.dumps(key)))
             assert SECRET not in told.value.sentence
             assert "PRIVATE KEY" not in told.value.sentence
+
+
+class TestSignaturesHold:
+    """The stand-in checks what google-auth signs, as Google does."""
+
+    def asked(self, cloud: Cloud, **fields: Any) -> Mapping[str, Any]:
+        config = Config.model_validate({"projects": ["research"], "endpoint": cloud.endpoint, **fields})
+        calls = Client(config, sleep=lambda _: None)
+        try:
+            return calls.get("compute", f"/compute/v1/{cloud.compute.machine()}", query={"fields": "name"}, prompt=True)
+        finally:
+            calls.close()
+
+    def test_of_a_key_file(self, cloud: Cloud, tmp_path: Path) -> None:
+        assert self.asked(cloud, credentials=str(cloud.accounts.key_file(tmp_path, ROBOT))) == {"name": "trainer"}
+        assert cloud.calls[-1].caller == ROBOT
+
+    def test_of_one_who_impersonates_another(self, cloud: Cloud, tmp_path: Path) -> None:
+        other = "reader@billing.iam.gserviceaccount.com"
+        cloud.accounts.allow_impersonation(other, by=ROBOT)
+        self.asked(cloud, credentials=str(cloud.accounts.key_file(tmp_path, ROBOT)), impersonate=other)
+        assert cloud.calls[-1].caller == other
+
+    def test_of_one_who_may_not(self, cloud: Cloud, tmp_path: Path) -> None:
+        key_file = str(cloud.accounts.key_file(tmp_path, ROBOT))
+        with pytest.raises(Forbidden) as told:
+            self.asked(cloud, credentials=key_file, impersonate="reader@billing.iam.gserviceaccount.com")
+        assert told.value.permission == "iam.serviceAccounts.getAccessToken"
+
+    def test_of_nobody(self, cloud: Cloud, tmp_path: Path) -> None:
+        cloud.accounts.key_file(tmp_path, ROBOT)
+        with pytest.raises(Misconfigured, match="credentials cannot be used"):
+            self.asked(cloud, credentials="anonymous")
+
+    def test_of_a_key_that_was_withdrawn(self, cloud: Cloud, tmp_path: Path) -> None:
+        key_file = cloud.accounts.key_file(tmp_path, ROBOT)
+        cloud.accounts.keys[ROBOT] = "another key"
+        with pytest.raises(Misconfigured, match="invalid_grant"):
+            self.asked(cloud, credentials=str(key_file))
