@@ -57,6 +57,7 @@ ZONES = (
     "us-east4-a", "us-east4-b", "us-east4-c",
 )  # fmt: skip
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+NO_SUCH_PAGE = Reply(status=404, body=b"<!DOCTYPE html><title>Error 404 (Not Found)!!1</title>")
 READING_POSTS = {
     "compute.instanceGroupManagers.listManagedInstances",
     "compute.regionInstanceGroupManagers.listManagedInstances",
@@ -126,7 +127,9 @@ class Cloud:
         self.rules: list[Rule] = []
         self.calls: list[Call] = []
         self.bugs: list[str] = []
-        """Answers of this very cloud that Google's schemas do not allow."""
+        """Answers of this very cloud that Google's schemas do not allow, and where it broke."""
+        self.misfits: list[str] = []
+        """Requests that are not Google's, or not in the form that Google describes."""
         self.most_per_page = 500
         """No page of any list is longer, whatever is asked for."""
         self.down: set[str] = set()
@@ -271,16 +274,15 @@ class Cloud:
         try:
             found = self._found(http, path)
             if found is None:
-                self.calls.append(Call(service="", method="", http=http, path=path, headers=headers))
-                return Reply(status=404, body=b"<!DOCTYPE html><title>Error 404 (Not Found)!!1</title>")
+                raise Misfit("The requested URL was not found on this server.")
             method, names = found
             call = self._call(method, names, path, parse_qsl(query, keep_blank_values=True), headers, raw)
-        except Misfit as misfit:
+        except (Misfit, Refusal) as problem:  # or nobody knows who asks
             self.calls.append(Call(service="", method="", http=http, path=path, headers=headers))
-            return Refusal(400, str(misfit), reason="invalid").reply
-        except Refusal as refusal:  # nobody knows who asks
-            self.calls.append(Call(service="", method="", http=http, path=path, headers=headers))
-            return refusal.reply
+            if isinstance(problem, Refusal):
+                return problem.reply
+            self.misfits.append(f"{http} {path}?{query}: {problem}")
+            return Refusal(400, str(problem), reason="invalid").reply if found else NO_SUCH_PAGE
         self.calls.append(call)
         for rule in self.rules:
             if (reply := rule(call)) is not None:
@@ -302,6 +304,7 @@ class Cloud:
         if call.zone in self.down:
             raise unavailable(f"The zone '{call.zone}' is currently unavailable.")
         if call.method not in self._answers:
+            self.misfits.append(f"{call.method} is not played here")
             raise Refusal(501, f"{call.method} is Google's, but not played here.", reason="notImplemented")
         told: Json = self._once(call) or self._answers[call.method](call)
         if "requestId" in call.query:
@@ -315,6 +318,7 @@ class Cloud:
         try:
             return method.pick(told, mask) if mask else told
         except Misfit as misfit:
+            self.misfits.append(f"{call.method}: {misfit}")
             raise Refusal(400, str(misfit), reason="invalidParameter") from misfit
 
     def _once(self, call: Call) -> Json | None:
@@ -327,7 +331,7 @@ class Cloud:
         before = self._asked.get((call.project, said))
         if before is None:
             return None
-        if (before[0].method, before[0].path, before[0].body) != (call.method, call.path, call.body):
+        if any(getattr(before[0], part) != getattr(call, part) for part in ("method", "path", "query", "body")):
             raise invalid(f"Invalid value for field 'requestId': '{said}'. It was used for another request.")
         path = before[1].get("selfLink", "").partition("/compute/v1/")[2] or before[1].get("name", "")
         return self.operations.begun[path].told

@@ -234,13 +234,17 @@ class Compute(ComputePart):
         instance["status"] = through
 
         def done() -> None:
+            if instance["status"] == to:
+                return
             self.enter(instance, to)
             if to in {"TERMINATED", "SUSPENDED"} and has_local_ssd(instance):
                 self._leave_local_ssds(path, discarded=call.query["discardLocalSsd"])
 
-        return self.operation(
-            call, verb, path, instance["id"], done=done, undone=lambda: self.enter(instance, before)
-        )  # fmt: skip
+        def undone() -> None:
+            if before != through:
+                self.enter(instance, before)
+
+        return self.operation(call, verb, path, instance["id"], done=done, undone=undone)
 
     def _leave_local_ssds(self, path: str, *, discarded: bool) -> None:
         if discarded:

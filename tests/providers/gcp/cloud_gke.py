@@ -129,7 +129,7 @@ class Gke(LocationPart):
 
     @answers("container.projects.locations.clusters.list")
     def list_clusters(self, call: Call) -> Json:
-        answer = self.listed(call, {path: self._told(path) for path in self.clusters}, "clusters", most=100_000)
+        answer = self.listed(call, {path: self._told(path) for path in self.clusters}, "clusters", most=None)
         missing_zones = [path.split("/")[3] for path in answer.pop("unreachable", ())]
         return {**answer, "missingZones": missing_zones} if missing_zones else answer
 

@@ -32,8 +32,8 @@ class LocationPart:
         """What a call could change."""
         return None
 
-    def listed(self, call: Call, things: Mapping[str, Json], field: str, *, most: int = 500) -> Json:
-        """Those of a location, or of all; those in places that nobody can reach are not among them."""
+    def listed(self, call: Call, things: Mapping[str, Json], field: str, *, most: int | None = 500) -> Json:
+        """Those of a location, or of all, without those in places that nobody can reach; `most` of them on a page."""
         self.check_location(call, wild=True)
         prefix = f"projects/{call.project}/locations/"
         here = [
@@ -41,13 +41,11 @@ class LocationPart:
             if path.startswith(prefix) and call.zone in {"-", path.split("/")[3]}
             and path.split("/")[3] not in self.cloud.down
         ]  # fmt: skip
-        size = call.query.get("pageSize", most)
+        size = call.query.get("pageSize", 0)
         if size < 0:
             raise invalid("Page size must not be negative.")
-        told, token = page(
-            here, most=min(size or most, most, self.cloud.most_per_page), token=call.query.get("pageToken"),
-            question=call.path,
-        )  # fmt: skip
+        longest = min(size or most, most, self.cloud.most_per_page) if most is not None else len(here)
+        told, token = page(here, most=longest, token=call.query.get("pageToken"), question=call.path)
         answer: Json = {field: [one for _, one in told]} if told else {}
         if call.zone == "-" and self.cloud.down:
             answer["unreachable"] = sorted(f"projects/{call.project}/locations/{zone}" for zone in self.cloud.down)

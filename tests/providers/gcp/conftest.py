@@ -20,7 +20,7 @@ def gcp_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    """One empty project, `research`. What the cloud answered must have been in Google's form."""
+    """One empty project, `research`. What it was asked and what it answered must have been in Google's form."""
     with Cloud().serving() as cloud:
         yield cloud
-    assert cloud.bugs == []
+    assert (cloud.misfits, cloud.bugs) == ([], [])

@@ -266,27 +266,32 @@ def _read(name: str, how: Json, text: str) -> Any:
 def _mask(text: str) -> dict[str, Any]:
     """`a,b/c,d(e,f)` as a tree; an empty one means everything below."""
     tokens = re.findall(r"[^,/()]+|[,/()]", text)
-    if not tokens:
-        raise Misfit("Invalid field selection")
 
-    def chosen(position: int, into: dict[str, Any]) -> int:
+    def several() -> dict[str, Any]:
+        found: dict[str, Any] = {}
         while True:
-            name = tokens[position] if position < len(tokens) else ""
-            if name in {"", ",", "/", "(", ")"}:
-                raise Misfit(f"Invalid field selection {text}")
-            inner: dict[str, Any] = into.setdefault(name.strip(), {})
-            position += 1
-            while position < len(tokens) and tokens[position] == "/":
-                inner = inner.setdefault(tokens[position + 1], {}) if position + 1 < len(tokens) else inner
-                position += 2
-            if position < len(tokens) and tokens[position] == "(":
-                position = chosen(position + 1, inner) + 1
-            if position >= len(tokens) or tokens[position] == ")":
-                return position
-            position += 1
+            one(found)
+            if tokens[:1] != [","]:
+                return found
+            del tokens[0]
 
-    found: dict[str, Any] = {}
-    chosen(0, found)
+    def one(into: dict[str, Any]) -> None:
+        if not tokens or tokens[0] in ",/()":
+            raise Misfit(f"Invalid field selection {text}")
+        inner: dict[str, Any] = into.setdefault(tokens.pop(0).strip(), {})
+        mark = tokens[0] if tokens and tokens[0] in "/(" else ""
+        del tokens[: len(mark)]
+        if mark == "/":
+            one(inner)
+        elif mark == "(":
+            inner.update(several())
+            if tokens[:1] != [")"]:
+                raise Misfit(f"Invalid field selection {text}")
+            del tokens[0]
+
+    found = several()
+    if tokens:
+        raise Misfit(f"Invalid field selection {text}")
     return found
 
 
