@@ -22,10 +22,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tests.providers.azure import cloud_models, cloud_tls
 from tests.providers.azure.cloud_accounts import Accounts
+from tests.providers.azure.cloud_aks import Aks
 from tests.providers.azure.cloud_compute import Compute
 from tests.providers.azure.cloud_locks import Locks
+from tests.providers.azure.cloud_ml import MachineLearning
+from tests.providers.azure.cloud_monitor import Monitor
 from tests.providers.azure.cloud_operations import Operation, Operations
 from tests.providers.azure.cloud_part import Json, Part, Route, Told
+from tests.providers.azure.cloud_prices import Prices
 from tests.providers.azure.cloud_refusals import (
     NO_ANSWER,
     Refusal,
@@ -42,22 +46,31 @@ from tests.providers.azure.cloud_refusals import (
     wrong_type,
     wrong_version,
 )
+from tests.providers.azure.cloud_resources import Group, Resources
+from tests.providers.azure.cloud_scale_sets import ScaleSets
+from tests.providers.azure.cloud_skus import Skus
 
 __all__ = ["NO_ANSWER", "OTHER", "SUBSCRIPTION", "Call", "Cloud", "Refusal", "Reply", "Rule", "Subscription", "answer"]
 
 SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 OTHER = "22222222-2222-2222-2222-222222222222"
 OPERATION = re.compile(
-    r"/subscriptions/(?P<subscription>[^/]+)/providers/(?P<service>[^/]+)/locations/[^/]+/operations/(?P<id>[^/]+)",
+    r"/subscriptions/(?P<subscription>[^/]+)/providers/(?P<service>[^/]+)/locations/[^/]+/"
+    r"(operations|computeOperationsStatus)/(?P<id>[^/]+)",
     re.IGNORECASE,
 )
 VERSIONS = {
     "Microsoft.Authorization": ("2016-09-01", "2020-05-01"),
     "Microsoft.Compute": ("2026-04-01",),
     "Microsoft.Compute/skus": ("2021-07-01",),
-    "Microsoft.Resources": ("2020-01-01", "2022-12-01"),
+    "Microsoft.ContainerService": ("2024-09-01", "2025-01-01", "2025-02-01", "2025-05-01", "2025-07-01"),
+    "Microsoft.Insights/autoscalesettings": ("2022-10-01",),
+    "Microsoft.Insights/metrics": ("2018-01-01", "2019-07-01", "2021-05-01", "2023-10-01", "2024-02-01"),
+    "Microsoft.MachineLearningServices": ("2024-04-01", "2024-10-01", "2025-06-01"),
+    "Microsoft.Network": ("2023-09-01", "2024-05-01", "2025-01-01"),
+    "Microsoft.Resources": ("2021-04-01", "2022-09-01", "2022-12-01", "2025-04-01"),
 }
-"""Those that are played. The real ones know many more, each with fields of its own."""
+"""Those that are played. The real ones know more, each with fields of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +118,8 @@ class Subscription:
     """`Disabled` and `Warned` ones can be read, and not be changed."""
     unregistered: set[str] = field(default_factory=set)
     """Providers nobody has registered: `Microsoft.MachineLearningServices`, …"""
-    groups: dict[str, str] = field(default_factory=dict)
-    """Resource groups: their names as they were given, by their names in small letters."""
+    groups: dict[str, Group] = field(default_factory=dict)
+    """By their names in small letters."""
 
 
 class Cloud:
@@ -134,7 +147,17 @@ class Cloud:
         self.accounts = Accounts(self)
         self.compute = Compute(self)
         self.locks = Locks(self)
-        self._parts: tuple[Part, ...] = (self.accounts, self.compute, self.locks)
+        self.skus = Skus(self)
+        self.scale_sets = ScaleSets(self)
+        self.resources = Resources(self)
+        self.aks = Aks(self)
+        self.ml = MachineLearning(self)
+        self.monitor = Monitor(self)
+        self.prices = Prices(self)
+        self._parts: tuple[Part, ...] = (
+            self.accounts, self.compute, self.locks, self.skus, self.scale_sets, self.resources, self.aks, self.ml,
+            self.monitor, self.prices,
+        )  # fmt: skip
         self._answers: list[tuple[Route, Callable[[Call], Told]]] = [
             (route, getattr(part, name))
             for part in self._parts
@@ -182,13 +205,20 @@ class Cloud:
         """The one that is named, else the first."""
         return subscription.lower() if subscription is not None else next(iter(self.subscriptions))
 
-    def add_group(self, group: str, *, subscription: str | None = None, location: str = "westeurope") -> None:
-        self.subscriptions[self.known(subscription)].groups.setdefault(group.lower(), group)
+    def add_group(
+        self, group: str, *, subscription: str | None = None, location: str = "westeurope", **fields: Any
+    ) -> Group:
+        groups = self.subscriptions[self.known(subscription)].groups
+        if fields or group.lower() not in groups:
+            groups[group.lower()] = Group(name=group, location=location, **fields)
+        return groups[group.lower()]
 
     def settle(self) -> None:
-        """All that is under way comes to its end."""
+        """All that is under way comes to its end, and what Azure keeps up by itself is as it should be again."""
         with self._lock:
             self.operations.settle()
+            self.aks.repair()
+            self.monitor.repair()
 
     def snapshot(self) -> object:
         """Everything that a call could change; operations are no part of it."""
@@ -261,27 +291,27 @@ class Cloud:
 
     def reply(self, http: str, path: str, query: str, headers: Mapping[str, str], raw: bytes) -> Reply:
         found = self._found(http, path)
+        mine = re.match(r"/subscriptions/([^/]+)", path, re.IGNORECASE)
+        subscription = mine[1].lower() if mine else ""
         asked = dict(parse_qsl(query, keep_blank_values=True))
         operation = OPERATION.fullmatch(path)
         if found is not None:
             route, names, told = found
             call = Call(
                 service=route.service, method=route.method, action=route.action, http=http, path=path, names=names,
-                query=asked, body=_json(raw), headers=headers, subscription=names.get("subscription", "").lower(),
+                query=asked, body=_json(raw), headers=headers, subscription=subscription,
             )  # fmt: skip
         elif operation is not None:
             call = Call(
                 service=operation["service"], method="Operations_Get", http=http, path=path,
                 names=operation.groupdict(),
                 action=f"{operation['service']}/locations/operations/read", query=asked, headers=headers,
-                subscription=operation["subscription"].lower(),
+                subscription=subscription,
             )  # fmt: skip
         else:
-            mine = re.match(r"/subscriptions/([^/]+)", path, re.IGNORECASE)
             call = Call(
-                service="", method="", http=http, path=path, query=asked, headers=headers,
-                subscription=mine[1].lower() if mine else "",
-            )  # fmt: skip
+                service="", method="", http=http, path=path, query=asked, headers=headers, subscription=subscription
+            )
         self.calls.append(call)
         for rule in self.rules:
             if (reply := rule(call)) is not None:

@@ -36,13 +36,9 @@ class Route:
     tells: str | None = None
     action: str
     """What a role must hold for it: `Microsoft.Compute/virtualMachines/deallocate/action`."""
+    service: str
+    """The namespace: `Microsoft.Compute`. Of the Resource Manager's own methods, `Microsoft.Resources`."""
     pattern: re.Pattern[str]
-
-    @property
-    def service(self) -> str:
-        """The namespace: `Microsoft.Compute`. Of the Resource Manager's own methods, `Microsoft.Resources`."""
-        found = re.findall(r"/providers/([^/{]+)", self.template)
-        return found[-1] if found else "Microsoft.Resources"
 
 
 def answers(
@@ -54,15 +50,23 @@ def answers(
     hears: str | None = None,
     tells: str | None = None,
     action: str | None = None,
+    service: str | None = None,
 ) -> Callable[[F], F]:
-    """This is what the cloud does when this method is called; paths are compared without regard to case."""
+    """This is what the cloud does when this method is called; paths are compared without regard to case.
+
+    `{name}` stands for one step of a path, `{name*}` for some.
+    """
     parts = [
-        re.escape(part) if not part.startswith("{") else f"(?P<{part[1:-1]}>[^/]+)"
-        for part in re.split(r"(\{\w+\})", template)
+        f"(?P<{part[1:-1].rstrip('*')}>{'.+' if part.endswith('*}') else '[^/]+'})"
+        if part[:1] == "{"
+        else re.escape(part)
+        for part in re.split(r"(\{\w+\*?\})", template)
     ]
+    named = re.findall(r"/providers/([^/{]+)", template)
     route = Route(
         method=method, http=http, template=template, query=query, hears=hears, tells=tells,
         action=action or _action(http, template), pattern=re.compile("".join(parts) + "/?", re.IGNORECASE),
+        service=service or (named[-1] if named else "Microsoft.Resources"),
     )  # fmt: skip
 
     def marked(function: F) -> F:
@@ -93,16 +97,16 @@ class Part:
 
     # Lists
 
-    def listed(self, call: Call, things: Sequence[Json], *, link: str = "nextLink", most: int | None = None) -> Json:
+    def listed(self, call: Call, things: Sequence[Json]) -> Json:
         """A page of them, with the whole address of the next."""
         token = call.query.get("$skiptoken", "0")
         if not token.isdigit():
             raise invalid("The provided $skiptoken is invalid.", code="InvalidSkipToken")
-        start, size = int(token), min(most or self.cloud.most_per_page, self.cloud.most_per_page)
+        start, size = int(token), self.cloud.most_per_page
         told: Json = {"value": list(things[start : start + size])}
         if start + size < len(things):
             query = {**call.query, "$skiptoken": str(start + size)}
-            told[link] = f"{self.cloud.endpoint}{call.path}?{urlencode(query)}"
+            told["nextLink"] = f"{self.cloud.endpoint}{call.path}?{urlencode(query)}"
         return told
 
     # What takes a while
@@ -119,6 +123,7 @@ class Part:
         result: Callable[[], Json | None] = lambda: None,
         body: Json | None = None,
         status: int = 202,
+        at: str = "operations",
     ) -> Reply:
         """Azure will do it: answered is where to ask what became of it."""
         operation_id = str(uuid.uuid4())
@@ -126,7 +131,7 @@ class Part:
         place = f"/subscriptions/{call.subscription}/providers/{service}/locations/{location}"
         begun = self.cloud.operations.begin(
             Operation(
-                id=operation_id, path=f"{place}/operations/{operation_id}", verb=verb, target=target.lower(),
+                id=operation_id, path=f"{place}/{at}/{operation_id}", verb=verb, target=target.lower(),
                 begun=self.cloud.stamp(), done=done, undone=undone, result=result,
             )
         )  # fmt: skip
