@@ -615,6 +615,20 @@ class TestInstanceGroups:
         assert found == {f"zones/{Z}": "here", "regions/europe-west4": "there"}
         assert [one.autoscaling_policy.mode for _, told in scalers for one in told.autoscalers] == ["ON"]
 
+    def test_a_regional_one_is_patched(self, cloud: Cloud, sdk: Any) -> None:
+        path = cloud.groups.group(region="us-central1", size=3)
+        named = {"project": P, "region": "us-central1"}
+        wanted = compute_v1.InstanceGroupManager(target_size=1, description="smaller")
+
+        operation = sdk(compute_v1.RegionInstanceGroupManagersClient).patch_unary(
+            **named, instance_group_manager="trainers", instance_group_manager_resource=wanted
+        )
+        ended = sdk(compute_v1.RegionOperationsClient).wait(**named, operation=operation.name)
+        cloud.settle()
+
+        assert (ended.status.name, cloud.groups.size(path), len(cloud.groups.members[path])) == ("DONE", 1, 1)
+        assert cloud.groups.groups[path]["description"] == "smaller"
+
     def test_a_resize_that_fails_late(self, cloud: Cloud, operations: Any, sdk: Any) -> None:
         path = cloud.groups.group(size=2)
         cloud.operations.fail_next("resize", no_capacity(Z))
