@@ -78,7 +78,10 @@ _LONGEST_REASON = 300
 
 
 class NotEnabled(Forbidden):
-    """The API is switched off in the project, so nothing of it can be there."""
+    """The API is switched off, in the project that was asked or in the one that the credentials belong to."""
+
+    consumer: str | None = None
+    """Which, by its number or its id, if Google says."""
 
 
 class Client:
@@ -113,9 +116,12 @@ class Client:
         while True:
             page = self.get(service, path, query=asked, prompt=prompt)
             yield page
-            if not page.get("nextPageToken"):
+            following = page.get("nextPageToken")
+            if not following:
                 return
-            asked["pageToken"] = page["nextPageToken"]
+            if following == asked.get("pageToken"):
+                raise Unreachable(f"{SERVICES[service]}, GET {path} was answered with the same page again and again")
+            asked["pageToken"] = following
 
     # Acts. Each is asked once more only where its `requestId` keeps it from being done twice.
 
@@ -448,12 +454,20 @@ def _strange(where: str, status: int, headers: Mapping[str, str]) -> ProviderErr
 
 def _forbidden(where: str, words: str, reasons: frozenset[str], told: Json) -> Forbidden:
     if reasons & _NOT_ENABLED:
-        return NotEnabled(f"{where}: the API is not enabled in this project")
+        return _not_enabled(where, told)
     permission = _permission(words)
     for detail in _details(told):
         permission = permission or (detail.get("metadata") or {}).get("permission")
     needs = f"; it needs {permission}" if permission else ""
     return Forbidden(f"{where} is refused: {_short(words)}{needs}", permission=permission)
+
+
+def _not_enabled(where: str, told: Json) -> NotEnabled:
+    consumers = ((detail.get("metadata") or {}).get("consumer") for detail in _details(told))
+    consumer = next((str(named).removeprefix("projects/") for named in consumers if named), None)
+    error = NotEnabled(f"{where}: the API is not enabled in project {consumer or 'of an unknown name'}")
+    error.consumer = consumer
+    return error
 
 
 def _not_found(where: str, path: str, words: str) -> ProviderError:

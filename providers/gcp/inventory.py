@@ -16,7 +16,7 @@ from zlib import crc32
 
 import orjson
 
-from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
+from providers.errors import Forbidden, Misconfigured, NotFound, ProviderError, Unsupported
 from providers.gcp import machine_types, translate, translate_groups
 from providers.gcp.client import Client, NotEnabled
 from providers.gcp.groups import GroupLists, Groups, Pools, together
@@ -182,7 +182,11 @@ class GcpInventory:
             return nothing
         try:
             answer = question(project)
-        except NotEnabled:
+        except NotEnabled as off:
+            if not self._projects.is_switched_off_in(project, off):
+                raise Forbidden(
+                    f"{off.sentence}, which the credentials belong to; until it is, nothing is known of {project}"
+                ) from off
             self._switched_off[project, what] = self._now()
             return nothing
         self._switched_off.pop((project, what), None)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from providers.errors import ProviderError
 from providers.gcp import Config
-from providers.gcp.client import Client
+from providers.gcp.client import Client, NotEnabled
 from providers.records import Fault
 
 HOLDS = timedelta(minutes=10)
@@ -35,6 +35,8 @@ class Projects:
         self._client = client
         self._now = now
         self._discovered: tuple[datetime, Roster] | None = None
+        self._numbers: dict[str, str] = {}
+        """Of projects by id; they never change."""
 
     def roster(self) -> Roster:
         """Raises what Google answers; but what was discovered before is then taken as it was."""
@@ -52,6 +54,18 @@ class Projects:
             return replace(before[1], fault=error.as_fault())
         self._discovered = (now, roster)
         return roster
+
+    def is_switched_off_in(self, project: str, off: NotEnabled) -> bool:
+        """Whether it is this project that lacks the API, so that nothing of it can be there. Some APIs look at the
+        project that the credentials belong to: that says nothing of the one that was asked. Raises what Google answers
+        when it is asked for the project's number, by which it usually speaks of it.
+        """
+        if off.consumer is None or off.consumer == project:
+            return off.consumer is not None
+        if project not in self._numbers:
+            told = self._client.get("cloudresourcemanager", f"/v3/projects/{project}", prompt=True)
+            self._numbers[project] = str(told.get("name")).removeprefix("projects/")
+        return off.consumer == self._numbers[project]
 
     def _discover(self) -> Roster:
         top = (
@@ -78,4 +92,5 @@ class Projects:
         ):
             for project in page.get("projects") or ():
                 if project.get("state") == "ACTIVE":
+                    self._numbers[project["projectId"]] = project["name"].removeprefix("projects/")
                     yield project["projectId"]

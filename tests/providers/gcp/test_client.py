@@ -210,6 +210,11 @@ class TestWhatIsAsked:
             {"filter": ["a = b"], "pageToken": ["b"]},
         ]
 
+    def test_a_list_that_never_ends_is_no_list(self, wire: Wire, calls: Client) -> None:
+        wire.say(*(answer({"items": [1], "nextPageToken": "a"}) for _ in range(9)))
+        with pytest.raises(Unreachable, match="the same page again and again"):
+            list(calls.pages("compute", "/compute/v1/list"))
+
     def test_pages_before_an_error_are_valid(self, wire: Wire, calls: Client) -> None:
         wire.say(answer({"items": [1], "nextPageToken": "a"}), forbidden("compute.instances.list", "x").reply)
         pages = calls.pages("compute", "/compute/v1/list")
