@@ -385,10 +385,12 @@ def _pool_owner(cluster: Answer, pool: Answer) -> str | None:
 
 POOL_STATUSES = {
     "PROVISIONING": ("Creating", "Kubernetes Engine is still creating it"),
-    "RECONCILING": ("Updating", "Kubernetes Engine is updating it"),
     "STOPPING": ("Deleting", "Kubernetes Engine is deleting it"),
     "ERROR": ("Error", "Kubernetes Engine calls it unusable"),
 }
+"""What makes an act pointless. A pool that is being changed (`RECONCILING`) is not among them: the first step of our own
+act changes it, and whoever acts waits for that.
+"""
 CLUSTER_STATUSES = {
     "PROVISIONING": ("ClusterCreating", "Kubernetes Engine is still creating its cluster"),
     "STOPPING": ("ClusterDeleting", "Kubernetes Engine is deleting its cluster"),

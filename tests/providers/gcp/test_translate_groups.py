@@ -402,7 +402,7 @@ class TestANodePool:
             ({}, {}, []),
             ({}, {"status": "RUNNING_WITH_ERROR"}, []),
             ({}, {"status": "PROVISIONING"}, ["Creating"]),
-            ({}, {"status": "RECONCILING"}, ["Updating"]),
+            ({}, {"status": "RECONCILING"}, []),
             ({}, {"status": "STOPPING"}, ["Deleting"]),
             ({"status": "RECONCILING"}, {}, []),
             ({"status": "STOPPING"}, {"status": "STOPPING"}, ["Deleting", "ClusterDeleting"]),
