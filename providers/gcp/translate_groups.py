@@ -388,8 +388,8 @@ POOL_STATUSES = {
     "STOPPING": ("Deleting", "Kubernetes Engine is deleting it"),
     "ERROR": ("Error", "Kubernetes Engine calls it unusable"),
 }
-"""What makes an act pointless. A pool that is being changed (`RECONCILING`) is not among them: the first step of our own
-act changes it, and whoever acts waits for that.
+"""What makes an act pointless. A pool that is being changed (`RECONCILING`) is not among them: the first step of our
+own act changes it, and whoever acts waits for that.
 """
 CLUSTER_STATUSES = {
     "PROVISIONING": ("ClusterCreating", "Kubernetes Engine is still creating its cluster"),
