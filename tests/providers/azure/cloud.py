@@ -65,6 +65,8 @@ VERSIONS = {
     "Microsoft.Compute/skus": ("2021-07-01",),
     "Microsoft.ContainerService": ("2024-09-01", "2025-01-01", "2025-02-01", "2025-05-01", "2025-07-01"),
     "Microsoft.Insights/autoscalesettings": ("2022-10-01",),
+    "Microsoft.Insights/metricDefinitions": ("2018-01-01", "2021-05-01", "2023-10-01", "2024-02-01"),
+    "Microsoft.Insights/metricNamespaces": ("2024-02-01",),
     "Microsoft.Insights/metrics": ("2018-01-01", "2019-07-01", "2021-05-01", "2023-10-01", "2024-02-01"),
     "Microsoft.MachineLearningServices": ("2024-04-01", "2024-10-01", "2025-06-01"),
     "Microsoft.Network": ("2023-09-01", "2024-05-01", "2025-01-01"),

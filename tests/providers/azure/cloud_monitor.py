@@ -22,7 +22,8 @@ PLATFORM = {
     ),
     "microsoft.compute/virtualmachinescalesets": ("Percentage CPU", "Network In Total", "Network Out Total"),
     "microsoft.machinelearningservices/workspaces": (
-        "CpuUtilizationPercentage", "GpuUtilizationPercentage", "GpuMemoryUtilizationPercentage", "GpuEnergyJoules",
+        "CpuUtilizationPercentage", "GpuUtilizationPercentage", "GpuMemoryUtilizationPercentage",
+        "GpuMemoryUtilizationMegabytes", "GpuEnergyJoules",
     ),
 }  # fmt: skip
 """What Azure measures by itself: of machines nothing of their GPUs. Guests may send more, under names of their own."""
@@ -42,6 +43,8 @@ class Series:
     namespace: str
     dimensions: Mapping[str, str] = field(default_factory=dict)
     samples: list[tuple[int, float]] = field(default_factory=list)
+    written_as: str = ""
+    """The namespace, in the letters it was given in."""
 
 
 class Monitor(Part):
@@ -73,8 +76,11 @@ class Monitor(Part):
                 one.samples.extend(samples)
                 return
         self.series.append(
-            Series(resource=resource.lower(), metric=metric, namespace=named, dimensions=said, samples=list(samples))
-        )
+            Series(
+                resource=resource.lower(), metric=metric, namespace=named, dimensions=said, samples=list(samples),
+                written_as=namespace or type_of(resource),
+            )
+        )  # fmt: skip
 
     def autoscale_setting(
         self, scale_set: str, name: str = "scale", *, least: int = 1, most: int = 4, enabled: bool = True
@@ -148,6 +154,51 @@ class Monitor(Part):
             "namespace": namespace, "resourceregion": call.query["region"],
         }  # fmt: skip
 
+    @answers("MetricNamespaces_List", "GET", "/{resource*}/providers/Microsoft.Insights/metricNamespaces",
+             query=("startTime",))  # fmt: skip
+    def namespaces(self, call: Call) -> Told:
+        """Those that something was ever written to, and the one of the resource's type."""
+        resource = f"/{call.names['resource']}".lower()
+        self._place(resource)
+        written = {one.namespace: one.written_as for one in self.series if one.resource == resource}
+        named = {type_of(resource): type_of(resource), **written}
+        return {
+            "value": [
+                {
+                    "id": f"{resource}/providers/microsoft.insights/metricNamespaces/{name.replace('/', '-')}",
+                    "type": "Microsoft.Insights/metricNamespaces", "name": name.replace("/", "-"),
+                    "classification": "Platform" if name in PLATFORM else "Custom",
+                    "properties": {"metricNamespaceName": name},
+                }
+                for name in named.values()
+            ]
+        }  # fmt: skip
+
+    @answers("MetricDefinitions_List", "GET", "/{resource*}/providers/Microsoft.Insights/metricDefinitions",
+             query=("metricnamespace",))  # fmt: skip
+    def definitions(self, call: Call) -> Told:
+        resource = f"/{call.names['resource']}".lower()
+        place = self._place(resource)
+        namespace = call.query.get("metricnamespace", type_of(resource)).lower()
+        mine = [one for one in self.series if one.resource == resource and one.namespace == namespace]
+        dimensions: dict[str, dict[str, None]] = {name: {} for name in PLATFORM.get(namespace, ())}
+        for one in mine:
+            dimensions.setdefault(one.metric, {}).update(dict.fromkeys(one.dimensions))
+        return {
+            "value": [
+                {
+                    "id": f"{resource}/providers/microsoft.insights/metricdefinitions/{metric}",
+                    "resourceId": resource, "namespace": namespace, "metricClass": "Transactions", "unit": "Percent",
+                    "name": {"value": metric, "localizedValue": metric}, "isDimensionRequired": False,
+                    "primaryAggregationType": "Average", "supportedAggregationTypes": ["Average", "Maximum"],
+                    "metricAvailabilities": [{"timeGrain": "PT1M", "retention": "P93D"}],
+                    "dimensions": [{"value": name, "localizedValue": name} for name in names],
+                }
+                for metric, names in dimensions.items()
+            ],
+            "resourceregion": place,
+        }  # fmt: skip
+
     def _place(self, resource: str) -> str:
         thing = self.cloud.compute.machines.get(resource) or self.cloud.scale_sets.scale_sets.get(resource)
         if thing is not None:
@@ -195,13 +246,15 @@ class Monitor(Part):
         self, call: Call, resource: str, metric: str, mine: Sequence[Series], start: datetime, end: datetime,
         step: timedelta,
     ) -> Json:  # fmt: skip
-        asked = [(name.lower(), value.lower()) for name, value in EQUALS.findall(call.query.get("$filter", ""))]
+        asked: dict[str, set[str]] = {}
+        for name, value in EQUALS.findall(call.query.get("$filter", "")):
+            asked.setdefault(name.lower(), set()).add(value.lower())  # `or` stands between values of one name
         groups: dict[tuple[tuple[str, str], ...], list[tuple[int, float]]] = {}
         for one in mine:
             said = {name.lower(): value for name, value in one.dimensions.items()}
-            fits = all(value in {"*", said.get(name, "").lower()} for name, value in asked)
+            fits = all(values & {"*", said.get(name, "").lower()} for name, values in asked.items())
             if one.metric == metric and fits:
-                groups.setdefault(tuple((name, said.get(name, "")) for name, _ in asked), []).extend(one.samples)
+                groups.setdefault(tuple((name, said.get(name, "")) for name in asked), []).extend(one.samples)
         return {
             "id": f"{resource}/providers/Microsoft.Insights/metrics/{metric}", "type": "Microsoft.Insights/metrics",
             "name": {"value": metric, "localizedValue": metric}, "displayDescription": metric, "unit": "Percent",

@@ -325,7 +325,7 @@ ODD = {
 
 def odd(market: Market, what: str) -> Reply:
     told = ODD[what]
-    body = told if isinstance(told, dict) else {"Items": [{**market.list(), told: "many"}]}
+    body = told if isinstance(told, dict) else {"Items": [{**market.list(), str(told): "many"}]}
     return Reply(status=200, body=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
 
 
