@@ -63,6 +63,40 @@ class Fresh(NamedTuple):
     """None: what it is rests on what Google did not tell, so it is looked at anew."""
 
 
+class Reading:
+    """The machines of a project while its list is read: those with accelerators, known as they are or to be read."""
+
+    def __init__(self, before: Mapping[bytes, Machine]) -> None:
+        self._before = before
+        self.unchanged: dict[bytes, Machine] = {}
+        self.found: list[Machine] = []
+        self.fresh: list[Fresh] = []
+        self.builtin: set[str] = set()
+        """Types that only the built-in table knows."""
+        self.unjudged: set[tuple[str, str]] = set()
+        """Types of which nobody knows whether they have accelerators, and the zones of machines that were left out."""
+
+    def take(self, zone: str, instances: Sequence[Answer], types: Mapping[str, MachineType | None]) -> None:
+        for instance in instances:
+            sku = translate.last(instance["machineType"])
+            machine, attached = types[sku], "guestAccelerators" in instance
+            if machine is not None and machine.devices is None and not attached:
+                continue
+            digest = blake2b(orjson.dumps(instance), digest_size=16).digest()
+            if (known := self._before.get(digest)) is not None:
+                self.found.append(known)
+                self.unchanged[digest] = known
+            elif machine is not None:
+                self.fresh.append(Fresh(instance, zone, machine, digest))
+            elif (machine := machine_types.fallback(sku)) is not None:
+                self.builtin.add(sku)
+                self.fresh.append(Fresh(instance, zone, machine, None))
+            elif attached:
+                self.fresh.append(Fresh(instance, zone, translate.PLAIN, None))
+            elif translate.ACCELERATED_FAMILY.match(sku):
+                self.unjudged.add((sku, zone))
+
+
 class GcpInventory:
     """Machines with accelerators, the groups that make them, Workbench instances and TPU VMs."""
 
@@ -218,55 +252,38 @@ class GcpInventory:
     # machines
 
     def _machines(self, project: str) -> Machines:
-        before, unchanged = self._unchanged.get(project, {}), dict[bytes, Machine]()
-        found, fresh = list[Machine](), list[Fresh]()
-        silent, broken = Silent(), None
+        reading = Reading(self._unchanged.get(project, {}))
+        silent, broken, begun = Silent(), None, False
         unanswered = dict[str, Fault]()
-        builtin, unjudged = set[str](), set[tuple[str, str]]()
         try:
             for place, instances in aggregated(
                 self._client, project, "instances", fields=translate.FIELDS, silent=silent
             ):
+                begun = True
                 with readable(f"{project}, {place}"):
                     zone = translate.last(place)
                     skus = {translate.last(instance["machineType"]) for instance in instances}
                     unanswered |= self._types.learn(project, {zone: skus - unanswered.keys()})
-                    types = {sku: self._types.get(sku) for sku in skus}
-                    for instance in instances:
-                        sku = translate.last(instance["machineType"])
-                        machine, attached = types[sku], "guestAccelerators" in instance
-                        if machine is not None and machine.devices is None and not attached:
-                            continue
-                        digest = blake2b(orjson.dumps(instance), digest_size=16).digest()
-                        if (known := before.get(digest)) is not None:
-                            found.append(known)
-                            unchanged[digest] = known
-                        elif machine is not None:
-                            fresh.append(Fresh(instance, zone, machine, digest))
-                        elif (machine := machine_types.fallback(sku)) is not None:
-                            builtin.add(sku)
-                            fresh.append(Fresh(instance, zone, machine, None))
-                        elif attached:
-                            fresh.append(Fresh(instance, zone, translate.PLAIN, None))
-                        elif translate.ACCELERATED_FAMILY.match(sku):
-                            unjudged.add((sku, zone))
+                    reading.take(zone, instances, {sku: self._types.get(sku) for sku in skus})
         except ProviderError as error:
+            if not begun:
+                raise
             broken = error.as_fault()
         with readable(f"the machines of {project}"):
-            made_by, untold = self._makers(project, fresh)
-            for one in fresh:
-                machine_, settled = _machine(one, project, made_by)
-                found.append(machine_)
+            made_by, untold = self._makers(project, reading.fresh)
+            for one in reading.fresh:
+                machine, settled = _machine(one, project, made_by)
+                reading.found.append(machine)
                 if settled and one.digest is not None:
-                    unchanged[one.digest] = machine_
-        self._unchanged[project] = unchanged
-        kept = {machine.record.incarnation for machine in found}
+                    reading.unchanged[one.digest] = machine
+        self._unchanged[project] = reading.unchanged
+        kept = {machine.record.incarnation for machine in reading.found}
         self._made_by[project] = {key: group for key, group in made_by.items() if key in kept or broken is not None}
-        left_out = machine_types.fault_of((), {sku for sku, _ in unjudged}, unanswered)
-        regions = {translate.region_of(zone): left_out for _, zone in unjudged if left_out is not None}
-        faults = (broken, silent.elsewhere, untold, machine_types.fault_of(builtin, (), unanswered))
+        left_out = machine_types.fault_of((), {sku for sku, _ in reading.unjudged}, unanswered)
+        regions = {translate.region_of(zone): left_out for _, zone in reading.unjudged if left_out is not None}
+        faults = (broken, silent.elsewhere, untold, machine_types.fault_of(reading.builtin, (), unanswered))
         return Machines(
-            found=found,
+            found=reading.found,
             regions=regions | silent.regions,
             complete=broken is None and silent.elsewhere is None,
             fault=next((fault for fault in faults if fault is not None), None),
@@ -325,9 +342,9 @@ class GcpInventory:
                     answers += page.get(what) or ()
                     for place in page.get("unreachable") or ():
                         silent.add(place, f"the {what}")
-        except NotEnabled:
-            raise
         except ProviderError as error:
+            if not answers:
+                raise
             faults.append(error.as_fault())
         if silent.fault is not None:
             faults.append(silent.fault)

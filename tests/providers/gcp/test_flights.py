@@ -58,7 +58,9 @@ class Replay:
             t4 = {"guestAcceleratorType": "nvidia-tesla-t4", "guestAcceleratorCount": 1}
             cards = {"accelerators": [t4]} if self._as_if_accelerated else {}
             return {"kind": "compute#machineTypeList", "items": [{"name": name, **cards} for name in names]}
-        raise NotEnabled(f"{service} was not recorded")
+        off = NotEnabled(f"{service} was not recorded")
+        off.consumer = PROJECT
+        raise off
 
     def pages(self, service: str, path: str, *, query: Mapping[str, Any] | None = None) -> Iterator[Any]:
         yield self.get(service, path, query=query)
