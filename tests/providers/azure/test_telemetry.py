@@ -294,7 +294,8 @@ class TestComputes:
 
         answer = monitored.ask(ada)
 
-        assert (answer.series, answer.ambiguous) == ((), {ada.ref})
+        assert answer.series == ()
+        assert answer.ambiguous == {ada.ref}
 
     def test_computes_nobody_asked_about_are_left_out(self, monitored: Monitored) -> None:
         lab = monitored.cloud.ml.workspace()
