@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.providers.azure.cloud_part import SUBSCRIPTION, Json, Part, Told, answers
+from tests.providers.azure.cloud_part import GROUP, SUBSCRIPTION, Json, Part, Told, answers
 
 if TYPE_CHECKING:
     from tests.providers.azure.cloud import Call, Cloud
 
 NETWORK = f"{SUBSCRIPTION}/providers/Microsoft.Network"
+READ_GROUPS = "Microsoft.Resources/subscriptions/resourceGroups/read"
 
 
 @dataclass(kw_only=True)
@@ -73,14 +74,19 @@ class Resources(Part):
         return [one for one in things if one["id"].lower().startswith(f"/subscriptions/{call.subscription}/")]
 
     @answers("ResourceGroups_List", "GET", f"{SUBSCRIPTION}/resourcegroups", query=("$filter", "$top", "$skiptoken"),
-             action="Microsoft.Resources/subscriptions/resourceGroups/read")  # fmt: skip
+             action=READ_GROUPS)  # fmt: skip
     def list_groups(self, call: Call) -> Told:
-        told: list[Json] = []
-        for group in self.cloud.subscriptions[call.subscription].groups.values():
-            one: Json = {
-                "id": f"/subscriptions/{call.subscription}/resourceGroups/{group.name}", "name": group.name,
-                "type": "Microsoft.Resources/resourceGroups", "location": group.location, "tags": dict(group.tags),
-                "properties": {"provisioningState": "Succeeded"},
-            }  # fmt: skip
-            told.append({**one, "managedBy": group.managed_by} if group.managed_by else one)
-        return self.listed(call, told)
+        groups = self.cloud.subscriptions[call.subscription].groups.values()
+        return self.listed(call, [self._group(call, group) for group in groups])
+
+    @answers("ResourceGroups_Get", "GET", GROUP, action=READ_GROUPS)
+    def get_group(self, call: Call) -> Told:
+        return self._group(call, self.cloud.subscriptions[call.subscription].groups[call.names["group"].lower()])
+
+    def _group(self, call: Call, group: Group) -> Json:
+        told: Json = {
+            "id": f"/subscriptions/{call.subscription}/resourceGroups/{group.name}", "name": group.name,
+            "type": "Microsoft.Resources/resourceGroups", "location": group.location, "tags": dict(group.tags),
+            "properties": {"provisioningState": "Succeeded"},
+        }  # fmt: skip
+        return {**told, "managedBy": group.managed_by} if group.managed_by else told
