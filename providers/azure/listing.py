@@ -1,0 +1,66 @@
+"""Turns a list of the Resource Manager into what is in it, and into what could not be read of it.
+
+What the things in it mean is `translate`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from providers.azure.client import Client, NotEnabled, Query
+from providers.errors import ProviderError, Unreachable
+from providers.records import Fault
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """What a list told, as it was told."""
+
+    answers: Sequence[Answer] = ()
+    complete: bool = True
+    fault: Fault | None = None
+
+
+def items(client: Client, path: str, *, version: str, query: Query | None = None) -> Iterator[Answer]:
+    """Those before an error are valid, but not all."""
+    for page in client.pages(path, version=version, query=query):
+        yield from page["value"]
+
+
+def listed(client: Client, path: str, *, version: str, query: Query | None = None) -> Listed:
+    """As far as it could be read. Raises NotEnabled where there can be nothing."""
+    answers: MutableSequence[Answer] = []
+    try:
+        with readable(path):
+            for answer in items(client, path, version=version, query=query):
+                answers.append(answer)
+    except NotEnabled:
+        raise
+    except ProviderError as error:
+        return Listed(answers=answers, complete=False, fault=error.as_fault())
+    return Listed(answers=answers)
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Whatever is not where Azure puts it means that it is not Azure who answers."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise Unreachable(f"GET {path} was answered with what cannot be read ({type(error).__name__})") from error
+
+
+def together(faults: Sequence[Fault]) -> Fault | None:
+    """One fault to report for all: the first, and how many more there were."""
+    if not faults:
+        return None
+    first, more = faults[0], len(faults) - 1
+    if not more:
+        return first
+    sentence = f"{first.sentence}; and {more} more question{'s' if more > 1 else ''} went unanswered"
+    return Fault(code=first.code, sentence=sentence, permission=first.permission)
