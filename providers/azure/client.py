@@ -1,13 +1,14 @@
 """Turns a source's settings into calls to Azure's Resource Manager, and what can go wrong with one into
 `providers.errors`.
 
-The SDK's own pipeline (azure-core, azure-identity) tells who asks and carries what is asked. That is plain JSON, because
-the SDK's models take most of the time of every list; the tests hold what we ask and read against them. What answers
-mean is `translate`'s business.
+The SDK's own pipeline (azure-core, azure-identity) tells who asks and carries what is asked. That is plain JSON, as the
+SDK's models take most of the time of every list; the tests hold what we ask and read against them. What answers mean is
+`translate`'s business.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
@@ -61,6 +62,8 @@ PROMPT_SILENCE_SECONDS = 12.0
 """The same for acts and prices."""
 ANSWER_SECONDS = 45.0
 """Longest time from an answer's first byte to its last; of one to acts and prices `PROMPT_SILENCE_SECONDS`."""
+TOKEN_SECONDS = 8.0
+"""Longest wait for a token."""
 ATTEMPTS, PROMPT_ATTEMPTS = 5, 2
 PROMPT_LATEST_SECONDS = 9.0
 """A second attempt at an act begins at most so long after the first, so that both end within
@@ -115,15 +118,17 @@ class Client:
 
     def pages(self, path: str, *, version: str, query: Query | None = None, prompt: bool = False) -> Iterator[Json]:
         """A list, page by page. Those before an error are valid, but not all."""
-        page = self.get(path, version=version, query=query, prompt=prompt)
+        page, link = self.get(path, version=version, query=query, prompt=prompt), ""
         while True:
             if not isinstance(page.get("value"), list):
                 raise Unreachable(f"Azure, GET {path} was answered without value")
             yield page
-            following = page.get("nextLink")
+            following = str(page.get("nextLink") or "")
             if not following:
                 return
-            page = self.follow(str(following), prompt=prompt)
+            if following == link:
+                raise Unreachable(f"Azure, GET {path} was answered with the same page again and again")
+            page, link = self.follow(following, prompt=prompt), following
 
     def follow(self, link: str, *, prompt: bool = False) -> Json:
         """An address that Azure itself gave: of the next page, or of an operation."""
@@ -131,15 +136,16 @@ class Client:
 
     def prices(self, query: Query) -> Iterator[Json]:
         """Pages of the Retail Prices API, which wants no login and gets none."""
-        page = self._asked("GET", "/api/retail/prices", query=query, prompt=True, retail=True).body
+        path, asked = "/api/retail/prices", query
         while True:
+            page = self._asked("GET", path, query=asked, prompt=True, retail=True).body
             yield page
-            following = page.get("NextPageLink")
-            if not following:
+            following = urlsplit(str(page.get("NextPageLink") or ""))
+            if not following.path:
                 return
-            parts = urlsplit(str(following))
-            path = f"{parts.path}?{parts.query}"
-            page = self._asked("GET", path, query={}, prompt=True, retail=True).body
+            if path == (path := f"{following.path}?{following.query}"):
+                raise Unreachable("Azure Retail Prices answered with the same page again and again")
+            asked = {}
 
     # Acts. Each is asked once: whether it was heard is read back from the cloud.
 
@@ -208,6 +214,8 @@ class Client:
         except (OSError, ValueError) as error:  # certificates and secrets that cannot be read
             raise Misconfigured(f"{where} was not asked: its credentials or its ca_file cannot be read") from error
         if not 200 <= response.status_code < 300:
+            token = (response.request.headers.get("Authorization") or "").removeprefix("Bearer ")
+            told = told.replace(token.encode(), b"...") if token else told  # whoever answers may echo it
             raise refusal(where, response.status_code, response.headers, told)
         try:
             answer = orjson.loads(told) if told.strip() else {}
@@ -236,8 +244,8 @@ class Client:
     def _of_ours(self, link: str) -> str:
         """Path and query of a link, if it stays where we ask: a token must not be sent elsewhere."""
         parts = urlsplit(link)
-        if parts.netloc.lower() != urlsplit(self._config.endpoint).netloc.lower() or parts.scheme != "https":
-            raise Unreachable(f"Azure sends us to {parts.netloc}, and we do not follow to another host")
+        if parts.scheme.lower() != "https" or _host(link) != _host(self._config.endpoint):
+            raise Unreachable(f"Azure sends us to {parts.hostname or 'no host'}, and we do not follow to another host")
         return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
     def _pace(self, path: str) -> Pace:
@@ -275,17 +283,23 @@ class Client:
             return _HeldElsewhere(said.token_secret, self._secret)
         authority = self._config.authority or AUTHORITIES.get(urlsplit(self._config.endpoint).netloc.lower())
         try:
-            return _identity(said, authority, self._config.ca_file)
+            return _identity(said, authority, self._config.ca_file, known=self._config.authority is None)
         except (OSError, ValueError) as error:  # what they complain of may quote a secret
             raise Misconfigured("Azure's credentials cannot be used: a file of theirs is missing or damaged") from error
 
 
-def _identity(said: object, authority: str | None, ca_file: str | None) -> TokenCredential:
+def _identity(said: object, authority: str | None, ca_file: str | None, *, known: bool) -> TokenCredential:
+    """`known`: whether Microsoft knows the authority, and need not be asked about it."""
     from azure import identity
 
-    named: dict[str, Any] = {"connection_verify": ca_file} if ca_file else {}
+    for name in ("azure.identity", "msal"):  # they log what they were answered, whatever that is
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # asked again here, at our pace, and never waited for in silence
+    named: dict[str, Any] = {"retry_total": 0, "connection_timeout": CONNECT_SECONDS, "read_timeout": TOKEN_SECONDS}
+    if ca_file:
+        named["connection_verify"] = ca_file
     if authority is not None:
-        named["authority"] = authority
+        named |= {"authority": authority, "disable_instance_discovery": not known}
     if isinstance(said, ServicePrincipal):
         if said.client_secret is not None:
             return identity.ClientSecretCredential(said.tenant_id, said.client_id, said.client_secret, **named)
@@ -295,6 +309,11 @@ def _identity(said: object, authority: str | None, ca_file: str | None) -> Token
     if said == "managed_identity":
         return identity.ManagedIdentityCredential()
     return identity.DefaultAzureCredential(**named)
+
+
+def _host(url: str) -> str:
+    """Host and port, written in one way: some of Azure's links name the port that need not be named."""
+    return urlsplit(url).netloc.lower().removesuffix(":443")
 
 
 class _HeldElsewhere:
@@ -318,7 +337,14 @@ _THROTTLED = {
     "ResourceRequestsThrottled",
     "TooManyRequests",
 }
-_NOT_ENABLED = {"MissingSubscriptionRegistration", "NoRegisteredProviderFound", "SubscriptionNotRegistered"}
+_NOT_ENABLED = {"MissingSubscriptionRegistration", "SubscriptionNotRegistered"}
+_NOT_SERVED = {
+    "InvalidApiVersionParameter",
+    "InvalidResourceNamespace",
+    "InvalidResourceType",
+    "NoRegisteredProviderFound",
+}
+"""This Resource Manager does not know the API or its version: there may well be things of that kind."""
 _NO_CAPACITY = {
     "AllocationFailed",
     "OverconstrainedAllocationRequest",
@@ -335,8 +361,14 @@ _CHANGED = {
     "PreconditionFailed",
     "RetryableError",
 }
-_NOT_FOUND = {"NotFound", "ResourceGroupNotFound", "ResourceNotFound"}
-_QUOTA = re.compile(r"exceed\w* (?:the )?(?:approved|quota)|quota limit", re.IGNORECASE)
+_FORBIDDEN = {"AuthorizationFailed", "LinkedAuthorizationFailed", "ReadOnlyDisabledSubscription"}
+_NOT_FOUND = {"NotFound", "ParentResourceNotFound", "ResourceGroupNotFound", "ResourceNotFound"}
+_FULL = re.compile(
+    r"exceed\w* (?:the )?(?:approved|quota)|quota limit|insufficient \w+ quota|not have (?:sufficient|enough) capacity",
+    re.IGNORECASE,
+)
+_BUSY = re.compile(r"in progress|another operation|concurrent", re.IGNORECASE)
+_NAMED_RESOURCE = re.compile(r"Resource '([^']+)'", re.IGNORECASE)
 _NAMED_ACTION = re.compile(r"perform action '([^']+)'")
 
 
@@ -349,7 +381,10 @@ def refusal(where: str, status: int, headers: Mapping[str, str], body: bytes) ->
 
 
 def of_code(where: str, told: Json, status: int = 0, *, retry_after: float | None = None) -> ProviderError:
-    """Of an error as Azure writes it, of a call or of an operation that failed in the end."""
+    """Of an error as Azure writes it, of a call or of an operation that failed in the end.
+
+    `where` names what was acted on: that something else is not found says nothing about it.
+    """
     code, words = str(told.get("code") or ""), str(told.get("message") or "")
     codes = {code, *(str(one.get("code")) for one in told.get("details") or () if isinstance(one, dict))}
     sentence = f"{where}: {_short(words) or 'no reason given'} ({code or status})"
@@ -357,23 +392,33 @@ def of_code(where: str, told: Json, status: int = 0, *, retry_after: float | Non
         return Throttled(sentence, retry_after=retry_after)
     if codes & _NOT_ENABLED:
         return NotEnabled(f"{where}: the resource provider is not registered in this subscription")
+    if codes & _NOT_SERVED:
+        return NotThere(sentence)
     if code == "ScopeLocked":
         return Protected(sentence)
     if status == 401:
         return Forbidden(f"{where}: Azure does not know who asks: {_short(words)} ({code})")
-    if status == 403 or code in ("AuthorizationFailed", "LinkedAuthorizationFailed"):
+    if status == 403 or code in _FORBIDDEN:
         return _forbidden(where, words, code)
-    if code in _NOT_FOUND:
-        return NotFound(sentence)
-    if status == 404:  # of the subscription, or of something that stands between
-        return NotThere(sentence)
-    if codes & _NO_CAPACITY or _QUOTA.search(words):
+    if code in _NOT_FOUND or status == 404:
+        return _not_found(where, code, words, status)
+    if codes & _NO_CAPACITY or _FULL.search(words):
         return NoCapacity(sentence)
-    if codes & _CHANGED or status == 412:
+    if codes & _CHANGED or status == 412 or _BUSY.search(words):
         return Conflict(sentence)
     if status == 408 or status >= 500 or code in ("InternalServerError", "InternalExecutionError", "ServerBusy"):
         return Unreachable(sentence, retry_after=retry_after)
     return Conflict(sentence) if status == 409 and code != "OperationNotAllowed" else Unsupported(sentence)
+
+
+def _not_found(where: str, code: str, words: str, status: int) -> ProviderError:
+    """Only what names the resource speaks of it; its subscription, or something that stands between, does not."""
+    sentence = f"{where}: {_short(words) or 'nothing answers there'} ({code or status})"
+    named = _NAMED_RESOURCE.search(words)
+    of_it = named is None or named[1].rpartition("/")[2].lower() in re.split(r"[/\s]", where.lower())
+    if code in _NOT_FOUND and of_it:
+        return NotFound(sentence)
+    return NotThere(sentence) if status else Unsupported(sentence)
 
 
 def _forbidden(where: str, words: str, code: str) -> Forbidden:
@@ -395,12 +440,18 @@ def _strange(where: str, status: int, headers: Mapping[str, str]) -> ProviderErr
 
 
 def _error(body: bytes) -> Json | None:
+    """What Azure says is wrong. Most write it as `error`, AKS and Azure Monitor bare, the price list in capitals."""
     try:
         told = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    error = told.get("error") if isinstance(told, dict) else None
-    return error if isinstance(error, dict) and error.get("code") else None
+    if not isinstance(told, dict):
+        return None
+    error = told.get("error") or told.get("Error") or told
+    if not isinstance(error, dict):
+        return None
+    plain = {key[:1].lower() + key[1:]: value for key, value in error.items()}
+    return plain if plain.get("code") else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -411,7 +462,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _no_answer(where: str, error: sdk.AzureError) -> ProviderError:
     """What the transport and the credentials complain of. Their words may hold tokens, so few of them are passed on."""
     if isinstance(error, sdk.ClientAuthenticationError):
-        return Misconfigured(f"{where} was not asked: no token was given for the credentials ({_oauth(error)})")
+        return _no_token(where, error)
     if isinstance(error, (sdk.ServiceRequestTimeoutError, sdk.ServiceResponseTimeoutError)):
         return Unreachable(f"{where} was not answered in time")
     if isinstance(error, (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.IncompleteReadError)):
@@ -419,6 +470,18 @@ def _no_answer(where: str, error: sdk.AzureError) -> ProviderError:
             return Unreachable(f"{where}: the address cannot be talked to by TLS; is ca_file: right?")
         return Unreachable(f"{where} gave no answer: no connection, or it was closed")
     return Unreachable(f"{where} gave no answer: {type(error).__name__}")
+
+
+def _no_token(where: str, error: sdk.ClientAuthenticationError) -> ProviderError:
+    """Refused for what the credentials are, or whoever gives tokens has no answer just now."""
+    cause = error.__cause__
+    if isinstance(cause, (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.DecodeError)):
+        by_tls = "CERTIFICATE_VERIFY_FAILED" in str(cause)
+        why = "it cannot be talked to by TLS; is ca_file: right?" if by_tls else "it gave no answer"
+        return Unreachable(f"{where} was not asked: no token from who gives them: {why}")
+    if re.search(r"HTTP Error: (?:429|5\d\d)|AADSTS(?:90033|90034|900384)\b|temporarily_unavailable", str(error)):
+        return Unreachable(f"{where} was not asked: no token from who gives them just now")
+    return Misconfigured(f"{where} was not asked: no token was given for the credentials ({_oauth(error)})")
 
 
 def _oauth(error: sdk.ClientAuthenticationError) -> str:
