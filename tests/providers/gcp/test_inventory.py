@@ -569,6 +569,18 @@ class TestGroups:
         assert found.describe(ref(free)).managed_by is None
         assert cloud.counted["compute.instanceGroupManagers.listManagedInstances"] >= 1
 
+    def test_one_that_does_not_tell_its_members_has_those_that_say_so(self, cloud: Cloud, google: Build) -> None:
+        path = cloud.groups.group(size=2)
+        members = tuple(cloud.groups.members[path])
+        cloud.groups.members[path].pop()
+        refusal = forbidden("compute.instanceGroupManagers.get", path)
+        cloud.rules.append(only("compute.instanceGroupManagers.listManagedInstances", refusal.reply))
+        answer = google().list()
+        assert by_path(answer)[path].members == members
+        assert {by_path(answer)[member].managed_by for member in members} == {"mig:trainers"}
+        assert part(answer, "instance groups").complete
+        assert fault(answer, "instance groups").permission == "compute.instanceGroupManagers.get"
+
     def test_a_machine_whose_group_is_gone_is_its_own(self, cloud: Cloud, google: Build) -> None:
         path = cloud.groups.group(size=1)
         [left] = cloud.groups.members[path]
