@@ -88,6 +88,19 @@ class Accepted:
     body: Json
     operation: str | None
     """Path and query by which to ask what became of it; None when it was done at once."""
+    retry_after: float | None = None
+    """So many seconds Azure wants to pass before it is asked."""
+    status: int = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of an act that was accepted, as far as it is known by now."""
+
+    ended: bool
+    error: ProviderError | None = None
+    """Why it failed."""
+    retry_after: float | None = None
 
 
 class Client:
@@ -147,13 +160,27 @@ class Client:
                 raise Unreachable("Azure Retail Prices answered with the same page again and again")
             asked = {}
 
+    def outcome(self, operation: str, what: str) -> Outcome:
+        """How an act stands: `what`, as sentences call it. Raises what keeps that from being known."""
+        try:
+            told = self._asked("GET", operation, query={}, prompt=True)
+        except (Conflict, NoCapacity, Protected, Unsupported) as error:  # the answer to the act itself
+            return Outcome(ended=True, error=error)
+        status = str(told.body.get("status") or "").lower()
+        if status in ("failed", "canceled"):
+            why = told.body.get("error")
+            return Outcome(ended=True, error=of_code(what, why if isinstance(why, dict) else {"code": status}))
+        ended = status == "succeeded" or (not status and told.status != 202)
+        return Outcome(ended=ended, retry_after=told.retry_after)
+
     # Acts. Each is asked once: whether it was heard is read back from the cloud.
 
     def post(self, path: str, body: Json | None = None, *, version: str, query: Query | None = None) -> Accepted:
         return self._asked("POST", path, query={"api-version": version, **(query or {})}, body=body, prompt=True)
 
-    def put(self, path: str, body: Json, *, version: str) -> Accepted:
-        return self._asked("PUT", path, query={"api-version": version}, body=body, prompt=True)
+    def put(self, path: str, body: Json, *, version: str, if_match: str | None = None) -> Accepted:
+        """`if_match`: only as long as it is the state of that name (`eTag`), else Conflict."""
+        return self._asked("PUT", path, query={"api-version": version}, body=body, prompt=True, if_match=if_match)
 
     def patch(self, path: str, body: Json, *, version: str) -> Accepted:
         return self._asked("PATCH", path, query={"api-version": version}, body=body, prompt=True)
@@ -178,10 +205,13 @@ class Client:
         prompt: bool,
         body: Json | None = None,
         retail: bool = False,
+        if_match: str | None = None,
     ) -> Accepted:
         attempts = 1 if method != "GET" else PROMPT_ATTEMPTS if prompt else ATTEMPTS
         return answered_in_the_end(
-            partial(self._answer, method, path, query=query, prompt=prompt, body=body, retail=retail),
+            partial(
+                self._answer, method, path, query=query, prompt=prompt, body=body, retail=retail, if_match=if_match
+            ),
             pace=self._pace("prices" if retail else path),
             attempts=attempts,
             prompt=prompt,
@@ -192,7 +222,15 @@ class Client:
         )
 
     def _answer(
-        self, method: str, path: str, *, query: Query, prompt: bool, body: Json | None, retail: bool
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query,
+        prompt: bool,
+        body: Json | None,
+        retail: bool,
+        if_match: str | None,
     ) -> Accepted:
         where = f"{'Azure Retail Prices' if retail else 'Azure'}, {method} {path.partition('?')[0]}"
         client, base = self._ready(retail=retail)
@@ -201,7 +239,11 @@ class Client:
             base + path,
             params=dict(query),
             content=None if body is None else orjson.dumps(body),
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
+            headers={
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                **({"If-Match": if_match} if if_match else {}),
+            },
         )
         silence = PROMPT_SILENCE_SECONDS if prompt else SILENCE_SECONDS
         try:
@@ -225,7 +267,12 @@ class Client:
             raise Unreachable(f"{where} was not answered as Azure does")
         link = response.headers.get("Azure-AsyncOperation") or response.headers.get("Location")
         pending = response.status_code in (201, 202) or response.headers.get("Azure-AsyncOperation")
-        return Accepted(body=answer, operation=self._of_ours(link) if link and pending and method != "GET" else None)
+        return Accepted(
+            body=answer,
+            operation=self._of_ours(link) if link and pending and method != "GET" else None,
+            retry_after=_retry_after(response.headers),
+            status=response.status_code,
+        )
 
     def _read(self, response: HttpResponse, where: str, seconds: float) -> bytes:
         until = self._monotonic() + seconds
