@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib.resources import files
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 from providers.errors import Unreachable
@@ -238,7 +238,8 @@ STANDARD = (None, "", "STANDARD")
 
 FIELDS = (
     "id,name,machineType,status,creationTimestamp,lastStartTimestamp,labels,deletionProtection,startRestricted,"
-    "guestAccelerators(acceleratorType,acceleratorCount),scheduling(provisioningModel,preemptible),"
+    "guestAccelerators(acceleratorType,acceleratorCount),"
+    "scheduling(provisioningModel,preemptible,maxRunDuration/seconds,terminationTime,instanceTerminationAction),"
     "disks(type,diskSizeGb,diskEncryptionKey/sha256),metadata/items/key,"
     "resourceStatus/reservationConsumptionInfo/consumedReservation"
 )
@@ -278,6 +279,8 @@ def record(
         created_at=utc(instance.get("creationTimestamp")),
         tags=labels,
         managed_by=managed_by(labels, metadata_keys(instance), group=group, name=name),
+        remarks=tuple(_ends_by_itself(scheduling)),
+        run_limit_seconds=run_limit(scheduling),
         protections=tuple(label_protections(labels)) if labels else (),
         blockers=_blockers(instance, sku, scheduling, devices),
         losses=disk_losses(local_disks_gb(instance, machine)),
@@ -303,6 +306,25 @@ def capacity_type(scheduling: Answer, *, reserved: bool) -> CapacityType:
     if scheduling.get("preemptible"):
         return CapacityType.SPOT
     return CapacityType.RESERVED if reserved else CapacityType.ON_DEMAND
+
+
+def run_limit(scheduling: Answer) -> int | None:
+    """After how many seconds Google ends each of its runs."""
+    seconds = (scheduling.get("maxRunDuration") or {}).get("seconds")
+    return int(seconds) if seconds else None
+
+
+def _ends_by_itself(scheduling: Answer) -> Iterable[str]:
+    seconds, time = run_limit(scheduling), utc(scheduling.get("terminationTime"))
+    if seconds is None and time is None:
+        return
+    does = "deletes" if scheduling.get("instanceTerminationAction") == "DELETE" else "stops"
+    if seconds is not None:
+        hours, minutes = divmod(ceil(seconds / 60), 60)
+        lasts = " ".join(f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min")) if number)
+        yield f"Google Cloud itself {does} it {lasts} after each start (maxRunDuration)"
+    if time is not None:
+        yield f"Google Cloud itself {does} it at {time:%Y-%m-%d %H:%M} UTC (terminationTime)"
 
 
 def consumes_a_reservation(instance: Answer) -> bool:

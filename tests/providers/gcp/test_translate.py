@@ -420,6 +420,43 @@ class TestWhatStandsInTheWay:
         assert all(loss.sentence == f"{size_gb:,} GB of Local SSD would be erased" for loss in losses)
 
 
+LIMITS: dict[str, tuple[dict[str, Any], int | None, list[str]]] = {
+    "nobody has limited it": ({}, None, []),
+    "its runs are limited": (
+        {"maxRunDuration": {"seconds": "37800"}, "instanceTerminationAction": "STOP"},
+        37800,
+        ["Google Cloud itself stops it 10 h 30 min after each start (maxRunDuration)"],
+    ),
+    "its one run is limited": (
+        {"provisioningModel": "FLEX_START", "maxRunDuration": {"seconds": "604800"},
+         "instanceTerminationAction": "DELETE"},
+        604800,
+        ["Google Cloud itself deletes it 168 h after each start (maxRunDuration)"],
+    ),
+    "a limit of seconds": (
+        {"maxRunDuration": {"seconds": "30", "nanos": 500}, "instanceTerminationAction": "STOP"},
+        30,
+        ["Google Cloud itself stops it 1 min after each start (maxRunDuration)"],
+    ),
+    "it ends at a time": (
+        {"terminationTime": "2026-12-01T00:00:00-08:00", "instanceTerminationAction": "STOP"},
+        None,
+        ["Google Cloud itself stops it at 2026-12-01 08:00 UTC (terminationTime)"],
+    ),
+    "a spot machine that is deleted when Google wants it back": (
+        {"provisioningModel": "SPOT", "instanceTerminationAction": "DELETE"}, None, [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("scheduling", "seconds", "remarks"), LIMITS.values(), ids=LIMITS)
+def test_what_google_ends_by_itself_says_so(
+    scheduling: dict[str, Any], seconds: int | None, remarks: list[str]
+) -> None:
+    record = a_record(scheduling=scheduling)
+    assert (record.run_limit_seconds, list(record.remarks)) == (seconds, remarks)
+
+
 # Workbench.
 
 
@@ -618,6 +655,7 @@ INSTANCES = st.fixed_dictionaries(
             optional={
                 "provisioningModel": st.sampled_from(["STANDARD", "SPOT", "FLEX_START", "RESERVATION_BOUND"]),
                 "preemptible": st.booleans(),
+                "maxRunDuration": st.integers(30, 10**7).map(lambda seconds: {"seconds": str(seconds)}),
             },
         ),
         "disks": st.lists(
@@ -651,6 +689,7 @@ def read_by_google(instance: Mapping[str, Any], *, machine: MachineType, group: 
         "tags": dict(read.labels),
         "gpu_count": cards or (machine.devices.count if machine.devices else 0),
         "capacity_type": CapacityType(models.get(scheduling.provisioning_model, standard)),
+        "run_limit_seconds": scheduling.max_run_duration.seconds or None,
         "local disks": sum(local),
         "protected from deletion": read.deletion_protection,
         "managed_by": f"mig:{group.split('/')[-1]}" if group else None,
@@ -668,7 +707,7 @@ class TestTheOfficialTypes:
             name: getattr(record, name)
             for name in (
                 "incarnation", "name", "sku", "state", "created_at", "launched_at", "tags", "gpu_count",
-                "capacity_type", "managed_by",
+                "capacity_type", "run_limit_seconds", "managed_by",
             )
         }  # fmt: skip
         ours["local disks"] = int(erased.pop()) if erased else 0
