@@ -53,7 +53,7 @@ class Latest:
         changed = set(session.connection().execute(columns(col(Resource.id)).where(which)).scalars())
         if changed:
             others = {id: interval for id, interval in self.intervals.items() if id not in changed}
-            self.intervals = others | _last(session, col(Resource.ended_at).is_(None), which)
+            self.intervals = others | latest(session, which)
 
 
 def newest(session: Session) -> tuple[int, int]:
@@ -76,11 +76,12 @@ def how_many_open(session: Session) -> int:
     return session.connection().execute(asked).scalar_one()
 
 
-def latest(session: Session) -> dict[str, Interval]:
-    """The last interval, open or closed, of each resource that is still there."""
+def latest(session: Session, *which: ColumnElement[bool]) -> dict[str, Interval]:
+    """The last interval of each resource, if it is open or the resource still there."""
     is_open = col(MeterInterval.ended_at).is_(None)
+    of_these = [col(MeterInterval.resource_id).in_(columns(col(Resource.id)).where(*which))] if which else []
     running = exists().where(col(MeterInterval.resource_id) == col(Resource.id), is_open)
-    return _read(session, is_open) | _last(session, col(Resource.ended_at).is_(None), ~running)
+    return _read(session, is_open, *of_these) | _last(session, col(Resource.ended_at).is_(None), ~running, *which)
 
 
 def latest_of(session: Session, resource_ids: Iterable[str]) -> dict[str, Interval]:
@@ -99,8 +100,8 @@ def _last(session: Session, *which: ColumnElement[bool]) -> dict[str, Interval]:
     return _read(session, col(MeterInterval.id).in_(columns(newest).where(*which)))
 
 
-def _read(session: Session, which: ColumnElement[bool]) -> dict[str, Interval]:
-    rows = session.connection().execute(columns(*_COLUMNS).where(which), execution_options={"yield_per": AT_ONCE})
+def _read(session: Session, *which: ColumnElement[bool]) -> dict[str, Interval]:
+    rows = session.connection().execute(columns(*_COLUMNS).where(*which), execution_options={"yield_per": AT_ONCE})
     return {interval.resource_id: interval for interval in map(_interval_of, rows)}
 
 

@@ -187,6 +187,18 @@ def test_floors_are_added_and_not_floored_together(zeros: list[tuple[int, int]],
     assert count.micros_after(run) == sum((zero + run) // 3600 * number for zero, number in zeros)
 
 
+def test_one_that_ended_without_a_word_is_missed_though_as_many_are_open(database: Database) -> None:
+    service, last = Service(database), ledger.Latest()
+    service.empty()
+    for machine in ("a", "b"):
+        service.meters(machine, 3600)
+    same_as_all_read_anew(service, last)
+    happens(service, "is gone", "a")
+    service.meters("a", 3600)
+    service.ends("b", telling=False)
+    same_as_all_read_anew(service, last)
+
+
 def test_only_what_changed_is_read(database: Database) -> None:
     service, opened = Service(database), OpenIntervals()
     service.empty()
