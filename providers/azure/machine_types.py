@@ -89,7 +89,9 @@ class MachineTypes:
         with readable(path):
             for answer in items(self._client, path, version=VERSION, query={"$filter": f"location eq '{place}'"}):
                 if answer.get("resourceType") == "virtualMachines":
-                    self._types[answer["name"].lower()] = translate.machine_type(answer)
+                    machine = translate.machine_type(answer)
+                    if machine is not None:
+                        self._types[answer["name"].lower()] = machine
         self._told[subscription, place] = self._now()
 
 

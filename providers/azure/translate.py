@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -147,15 +147,17 @@ def may_have_accelerators(sku: str) -> bool:
     return not name or (name.startswith("standard_n") and not name.startswith(NOT_OURS))
 
 
-def machine_type(answer: Answer) -> MachineType:
-    """One VM size of Resource SKUs."""
+def machine_type(answer: Answer) -> MachineType | None:
+    """One VM size of Resource SKUs. None: it may well have accelerators, but is told without a number of them, as
+    happens with new ones, and the built-in table lacks it.
+    """
     told = {one["name"]: one.get("value") for one in answer.get("capabilities") or ()}
     name = answer["name"]
-    devices = _devices(name, told.get("GPUs"))
-    if devices is None:
-        return PLAIN
-    mib = sum(float(told.get(disk) or 0) for disk in ("MaxResourceVolumeMB", "NvmeDiskSizeInMiB"))
     known = builtin_types().get(name.lower(), PLAIN)
+    devices = _devices(name, float(told.get("GPUs") or 0), known.devices)
+    if devices is None:
+        return None if may_have_accelerators(name) else PLAIN
+    mib = sum(float(told.get(disk) or 0) for disk in ("MaxResourceVolumeMB", "NvmeDiskSizeInMiB"))
     return MachineType(
         name=name,
         devices=devices,
@@ -164,22 +166,17 @@ def machine_type(answer: Answer) -> MachineType:
     )
 
 
-def _devices(name: str, gpus: str | None) -> Devices | None:
-    number = float(gpus or 0)
-    if number <= 0 or name.lower().startswith(NOT_OURS):
+def _devices(name: str, gpus: float, known: Devices | None) -> Devices | None:
+    if name.lower().startswith(NOT_OURS):
         return None
-    count = ceil(number)
-    known = builtin_types().get(name.lower(), PLAIN).devices
-    if known is not None:
-        # a sixth of a GPU is told as one
-        return Devices(
-            vendor=known.vendor, model=known.model, count=count, share=known.share, memory_mib=known.memory_mib
-        )
+    if known is not None:  # a sixth of a GPU is told as one
+        return replace(known, count=ceil(gpus) or known.count)
+    if gpus <= 0:
+        return None
     vendor, model, gib = _accelerator(name)
-    share = number if number < 1 else 1.0
-    return Devices(
-        vendor=vendor, model=model, count=count, share=share, memory_mib=round(gib * share * 1024) if gib else None
-    )
+    share = gpus if gpus < 1 else 1.0
+    memory = round(gib * share * 1024) if gib else None
+    return Devices(vendor=vendor, model=model, count=ceil(gpus), share=share, memory_mib=memory)
 
 
 def _accelerator(name: str) -> tuple[str | None, str | None, int | None]:
@@ -239,7 +236,7 @@ POWER = {
     "deallocating": State.STOPPING,
     "deallocated": State.STOPPED,
 }
-POWERED_OFF = "It is stopped but not deallocated, so Azure still bills it"
+POWERED_OFF = "it is stopped but not deallocated, so Azure still bills it"
 UNDER_WAY = ("creating", "updating")
 """While it is created, and at times while it is started, a machine is told to be stopped."""
 
@@ -786,7 +783,7 @@ def compute_record(
         launched_at=_launched(own) if state is State.RUNNING else None,
         created_at=created,
         tags=tags,
-        remarks=("A job is running on it",) if word == "jobrunning" else (),
+        remarks=("a job is running on it",) if word == "jobrunning" else (),
         protections=(*tag_protections(lowered), *lock_protections(path, around)),
         blockers=(
             *((Blocker(verb=Verb.STOP, code="Deleting", sentence="it is being deleted"),) if deleting else ()),

@@ -430,7 +430,7 @@ def _pool_remarks(pool: Answer) -> tuple[str, ...]:
     if not pool.get("enableAutoScaling"):
         return ()
     least, most = (int(pool.get(bound) or 0) for bound in ("minCount", "maxCount"))
-    return (f"Cluster autoscaler sets its size ({least} to {most} nodes)",)
+    return (f"cluster autoscaler sets its size ({least} to {most} nodes)",)
 
 
 # What both have in common.
