@@ -115,7 +115,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         resumed = resume(hands)
         reconsider(documents, hands)
         said["summary"] = f"{resumed} resumed; {_acts(enforce(ruling.plan.intents, documents, hands))}"
-        set_backstops(_backstops(world, ruling, now), hands)
+        set_backstops(_backstops(world, ruling, now), hands, rt.memory.unlimited)
 
     # 6. Read the truth back.
     with report.step("verify") as said:

@@ -65,6 +65,8 @@ class Memory:
     samples: dict[str, SampleMemory] = field(default_factory=dict)
     idle_since: dict[tuple[str, str], datetime] = field(default_factory=dict)
     unknown_since: dict[str, datetime] = field(default_factory=dict)
+    unlimited: dict[str, datetime] = field(default_factory=dict)
+    """Resource → when its cloud refused to limit its runs."""
     faults: dict[str, list[str]] = field(default_factory=dict)
     """Source → its faults when last asked, so that the log tells of each change once."""
 

@@ -7,7 +7,7 @@ wanted is pure; `set_backstops` is not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -18,11 +18,12 @@ from sqlmodel import Session
 from policies.codes import OK
 from policies.policy import LifetimePolicy, Mode
 from policies.quantities import format_duration
-from providers.errors import ProviderError
+from providers.contract import Provider
+from providers.errors import Conflict, ProviderError
 from providers.records import State
 from service.documents import Exemption
 from service.model import ActiveHold, Known
-from service.pipeline.enforce import Hands, reachable
+from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, reachable
 from service.pipeline.evaluate import Judged
 from service.pipeline.plan import InForce, Limits, effective_mode, exemption_for, hold_for, why_not
 from service.store import audit, lease, resources
@@ -121,30 +122,48 @@ def _of_policy(known: Known, policy: LifetimePolicy) -> Backstop:
     return Backstop(known=known, seconds=int(longest.total_seconds()), reason=reason)
 
 
-def set_backstops(wanted: Sequence[Backstop], hands: Hands) -> int:
-    """Each by itself, and only where a cloud can. Answers how many were set."""
+def set_backstops(wanted: Sequence[Backstop], hands: Hands, refused: MutableMapping[str, datetime]) -> int:
+    """Each by itself, and only where a cloud can. Answers how many were set.
+
+    `refused`: resources whose cloud said no, and when; kept from cycle to cycle, as some will never take a limit.
+    """
+    for resource in [key for key, at in refused.items() if hands.now() - at >= LOOK_AGAIN_AT_REFUSED]:
+        del refused[resource]
     count = 0
     for one in wanted:
         provider = reachable(one.known.source, hands)
-        if provider is None or provider.run_limits is None or provider.inventory is None:
+        if one.known.id in refused or provider is None:
             continue
         try:
-            record = provider.inventory.describe(one.known.record.ref)
-            if record.state is not State.STOPPED or record.run_limit_seconds != one.known.record.run_limit_seconds:
-                continue
-            if record.protections:
-                continue
-            _intended(one, hands)
-            provider.run_limits.limit_run(one.known.record.ref, one.seconds, request_id=uuid4().hex)
+            count += _set_one(one, provider, hands)
         except ProviderError as error:
             log.warning("a backstop could not be set", resource=one.known.id, reason=error.sentence)
-            if not error.retry:  # else it may be set all the same, and then it is ours
-                _remember(one, one.known.backstop_seconds, hands)
-            continue
+            if not (error.retry or isinstance(error, Conflict)):  # started a moment ago, it may soon be stopped again
+                refused[one.known.id] = hands.now()
         except _Held:
             continue
-        count += 1
     return count
+
+
+def _set_one(one: Backstop, provider: Provider, hands: Hands) -> bool:
+    if provider.run_limits is None or provider.inventory is None:
+        return False
+    record = provider.inventory.describe(one.known.record.ref)
+    if record.state is not State.STOPPED or record.run_limit_seconds != one.known.record.run_limit_seconds:
+        return False
+    if record.protections:
+        return False
+    _intended(one, hands)
+    try:
+        provider.run_limits.limit_run(one.known.record.ref, one.seconds, request_id=uuid4().hex)
+    except ProviderError as error:
+        if error.retry:  # it may be set all the same, and then it is ours
+            _audit(one, hands)
+        else:
+            _remember(one, one.known.backstop_seconds, hands)
+        raise
+    _audit(one, hands)
+    return True
 
 
 class _Held(Exception):
@@ -158,6 +177,12 @@ def _intended(one: Backstop, hands: Hands) -> None:
         if hold_for(one.known.project, active_holds(session, hands.now())):
             raise _Held
         _save(session, one, one.seconds)
+
+
+def _audit(one: Backstop, hands: Hands) -> None:
+    """Of what its cloud took, or may have taken. What it refuses it mostly refuses again and again."""
+    with hands.database.transaction() as session:
+        lease.check(session, hands.held)
         audit.record(
             session,
             at=hands.now(),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlmodel import col, select
 
-from providers.errors import Forbidden, Unreachable
+from providers.errors import Forbidden, Unreachable, Unsupported
 from providers.records import Blocker, Loss, LossName, ResourceRecord, ResourceRef, Verb
 from providers.simulated.inventory import SimulatedInventory
 from service import people
@@ -197,8 +197,21 @@ def test_what_the_cloud_refuses_is_tried_again_and_what_it_may_have_heard_is_not
 ) -> None:
     with small.cloud.failing(error, "act"):  # type: ignore[arg-type]
         ref = resting(small)
-    small.cycle(after=minutes(1))
+    small.cycle(after=hours(1))
     assert (limit(small, ref) is not None) is again
+
+
+def test_what_the_cloud_refuses_is_neither_asked_each_time_nor_audited(small: Company) -> None:
+    """Some machines never take a limit: TPUs, preemptible ones, those whose end their owner has set in another way."""
+    refusal = small.cloud.fail(Unsupported("it takes no limit"), "act", times=100)
+    resting(small)
+    assert refusal.times == 99
+    for _ in range(11):
+        small.cycle(after=minutes(5))
+    assert refusal.times == 99
+    small.cycle(after=minutes(5))
+    assert refusal.times == 98
+    assert audited(small) == []
 
 
 def test_below_the_ceiling_nothing_is_told_to_a_cloud(small: Company) -> None:
