@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from json import JSONDecodeError
 from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -411,12 +412,16 @@ _CHANGED = {
 _FORBIDDEN = {"AuthorizationFailed", "LinkedAuthorizationFailed", "ReadOnlyDisabledSubscription"}
 _NOT_FOUND = {"NotFound", "ParentResourceNotFound", "ResourceGroupNotFound", "ResourceNotFound"}
 _FULL = re.compile(
-    r"exceed\w* (?:the )?(?:approved|quota)|quota limit|insufficient \w+ quota|not have (?:sufficient|enough) capacity",
+    r"exceed\w* (?:the )?(?:approved|quota)|quota limit|insufficient [\w ]+ quota|"
+    r"not have (?:sufficient|enough) capacity",
     re.IGNORECASE,
 )
 _BUSY = re.compile(r"in progress|another operation|concurrent", re.IGNORECASE)
 _NAMED_RESOURCE = re.compile(r"Resource '([^']+)'", re.IGNORECASE)
-_NAMED_ACTION = re.compile(r"perform action '([^']+)'")
+_NO_TOKEN_NOW = re.compile(
+    r"HTTP Error: (?:429|5\d\d)|AADSTS90033\b|temporarily_unavailable|Connection aborted|Failed to resolve|timed out"
+)
+_NAMED_ACTION = re.compile(r"not have (?:authorization|permission) to perform action(?:\(s\))? '([^']+)'")
 
 
 def refusal(where: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
@@ -508,6 +513,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _no_answer(where: str, error: sdk.AzureError) -> ProviderError:
     """What the transport and the credentials complain of. Their words may hold tokens, so few of them are passed on."""
+    if "NO_CERTIFICATE_OR_CRL_FOUND" in str(error):
+        return Misconfigured(f"{where} was not asked: its ca_file holds no certificate")
     if isinstance(error, sdk.ClientAuthenticationError):
         return _no_token(where, error)
     if isinstance(error, (sdk.ServiceRequestTimeoutError, sdk.ServiceResponseTimeoutError)):
@@ -522,12 +529,11 @@ def _no_answer(where: str, error: sdk.AzureError) -> ProviderError:
 def _no_token(where: str, error: sdk.ClientAuthenticationError) -> ProviderError:
     """Refused for what the credentials are, or whoever gives tokens has no answer just now."""
     cause = error.__cause__
-    if isinstance(cause, (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.DecodeError)):
-        by_tls = "CERTIFICATE_VERIFY_FAILED" in str(cause)
-        why = "it cannot be talked to by TLS; is ca_file: right?" if by_tls else "it gave no answer"
-        return Unreachable(f"{where} was not asked: no token from who gives them: {why}")
-    if re.search(r"HTTP Error: (?:429|5\d\d)|AADSTS(?:90033|90034|900384)\b|temporarily_unavailable", str(error)):
-        return Unreachable(f"{where} was not asked: no token from who gives them just now")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return Unreachable(f"{where} was not asked: who gives tokens cannot be talked to by TLS; is ca_file: right?")
+    no_answer = isinstance(cause, (sdk.ServiceRequestError, sdk.ServiceResponseError, sdk.DecodeError, JSONDecodeError))
+    if no_answer or _NO_TOKEN_NOW.search(str(error)):
+        return Unreachable(f"{where} was not asked: who gives tokens has no answer just now")
     return Misconfigured(f"{where} was not asked: no token was given for the credentials ({_oauth(error)})")
 
 

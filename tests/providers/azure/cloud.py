@@ -312,8 +312,9 @@ class Cloud:
             )  # fmt: skip
         else:
             call = Call(
-                service="", method="", http=http, path=path, query=asked, headers=headers, subscription=subscription
-            )
+                service="", method="", http=http, path=path, query=asked, body=_json(raw), headers=headers,
+                subscription=subscription,
+            )  # fmt: skip
         self.calls.append(call)
         for rule in self.rules:
             if (reply := rule(call)) is not None:
