@@ -56,9 +56,10 @@ SPELLED = {
 @lru_cache(maxsize=65536)
 def canonical(path: str) -> str:
     """An id in the one spelling that ours have: names in small letters, types as the manuals write them."""
-    start, _, subscription, _, group, _, namespace, *rest = path.lower().split("/")
-    if start or not rest or len(rest) % 2:
+    parts = path.lower().split("/")
+    if len(parts) < 9 or not len(parts) % 2 or parts[0]:
         raise ValueError(f"{path!r} is no id of a resource")
+    _, _, subscription, _, group, _, namespace, *rest = parts
     kinds = "/".join(SPELLED.get(word, word) for word in rest)
     spelled = SPELLED.get(namespace, namespace)
     return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{spelled}/{kinds}"

@@ -66,7 +66,7 @@ def profile_of(scale_set: Answer) -> Answer:
 
 def only_places(scale_set: Answer) -> bool:
     """Whether it makes no machines, and only says where those that are put in it go."""
-    return not is_uniform(scale_set) and not profile_of(scale_set)
+    return not is_uniform(scale_set) and (scale_set.get("properties") or {}).get("virtualMachineProfile") is None
 
 
 def launched_skus(scale_set: Answer) -> tuple[str, ...]:
