@@ -204,11 +204,13 @@ class Aks(Part):
         cluster, name = self._pool(call)
         pool, asked = cluster.pools[name], dict((call.body or {}).get("properties") or {})
         self._free(cluster, pool)
+        if call.headers.get("if-match", pool["eTag"]) != pool["eTag"]:
+            raise Refusal(412, "PreconditionFailed", "The condition 'If-Match' is not met: the node pool was changed.")
         self._check(cluster, name, pool, asked)
         before = copy.deepcopy(pool)
+        pool["eTag"] = str(int(pool["eTag"]) + 1)
         if not asked.get("enableAutoScaling"):
             for bound in ("minCount", "maxCount"):
-                asked.pop(bound, None)
                 pool.pop(bound, None)
         pool.update({key: value for key, value in asked.items() if key not in READ_ONLY})
         after = pool["powerState"]["code"]
@@ -259,6 +261,12 @@ class Aks(Part):
         if pool["mode"] == "System" and asked.get("mode") == "User" and not others:
             raise invalid("There has to be at least one system agent pool.", code="OperationNotAllowed")
         if not asked.get("enableAutoScaling"):
+            if {"minCount", "maxCount"} & {key for key, value in asked.items() if value is not None}:
+                raise invalid(
+                    "The value of parameter agentPoolProfile.minCount is invalid. Error details: minCount and maxCount "
+                    "must not be set without enableAutoScaling.",
+                    target="agentPoolProfile.minCount",
+                )
             return
         least, most = asked.get("minCount"), asked.get("maxCount")
         if least is None or most is None or not least <= asked.get("count", pool["count"]) <= most:

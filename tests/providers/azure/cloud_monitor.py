@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from tests.providers.azure.cloud_part import SUBSCRIPTION, Json, Part, Told, answers
+from tests.providers.azure.cloud_part import GROUP, SUBSCRIPTION, Json, Part, Told, answers
 from tests.providers.azure.cloud_refusals import Refusal, invalid
 
 if TYPE_CHECKING:
@@ -296,6 +296,23 @@ class Monitor(Part):
     def list_autoscale(self, call: Call) -> Told:
         start = f"/subscriptions/{call.subscription}/"
         return self.listed(call, [one for path, one in self.autoscale.items() if path.startswith(start)])
+
+    @answers(
+        "AutoscaleSettings_CreateOrUpdate", "PUT", f"{GROUP}/providers/Microsoft.Insights/autoscalesettings/{{name}}"
+    )
+    def put_autoscale(self, call: Call) -> Told:
+        """All of a setting is told; what is not becomes what Azure takes for it."""
+        told = dict((call.body or {}).get("properties") or {})
+        if unknown := {*(call.body or {})} - {"location", "tags", "properties"}:
+            raise invalid(f"Could not find member '{min(unknown)}' on object of type 'AutoscaleSettingResource'.")
+        if "location" not in call.body or not told.get("profiles"):
+            raise invalid("The autoscale setting is missing its location or its profiles.", code="BadRequest")
+        before = self.autoscale.get(call.path.lower(), {"id": call.path, "name": call.names["name"]})
+        self.autoscale[call.path.lower()] = {
+            **before, "type": "Microsoft.Insights/autoscaleSettings", "location": call.body["location"],
+            "tags": call.body.get("tags") or {}, "properties": {"enabled": False, **told},
+        }  # fmt: skip
+        return self.autoscale[call.path.lower()]
 
 
 def type_of(resource: str) -> str:
