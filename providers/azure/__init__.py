@@ -33,6 +33,7 @@ def _subscriptions(value: object) -> object:
 
 
 Guid = Annotated[str, BeforeValidator(_guid)]
+Address = Annotated[str, Field(pattern=r"^https://[^\s/@?#]+/?$")]
 
 
 class ManagedIdentity(BaseModel):
@@ -75,15 +76,13 @@ Credentials = Literal["default", "managed_identity"] | ManagedIdentity | Service
 
 def _credentials(value: Any) -> Any:
     """Which of the sorts is meant, so that a mistake is told of that one alone."""
-    if isinstance(value, str):
-        if value not in ("default", "managed_identity"):
-            raise ValueError("write default, managed_identity, or what a service principal needs")
-        return value
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         for field, model in (("token_secret", Token), ("managed_identity", ManagedIdentity)):
             if field in value:
                 return model.model_validate(value)
         return ServicePrincipal.model_validate(value)
+    if value not in ("default", "managed_identity") and not isinstance(value, BaseModel):
+        raise ValueError("write default, managed_identity, or what a service principal needs")
     return value
 
 
@@ -97,13 +96,13 @@ class Config(BaseModel):
     credentials: Annotated[Credentials, BeforeValidator(_credentials)] = "default"
     """`default`: where all Azure tools find them. `managed_identity`, also of a certain client id; a service principal
     with its `tenant_id`, `client_id` and `client_secret` or `certificate`; or `token_secret`, the name of a secret."""
-    endpoint: Annotated[str, Field(pattern=r"^https://[^\s/]+/?$")] = "https://management.azure.com"
+    endpoint: Address = "https://management.azure.com"
     """The Resource Manager: of a sovereign cloud, or a stand-in. Always by TLS, as a token goes with every call."""
-    authority: Annotated[str, Field(pattern=r"^https://[^\s/]+/?$")] | None = None
+    authority_endpoint: Address | None = None
     """Who gives tokens, where it is not the one that belongs to the endpoint."""
     ca_file: str | None = Field(None, min_length=1)
     """The certificates to trust, and no others: a PEM file."""
-    retail_prices: Annotated[str, Field(pattern=r"^https://[^\s]+$")] = "https://prices.azure.com"
+    prices_endpoint: Address = "https://prices.azure.com"
     """Where the Retail Prices API is. It wants no login, and gets none."""
 
     @model_validator(mode="before")

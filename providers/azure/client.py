@@ -307,8 +307,8 @@ class Client:
     def _ready(self, *, retail: bool) -> tuple[ARMPipelineClient[HttpRequest, HttpResponse], str]:
         with self._lock:
             if retail:
-                self._anonymous = self._anonymous or self._pipeline(self._config.retail_prices, [])
-                return self._anonymous, self._config.retail_prices.rstrip("/")
+                self._anonymous = self._anonymous or self._pipeline(self._config.prices_endpoint, [])
+                return self._anonymous, self._config.prices_endpoint.rstrip("/")
             endpoint = self._config.endpoint.rstrip("/")
             if self._asking is None:
                 who = ARMChallengeAuthenticationPolicy(self._credential(), f"{endpoint}/.default")
@@ -329,9 +329,9 @@ class Client:
         said = self._config.credentials
         if isinstance(said, Token):
             return _HeldElsewhere(said.token_secret, self._secret)
-        authority = self._config.authority or AUTHORITIES.get(urlsplit(self._config.endpoint).netloc.lower())
+        authority = self._config.authority_endpoint or AUTHORITIES.get(_host(self._config.endpoint))
         try:
-            return _identity(said, authority, self._config.ca_file, known=self._config.authority is None)
+            return _identity(said, authority, self._config.ca_file, known=self._config.authority_endpoint is None)
         except (OSError, ValueError) as error:  # what they complain of may quote a secret
             raise Misconfigured("Azure's credentials cannot be used: a file of theirs is missing or damaged") from error
 

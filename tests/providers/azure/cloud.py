@@ -191,7 +191,7 @@ class Cloud:
         return {
             "subscriptions": [*self.subscriptions],
             "endpoint": self.endpoint,
-            "retail_prices": self.endpoint,
+            "prices_endpoint": self.endpoint,
             "ca_file": self.ca_file,
             "token_secret": "AZURE_TOKEN",
         }

@@ -727,7 +727,7 @@ def principal(cloud: Cloud) -> dict[str, str]:
 class TestServicePrincipals:
     def test_get_a_token_and_keep_it(self, cloud: Cloud, made: Made, principal: dict[str, str]) -> None:
         cloud.compute.machine()
-        calls = made(credentials=principal, authority=cloud.endpoint)
+        calls = made(credentials=principal, authority_endpoint=cloud.endpoint)
         get(calls)
         get(calls)
         assert cloud.accounts.given == 1
@@ -738,7 +738,7 @@ class TestServicePrincipals:
         cloud.accounts.principal(APPLICATION, client_secret=None)
         (tmp_path / "both.pem").write_bytes(b"".join(reversed(cloud_tls.made_for_signing())))
         credentials = {"tenant_id": TENANT, "client_id": APPLICATION, "certificate": str(tmp_path / "both.pem")}
-        get(made(credentials=credentials, authority=cloud.endpoint))
+        get(made(credentials=credentials, authority_endpoint=cloud.endpoint))
         assert cloud.accounts.given == 1
 
     @pytest.mark.parametrize("text", [None, "", "no certificate"])
@@ -747,7 +747,7 @@ class TestServicePrincipals:
             (tmp_path / "both.pem").write_text(text)
         credentials = {"tenant_id": TENANT, "client_id": APPLICATION, "certificate": str(tmp_path / "both.pem")}
         with pytest.raises(Misconfigured, match="missing or damaged"):
-            stop(made(credentials=credentials, authority=cloud.endpoint))
+            stop(made(credentials=credentials, authority_endpoint=cloud.endpoint))
         assert cloud.calls == []
 
     @pytest.mark.parametrize(
@@ -758,7 +758,7 @@ class TestServicePrincipals:
         self, cloud: Cloud, made: Made, principal: dict[str, str], field: str, value: str, code: str
     ) -> None:
         with pytest.raises(Misconfigured, match=code) as told:
-            stop(made(credentials={**principal, field: value}, authority=cloud.endpoint))
+            stop(made(credentials={**principal, field: value}, authority_endpoint=cloud.endpoint))
         assert "s3cret" not in told.value.sentence
 
     @pytest.mark.parametrize(
@@ -775,7 +775,7 @@ class TestServicePrincipals:
         self, cloud: Cloud, made: Made, principal: dict[str, str], pauses: list[float], reply: Reply, http: str
     ) -> None:
         cloud.compute.machine()
-        calls = made(credentials=principal, authority=cloud.endpoint)
+        calls = made(credentials=principal, authority_endpoint=cloud.endpoint)
         stumbles = iter([reply])
         with cloud.within(lambda call: next(stumbles, None) if call.http == http and not call.subscription else None):
             assert get(calls)["name"] == "trainer"
@@ -787,13 +787,13 @@ class TestServicePrincipals:
             cloud.within(lambda call: later if call.http == "POST" else None),
             pytest.raises(Unreachable, match="just now"),
         ):
-            stop(made(credentials=principal, authority=cloud.endpoint))
+            stop(made(credentials=principal, authority_endpoint=cloud.endpoint))
 
     def test_whoever_gives_tokens_is_trusted_by_the_same_file(
         self, cloud: Cloud, made: Made, principal: dict[str, str]
     ) -> None:
         with pytest.raises(Unreachable, match="ca_file:"):
-            stop(made(credentials=principal, authority=cloud.endpoint, ca_file=None))
+            stop(made(credentials=principal, authority_endpoint=cloud.endpoint, ca_file=None))
         assert cloud.calls == []
 
     @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 500])
@@ -801,7 +801,7 @@ class TestServicePrincipals:
         self, cloud: Cloud, made: Made, principal: dict[str, str], status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
-        calls = made(credentials=principal, authority=cloud.endpoint)
+        calls = made(credentials=principal, authority_endpoint=cloud.endpoint)
         page = Reply(status=status, body=b"<p>You said " + principal["client_secret"].encode())
         with (
             cloud.within(lambda call: page if call.http == "POST" else None),
@@ -818,7 +818,7 @@ class TestServicePrincipals:
                 cloud.within(lambda call: away if call.http == "POST" else None),
                 pytest.raises(ProviderError),
             ):
-                stop(made(credentials=principal, authority=cloud.endpoint))
+                stop(made(credentials=principal, authority_endpoint=cloud.endpoint))
             assert other.calls == []
 
     def test_a_token_that_is_no_longer_enough_is_renewed(
@@ -835,13 +835,13 @@ class TestServicePrincipals:
             status=401,
             headers={"WWW-Authenticate": challenge},
         )
-        calls = made(credentials=principal, authority=cloud.endpoint)
+        calls = made(credentials=principal, authority_endpoint=cloud.endpoint)
         cloud.refuse("VirtualMachines_Get", again, times=1)
         assert get(calls)["name"] == "trainer"
         assert cloud.accounts.given == 2
 
     def test_no_token_is_ever_told(self, cloud: Cloud, made: Made, principal: dict[str, str]) -> None:
-        calls = made(credentials=principal, authority=cloud.endpoint)
+        calls = made(credentials=principal, authority_endpoint=cloud.endpoint)
         for refusal in (unauthenticated(), unavailable(), forbidden("a/b/c", MACHINE)):
             with cloud.within(lambda call, said=refusal: said.reply if call.subscription else None):  # type: ignore[misc]
                 with pytest.raises(ProviderError) as told:
@@ -855,12 +855,12 @@ class TestServicePrincipals:
         for name, value in principal.items():
             monkeypatch.setenv(f"AZURE_{name.upper()}", value)
         monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
-        assert get(made(credentials="default", authority=cloud.endpoint))["name"] == "trainer"
+        assert get(made(credentials="default", authority_endpoint=cloud.endpoint))["name"] == "trainer"
 
     def test_nothing_anywhere(self, cloud: Cloud, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
         with pytest.raises(Misconfigured, match="no token was given"):
-            stop(made(credentials="default", authority=cloud.endpoint))
+            stop(made(credentials="default", authority_endpoint=cloud.endpoint))
         assert cloud.calls == []
 
 
