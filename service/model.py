@@ -44,6 +44,8 @@ class Known:
     """When it came back after we had seen it stopped; its cool-down starts here."""
     backstop_seconds: int | None = None
     """After how long we have told its cloud to end each run by itself; None: we have not."""
+    backstop_before_seconds: int | None = None
+    """What that was before: should its cloud not have heard of the change, this one is there yet, and is ours too."""
     protected_since: datetime | None = None
     missing_since: datetime | None = None
     ended_at: datetime | None = None

@@ -64,12 +64,14 @@ def backstops(
         if known.record.state is not State.STOPPED or hold_for(known.project, holds):
             continue
         wanted = _wanted(known, asking, judged, exemptions, limits, now)
-        ours, there = known.backstop_seconds, known.record.run_limit_seconds
-        if ours != there:
-            continue  # somebody else's limit, or somebody took ours away: both are to stay
+        there, ours = known.record.run_limit_seconds, known.backstop_seconds
+        if there is None and ours is not None:
+            continue  # somebody took ours away, and that is to stay
+        if there is not None and there not in (ours, known.backstop_before_seconds):
+            continue  # somebody else's
         if wanted is not None and wanted.seconds != there:
             found.append(wanted)
-        elif wanted is None and ours is not None:
+        elif wanted is None and there is not None:
             found.append(Backstop(known=known, seconds=None, reason="No policy asks for a backstop any more."))
     return found
 
@@ -160,7 +162,7 @@ def _set_one(one: Backstop, provider: Provider, hands: Hands) -> bool:
         if error.retry:  # it may be set all the same, and then it is ours
             _audit(one, hands)
         else:
-            _remember(one, one.known.backstop_seconds, hands)
+            _remember(one, one.known.backstop_seconds, one.known.backstop_before_seconds, hands)
         raise
     _audit(one, hands)
     return True
@@ -176,7 +178,7 @@ def _intended(one: Backstop, hands: Hands) -> None:
         lease.renew(session, hands.held)
         if hold_for(one.known.project, active_holds(session, hands.now())):
             raise _Held
-        _save(session, one, one.seconds)
+        _save(session, one, one.seconds, before=one.known.record.run_limit_seconds)
 
 
 def _audit(one: Backstop, hands: Hands) -> None:
@@ -195,13 +197,13 @@ def _audit(one: Backstop, hands: Hands) -> None:
         )
 
 
-def _remember(one: Backstop, seconds: int | None, hands: Hands) -> None:
+def _remember(one: Backstop, seconds: int | None, before: int | None, hands: Hands) -> None:
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
-        _save(session, one, seconds)
+        _save(session, one, seconds, before=before)
 
 
-def _save(session: Session, one: Backstop, seconds: int | None) -> None:
+def _save(session: Session, one: Backstop, seconds: int | None, *, before: int | None) -> None:
     now_known = resources.find(session, one.known.id)
-    if now_known is not None and now_known.backstop_seconds != seconds:
-        resources.save(session, [replace(now_known, backstop_seconds=seconds)])
+    if now_known is not None and (now_known.backstop_seconds, now_known.backstop_before_seconds) != (seconds, before):
+        resources.save(session, [replace(now_known, backstop_seconds=seconds, backstop_before_seconds=before)])

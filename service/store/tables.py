@@ -162,6 +162,8 @@ class Resource(SQLModel, table=True):
     """After how long its cloud ends each run by itself."""
     backstop_seconds: int | None = None
     """The limit that we have set there; another one is somebody else's."""
+    backstop_before_seconds: int | None = None
+    """The one before it, which may be there yet: whether its cloud heard of a change is not always known."""
     protections: list[Any] = _json_list()
     protected_since: datetime | None = _utc()
     blockers: list[Any] = _json_list()

@@ -201,6 +201,31 @@ def test_what_the_cloud_refuses_is_tried_again_and_what_it_may_have_heard_is_not
     assert (limit(small, ref) is not None) is again
 
 
+def ran_again(here: Company, ref: ResourceRef) -> None:
+    """So less of its lifetime is left, and the limit has to be a shorter one."""
+    here.cloud.start(ref.external_id)
+    here.cycle(after=minutes(1))
+    here.clock.forward(hours(1))
+    here.cloud.stop(ref.external_id)
+
+
+@pytest.mark.parametrize("between", [lambda _here, _ref: None, ran_again], ids=["lifted", "changed, then lifted"])
+def test_a_limit_whose_change_the_cloud_did_not_hear_is_still_ours_to_take_back(
+    small: Company, between: Callable[[Company, ResourceRef], None]
+) -> None:
+    ref = resting(small)
+    before = limit(small, ref)
+    small.cloud.fail(Unreachable("no answer"), "act", times=1)
+    between(small, ref)
+    if between is not ran_again:
+        gone(small)
+    small.cycle(after=minutes(1))
+    assert limit(small, ref) == before, "it was not heard"
+    small.document("policy", **{**LIFETIME, "mode": "warn"})
+    small.cycle(after=minutes(1))
+    assert limit(small, ref) is None
+
+
 def test_what_the_cloud_refuses_is_neither_asked_each_time_nor_audited(small: Company) -> None:
     """Some machines never take a limit: TPUs, preemptible ones, those whose end their owner has set in another way."""
     refusal = small.cloud.fail(Unsupported("it takes no limit"), "act", times=100)
