@@ -199,9 +199,9 @@ class AzureInventory:
                             found.append(Machine(vm, machine))
                         elif machine is None and translate.may_have_accelerators(sku):
                             unjudged.add((sku, translate.location(vm["location"])))
-        except NotEnabled:
-            raise
         except ProviderError as error:
+            if not ids:
+                raise
             broken = error.as_fault()
         left_out = machine_types.fault_of((), {sku for sku, _ in unjudged}, unanswered)
         return Machines(
@@ -219,9 +219,9 @@ class AzureInventory:
             with readable(path):
                 for vm in items(self._client, path, version=COMPUTE, query={"statusOnly": "true"}):
                     views[vm["id"].lower()] = Power(view_in(vm), translate.location(vm.get("location") or ""))
-        except NotEnabled:
-            raise
         except ProviderError as error:
+            if not views:
+                raise
             return Powers(views=views, complete=False, fault=error.as_fault())
         return Powers(views=views)
 

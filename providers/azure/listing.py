@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from providers.azure.client import Client, NotEnabled, Query
+from providers.azure.client import Client, Query
 from providers.errors import ProviderError, Unreachable
 from providers.records import Fault
 
@@ -33,15 +33,15 @@ def items(client: Client, path: str, *, version: str, query: Query | None = None
 
 
 def listed(client: Client, path: str, *, version: str, query: Query | None = None) -> Listed:
-    """As far as it could be read. Raises NotEnabled where there can be nothing."""
+    """As far as it could be read. Raises when nothing could."""
     answers: MutableSequence[Answer] = []
     try:
         with readable(path):
             for answer in items(client, path, version=version, query=query):
                 answers.append(answer)
-    except NotEnabled:
-        raise
     except ProviderError as error:
+        if not answers:
+            raise
         return Listed(answers=answers, complete=False, fault=error.as_fault())
     return Listed(answers=answers)
 

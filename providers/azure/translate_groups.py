@@ -153,6 +153,10 @@ class Autoscale:
     least: int
     most: int
 
+    @property
+    def remark(self) -> str:
+        return f"the autoscale setting {self.name!r} sets its size ({self.least} to {self.most} instances)"
+
 
 def autoscales(answers: Iterable[Answer]) -> dict[str, Autoscale]:
     """Those that are on, by the id of what they set the size of, in small letters."""
@@ -218,11 +222,11 @@ def record_of_scale_set(
         managed_by=_owner(path, lowered, around),
         protections=_protections(lowered, seen, lock_protections(path, around)),
         blockers=(
-            *_set_blockers(told, seen, capacity),
+            *_set_blockers(told, capacity),
             *lock_blockers(path, around, verb=Verb.SCALE_TO_ZERO, what="its instances"),
         ),
         losses=_losses(len(seen.members), "instance"),
-        remarks=(),
+        remarks=(seen.autoscale.remark,) if seen.autoscale else (),
         listed_in=SCALE_SETS,
         fully_described=fully_described,
     )
@@ -256,18 +260,11 @@ _CAPACITY_BLOCK = Blocker(
 )
 
 
-def _set_blockers(told: Answer, seen: Seen, capacity: CapacityType) -> Iterable[Blocker]:
+def _set_blockers(told: Answer, capacity: CapacityType) -> Iterable[Blocker]:
     if str(told.get("provisioningState")).lower() == "deleting":
         yield Blocker(verb=Verb.SCALE_TO_ZERO, code="Deleting", sentence="it is being deleted")
     if capacity is CapacityType.CAPACITY_BLOCK:
         yield _CAPACITY_BLOCK
-    if seen.autoscale is not None and seen.autoscale.least > 0:
-        one = seen.autoscale
-        sentence = (
-            f"the autoscale setting {one.name!r} keeps it between {one.least} and {one.most} instances, and would "
-            "scale it out again"
-        )
-        yield Blocker(verb=Verb.SCALE_TO_ZERO, code="Autoscale", sentence=sentence)
 
 
 # Node pools of AKS.

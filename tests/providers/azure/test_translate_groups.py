@@ -322,18 +322,10 @@ class TestScaleSets:
     def test_a_lock_against_deletion_keeps_its_members(self) -> None:
         assert codes(a_record(locked(GROUP, "CanNotDelete"))) == ["CanNotDelete"]
 
-    @pytest.mark.parametrize(
-        ("autoscale", "expected"),
-        [
-            (None, []),
-            (Autoscale(name="by-queue", least=0, most=8), []),
-            (Autoscale(name="by-queue", least=2, most=8), ["Autoscale"]),
-        ],
-    )
-    def test_one_that_is_kept_above_zero_would_come_back(
-        self, autoscale: Autoscale | None, expected: list[str]
-    ) -> None:
-        assert codes(a_record(seen={"members": members("running"), "autoscale": autoscale})) == expected
+    def test_what_sets_its_size_is_remarked(self) -> None:
+        record = a_record(seen={"autoscale": Autoscale(name="by-queue", least=2, most=8)})
+        assert record.remarks == ("the autoscale setting 'by-queue' sets its size (2 to 8 instances)",)
+        assert codes(record) == []
 
     def test_one_that_is_being_deleted_is_left_alone(self) -> None:
         assert codes(a_record(provisioningState="Deleting")) == ["Deleting"]
