@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,7 +112,8 @@ class Aks(Part):
             "maxPods": 110, "type": "VirtualMachineScaleSets", "enableAutoScaling": autoscaling is not None,
             "scaleDownMode": "Delete", "provisioningState": "Succeeded", "powerState": {"code": power},
             "orchestratorVersion": "1.33", "currentOrchestratorVersion": "1.33.2", "mode": mode, "osType": "Linux",
-            "osSKU": "Ubuntu", "nodeImageVersion": "AKSUbuntu-2204gen2containerd-202601.01.0", "eTag": "1",
+            "osSKU": "Ubuntu", "nodeImageVersion": "AKSUbuntu-2204gen2containerd-202601.01.0",
+            "eTag": str(uuid.uuid4()),
         }  # fmt: skip
         if autoscaling is not None:
             pool.update(minCount=autoscaling[0], maxCount=autoscaling[1])
@@ -167,8 +169,15 @@ class Aks(Part):
             for name, pool in cluster.pools.items():
                 if pool["enableAutoScaling"] and pool["powerState"]["code"] == "Running":
                     needed = self.wanted[f"{cluster.id}/agentpools/{name}"]
-                    pool["count"] = min(max(needed, pool["minCount"]), pool["maxCount"])
+                    count = min(max(needed, pool["minCount"]), pool["maxCount"])
+                    if count != pool["count"]:
+                        pool["count"] = count
+                        self._touch(pool)
                 self._follow(cluster, name)
+
+    def _touch(self, pool: Json) -> None:
+        """It is another state from now on."""
+        pool["eTag"] = str(uuid.uuid4())
 
     def _follow(self, cluster: Cluster, name: str) -> None:
         path = self.scale_set(f"{cluster.id}/agentpools/{name}")
@@ -183,7 +192,7 @@ class Aks(Part):
     @answers("ManagedClusters_List", "GET", f"{SUBSCRIPTION}/providers/{KIND}", query=("$skiptoken",))
     def list_clusters(self, call: Call) -> Told:
         start = f"/subscriptions/{call.subscription}/"
-        return self.listed(call, [one.told() for path, one in self.clusters.items() if path.startswith(start)])
+        return self.listed(call, [one for path, one in self.clusters.items() if path.startswith(start)], Cluster.told)
 
     @answers("ManagedClusters_Get", "GET", ONE)
     def get_cluster(self, call: Call) -> Told:
@@ -208,7 +217,7 @@ class Aks(Part):
             raise Refusal(412, "PreconditionFailed", "The condition 'If-Match' is not met: the node pool was changed.")
         self._check(cluster, name, pool, asked)
         before = copy.deepcopy(pool)
-        pool["eTag"] = str(int(pool["eTag"]) + 1)
+        self._touch(pool)
         if not asked.get("enableAutoScaling"):
             for bound in ("minCount", "maxCount"):
                 pool.pop(bound, None)
@@ -221,11 +230,13 @@ class Aks(Part):
 
         def done() -> None:
             pool["provisioningState"] = "Succeeded"
+            self._touch(pool)
             self._follow(cluster, name)
 
         def undone() -> None:
             pool.clear()
             pool.update(before, provisioningState="Failed")
+            self._touch(pool)
 
         return self.accepted(
             call, verb, f"{cluster.id}/agentpools/{name}", location=cluster.body["location"], done=done, undone=undone,

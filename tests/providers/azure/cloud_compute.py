@@ -213,8 +213,8 @@ class Compute(Part):
         if wanted:
             mine = [one for one in mine if _in_scale_set(one, wanted)]
         if call.query.get("statusOnly", "false").lower() == "true":
-            return self.listed(call, [one.status() for one in mine])
-        return self.listed(call, [one.told(view=bool(expand), shouted=True) for one in mine])
+            return self.listed(call, mine, Machine.status)
+        return self.listed(call, mine, lambda one: one.told(view=bool(expand), shouted=True))
 
     @answers("VirtualMachines_Get", "GET", ONE, query=("$expand",), tells="VirtualMachine")
     def get(self, call: Call) -> Told:

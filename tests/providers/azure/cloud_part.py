@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Told = Json | Reply
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Told])
 
 SUBSCRIPTION = "/subscriptions/{subscription}"
@@ -97,13 +98,13 @@ class Part:
 
     # Lists
 
-    def listed(self, call: Call, things: Sequence[Json]) -> Json:
-        """A page of them, with the whole address of the next."""
+    def listed(self, call: Call, things: Sequence[T], tell: Callable[[T], object] = lambda thing: thing) -> Json:
+        """A page of them, each as it is told, with the whole address of the next."""
         token = call.query.get("$skiptoken", "0")
         if not token.isdigit():
             raise invalid("The provided $skiptoken is invalid.", code="InvalidSkipToken")
         start, size = int(token), self.cloud.most_per_page
-        told: Json = {"value": list(things[start : start + size])}
+        told: Json = {"value": [tell(one) for one in things[start : start + size]]}
         if start + size < len(things):
             query = {**call.query, "$skiptoken": str(start + size)}
             told["nextLink"] = f"{self.cloud.endpoint}{call.path}?{urlencode(query)}"

@@ -129,18 +129,26 @@ class ScaleSets(Part):
         machine = one.instances.get(number) if one is not None else None
         return machine.power if machine is not None else None
 
+    def protect(self, instance: str, *, from_all: bool = False) -> None:
+        """Scaling in passes over this instance of a uniform one; `from_all`: and so does every change of the set."""
+        path, _, number = instance.lower().rpartition("/virtualmachines/")
+        policy = {"protectFromScaleIn": True, "protectFromScaleSetActions": from_all}
+        self.scale_sets[path].instances[number].properties["protectionPolicy"] = policy
+
     def vanish(self, scale_set: str) -> None:
         one = self.scale_sets.pop(scale_set.lower())
         for path in [path for path in self._machines(one) if not one.uniform]:
             self.cloud.compute.vanish(path)
 
     def grow(self, scale_set: ScaleSet, capacity: int, *, power: str = "running") -> None:
-        """As many instances as it shall have; the newest go first."""
-        scale_set.body["sku"]["capacity"] = capacity
+        """As many instances as it shall have; the newest go first, and those that are protected never."""
         while len(self._machines(scale_set)) < capacity:
             self._add(scale_set, power)
-        for path in [*self._machines(scale_set)][capacity:]:
+        machines = self._machines(scale_set)
+        may_go = [path for path, one in machines.items() if not one.properties.get("protectionPolicy")]
+        for path in may_go[::-1][: len(machines) - capacity]:
             self._remove(scale_set, path)
+        scale_set.body["sku"]["capacity"] = len(self._machines(scale_set))
 
     def _machines(self, scale_set: ScaleSet) -> dict[str, Machine]:
         if scale_set.uniform:
@@ -191,14 +199,14 @@ class ScaleSets(Part):
     def list_all(self, call: Call) -> Told:
         start = f"/subscriptions/{call.subscription}/"
         mine = [one for path, one in self.scale_sets.items() if path.startswith(start)]
-        return self.listed(call, [one.told(shouted=True) for one in mine])
+        return self.listed(call, mine, lambda one: one.told(shouted=True))
 
     @answers("VirtualMachineScaleSets_List", "GET", f"{GROUP}/providers/{KIND}", query=("$skiptoken",),
              tells="VirtualMachineScaleSet[]")  # fmt: skip
     def list_group(self, call: Call) -> Told:
         start = f"/subscriptions/{call.subscription}/resourcegroups/{call.names['group'].lower()}/"
         mine = [one for path, one in self.scale_sets.items() if path.startswith(start)]
-        return self.listed(call, [one.told(shouted=True) for one in mine])
+        return self.listed(call, mine, lambda one: one.told(shouted=True))
 
     @answers("VirtualMachineScaleSets_Get", "GET", ONE, query=("$expand",), tells="VirtualMachineScaleSet")
     def get(self, call: Call) -> Told:
@@ -264,8 +272,8 @@ class ScaleSets(Part):
             raise not_allowed(
                 "The Virtual Machine Scale Set in Flexible orchestration mode has no instances; list its machines."
             )
-        told = [one.told(view=bool(expand), shouted=True) for one in scale_set.instances.values()]
-        return self.listed(call, told)
+        instances = [*scale_set.instances.values()]
+        return self.listed(call, instances, lambda one: one.told(view=bool(expand), shouted=True))
 
     @answers("VirtualMachineScaleSetVMs_Get", "GET", INSTANCE, query=("$expand",), tells="VirtualMachineScaleSetVM")
     def get_instance(self, call: Call) -> Told:

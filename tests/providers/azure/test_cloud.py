@@ -180,6 +180,17 @@ class TestScaleSets:
         assert cloud.scale_sets.members(workers) == [oldest]
         assert cloud.scale_sets.capacity(workers) == 1
 
+    def test_those_that_are_protected_stay(self, cloud: Cloud, sdk: ComputeManagementClient) -> None:
+        workers = cloud.scale_sets.scale_set("workers", capacity=3)
+        *_, newest = cloud.scale_sets.members(workers)
+        cloud.scale_sets.protect(newest)
+
+        sdk.virtual_machine_scale_sets.begin_update(
+            GROUP, "workers", models.VirtualMachineScaleSetUpdate(sku=models.Sku(capacity=0)), polling_interval=0
+        ).result()
+
+        assert cloud.scale_sets.members(workers) == [newest]
+
     def test_single_instances_are_deallocated_and_deleted(self, cloud: Cloud, sdk: ComputeManagementClient) -> None:
         workers = cloud.scale_sets.scale_set("workers", capacity=3)
         first, second, third = cloud.scale_sets.members(workers)
@@ -282,6 +293,18 @@ class TestNodePools:
         assert (busy.status, json.loads(busy.body)["error"]["code"]) == (409, "OperationNotAllowed")
         assert cloud.aks.truth(pool) is not None
         assert cloud.scale_sets.members(cloud.aks.scale_set(pool)) == []
+
+    def test_a_pool_is_changed_only_as_long_as_it_is_what_was_read(self, cloud: Cloud) -> None:
+        pool = cloud.aks.pool(cloud.aks.cluster(), count=2)
+        body = asked(cloud, "GET", pool, self.VERSION)
+        raw = json.dumps({"properties": {**body["properties"], "count": 1}}).encode()
+        asked_as = {"authorization": "Bearer some", "if-match": body["properties"]["eTag"]}
+
+        first = cloud.reply("PUT", pool, self.VERSION, asked_as, raw)
+        cloud.settle()
+        second = cloud.reply("PUT", pool, self.VERSION, asked_as, raw)
+
+        assert (first.status, second.status) == (200, 412)
 
     def test_the_autoscaler_gives_back_what_pods_need(self, cloud: Cloud) -> None:
         pool = cloud.aks.pool(cloud.aks.cluster(), count=2, autoscaling=(0, 4))
