@@ -40,7 +40,9 @@ ROWS = 32
 AT_ONCE = 8
 """Questions asked side by side in each row; threads here only wait."""
 SWITCHED_OFF_HOLDS = timedelta(minutes=10)
-"""How long an API that is not enabled in a project is not asked again."""
+"""How long an API that is not enabled in a project is not asked again, once it has said so twice: what was there ends
+after two answers without it, and one that is only repeated is no second one.
+"""
 NAMES_PER_CALL = 20
 """Machines that are asked for by name in one filter."""
 
@@ -61,6 +63,13 @@ class Fresh(NamedTuple):
     machine: MachineType
     digest: bytes | None
     """None: what it is rests on what Google did not tell, so it is looked at anew."""
+
+
+class SwitchedOff(NamedTuple):
+    """An API that is not enabled in a project: when it was last told, and whether it was told before that, too."""
+
+    at: datetime
+    said_twice: bool
 
 
 class Reading:
@@ -118,8 +127,8 @@ class GcpInventory:
         """Machines by project, and by all that was told of them when they were last listed."""
         self._made_by: dict[str, Mapping[str, str | None]] = {}
         """The groups that machines say they were made by, by project and the machine's id; that never changes."""
-        self._switched_off: dict[tuple[str, str], datetime] = {}
-        """Lists whose API is not enabled in a project, and when that was told."""
+        self._switched_off: dict[tuple[str, str], SwitchedOff] = {}
+        """Lists whose API is not enabled in a project."""
         self._behind_notebooks: dict[str, frozenset[Place]] = {}
         """The machines behind Workbench instances, by project, as last told."""
         self._lists: Mapping[str, tuple[Callable[[str], AnyList], AnyList]] = {
@@ -211,8 +220,8 @@ class GcpInventory:
 
     def _ask(self, project: str, what: str) -> AnyList:
         question, nothing = self._lists[what]
-        off_since = self._switched_off.get((project, what))
-        if off_since is not None and timedelta() <= self._now() - off_since < SWITCHED_OFF_HOLDS:
+        before = self._switched_off.get((project, what))
+        if before is not None and before.said_twice and timedelta() <= self._now() - before.at < SWITCHED_OFF_HOLDS:
             return nothing
         try:
             answer = question(project)
@@ -221,7 +230,7 @@ class GcpInventory:
                 raise Forbidden(
                     f"{off.sentence}, which the credentials belong to; until it is, nothing is known of {project}"
                 ) from off
-            self._switched_off[project, what] = self._now()
+            self._switched_off[project, what] = SwitchedOff(at=self._now(), said_twice=before is not None)
             return nothing
         self._switched_off.pop((project, what), None)
         return answer

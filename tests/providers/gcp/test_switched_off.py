@@ -4,7 +4,7 @@ credentials belong to, which tells nothing of the other.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -54,6 +54,25 @@ def test_nor_is_it_where_nobody_may_ask_which_project_is_meant(cloud: Cloud) -> 
     [(where, words)] = faults(answer).items()
     assert where == (PROJECT, TPU_VMS)
     assert "it needs resourcemanager.projects.get" in words
+
+
+def test_what_is_said_once_is_asked_again_as_two_answers_end_what_was_there(cloud: Cloud) -> None:
+    """And Google says it of an API that has just been enabled, too, for some minutes."""
+    cloud.tpus.node()
+    config = Config(projects=(PROJECT,), credentials="anonymous", endpoint=cloud.endpoint)
+    now = datetime(2026, 11, 2, 12, tzinfo=UTC)
+    inventory = build(config, BuildContext(source="google", now=lambda: now)).inventory
+    assert inventory is not None
+    cloud.refuse("tpu.", service_disabled("tpu", cloud.projects[PROJECT].number), times=1)
+    seen = []
+    for _ in range(4):
+        seen.append(len(inventory.list().records))
+        now += timedelta(minutes=1)
+    assert seen == [0, 1, 1, 1]
+    cloud.projects[PROJECT].disabled.add("tpu")
+    for _ in range(4):
+        inventory.list()
+    assert cloud.counted["tpu.projects.locations.nodes.list"] == 4 + 2, "what is said twice holds"
 
 
 def test_a_project_is_asked_for_its_number_once(cloud: Cloud) -> None:
