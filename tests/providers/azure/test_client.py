@@ -238,6 +238,47 @@ class TestActsThatTakeAWhile:
         assert stop(calls).operation is None
 
 
+FAILED = {"status": "Failed", "error": {"code": "AllocationFailed", "message": "None left."}}
+
+
+class TestWhatBecameOfAnAct:
+    @pytest.mark.parametrize(
+        ("reply", "ended", "error"),
+        [
+            pytest.param(answer({"status": "InProgress"}), False, None, id="under way"),
+            pytest.param(answer({"status": "Scaling"}), False, None, id="under way, in a word of AKS"),
+            pytest.param(answer({"status": "Succeeded"}), True, None, id="done"),
+            pytest.param(answer({"status": "succeeded"}), True, None, id="done, in small letters"),
+            pytest.param(answer(FAILED), True, NoCapacity, id="failed"),
+            pytest.param(answer({"status": "Canceled"}), True, ProviderError, id="given up, without a reason"),
+            pytest.param(answer(None, status=202), False, None, id="under way, by its Location"),
+            pytest.param(answer(None, status=204), True, None, id="done, by its Location"),
+            pytest.param(answer({"id": "x"}), True, None, id="done, with what was made"),
+            pytest.param(allocation_failed(), True, NoCapacity, id="failed, by its Location"),
+            pytest.param(conflict(), True, Conflict, id="overtaken, by its Location"),
+        ],
+    )
+    def test_is_told(
+        self, say: Say, calls: Client, reply: Said, ended: bool, error: type[ProviderError] | None
+    ) -> None:
+        say(reply)
+        told = calls.outcome("/subscriptions/x/operations/y", "Stopping trainer")
+        assert told.ended is ended
+        assert told.error is None if error is None else isinstance(told.error, error)
+
+    @pytest.mark.parametrize(
+        "reply", [NO_ANSWER, unavailable(), throttled(SUBSCRIPTION), unauthenticated(), Reply(status=404)]
+    )
+    def test_is_not_known(self, say: Say, calls: Client, reply: Said) -> None:
+        say(reply)
+        with pytest.raises((Unreachable, Throttled, Forbidden)):
+            calls.outcome("/subscriptions/x/operations/y", "Stopping trainer")
+
+    def test_and_when_to_ask_again(self, say: Say, calls: Client) -> None:
+        say(answer({"status": "InProgress"}, headers={"Retry-After": "11"}))
+        assert calls.outcome("/subscriptions/x/operations/y", "Stopping trainer").retry_after == 11
+
+
 ELSEWHERE = {
     "another host": "https://evil.example.org/subscriptions/x",
     "the same host, another port": "https://127.0.0.1:1/subscriptions/x",
