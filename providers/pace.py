@@ -9,6 +9,7 @@ Google's and Azure's retry call by call.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from threading import Lock
@@ -72,6 +73,11 @@ class Pace:
             if self._rate is not None:
                 faster = self._rate * FASTER
                 self._rate = faster if faster < MOST else None
+
+
+def retry_after(said: object) -> float | None:
+    """Seconds, from a Retry-After header or its like. None where it is a date, something else, or was not said."""
+    return float(said) if isinstance(said, str) and re.fullmatch(r"\d+(\.\d+)?", said) else None
 
 
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 20.0

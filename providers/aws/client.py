@@ -43,7 +43,7 @@ from providers.errors import (
     Unreachable,
     Unsupported,
 )
-from providers.pace import Pace
+from providers.pace import Pace, retry_after
 
 Answer = Mapping[str, Any]
 T = TypeVar("T")
@@ -482,7 +482,8 @@ def _refusal(error: sdk.ClientError, service: str, region: str | None) -> Provid
     sentence = f"{place}: {_short(message) or 'no reason given'} ({code})"
     if kind is Misconfigured and region:
         sentence += f"; are the credentials valid, and is {region} enabled in this account?"
-    return kind(sentence, retry_after=_retry_after(metadata.get("HTTPHeaders", {})) if kind.retry else None)
+    later = retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")) if kind.retry else None
+    return kind(sentence, retry_after=later)
 
 
 def _kind_of_refusal(code: str, status: int) -> type[ProviderError]:
@@ -506,11 +507,6 @@ def _short(message: str) -> str:
     """AWS appends an encoded blob of kilobytes to some refusals; nobody can read it."""
     words = message.split("Encoded authorization failure message")[0].strip().rstrip(".")
     return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "")
-    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else None
 
 
 def _region_hint(region: str | None) -> str:

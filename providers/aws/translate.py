@@ -12,6 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from providers.protections import tag_protections
 from providers.records import (
     Blocker,
     CapacityType,
@@ -278,34 +279,6 @@ def managed_by(instance: Answer, tags: Mapping[str, str]) -> str | None:
         if tag in tags:
             return f"{owner}:{tags[tag]}"
     return None
-
-
-PROTECTING_TAGS = ("curfew-protect", "karpenter.sh/do-not-disrupt", "downscaler/exclude", "downscaler/force-uptime")
-"""Tags that protect by whatever value, short of `false`."""
-
-
-def tag_protections(tags: Mapping[str, str]) -> Iterable[Protection]:
-    for tag in PROTECTING_TAGS:
-        if tag in tags and tags[tag].strip().lower() != "false":
-            yield Protection(source=tag, sentence=f"its tag {tag} says {tags[tag]!r}")
-    if "downscaler/exclude-until" in tags:
-        until = tags["downscaler/exclude-until"]
-        yield Protection(
-            source="downscaler/exclude-until",
-            sentence=f"its tag downscaler/exclude-until says {until!r}",
-            until=_time(until),
-        )
-    if tags.get("maid_offhours", "").strip().lower() == "off":
-        yield Protection(source="maid_offhours", sentence="its tag maid_offhours says 'off'")
-
-
-def _time(text: str) -> datetime | None:
-    """An RFC 3339 time; anything else protects without an end, as a typing error must not expose."""
-    try:
-        time = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
 
 
 def _blockers(instance: Answer, state: State, capacity: CapacityType) -> Iterable[Blocker]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any, TypeVar
 
-from providers.aws.translate import Devices, MachineType, managed_by, tag_protections
+from providers.aws.translate import Devices, MachineType, managed_by
 from providers.errors import Misconfigured
+from providers.protections import tag_protections
 from providers.records import (
     Blocker,
     CapacityType,

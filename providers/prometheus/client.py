@@ -18,6 +18,7 @@ from typing import Any, Self
 import httpx
 
 from providers.errors import Forbidden, Misconfigured, ProviderError, Throttled, Unreachable
+from providers.pace import retry_after
 from providers.prometheus import Config
 
 QUERY_SECONDS = 20
@@ -164,7 +165,7 @@ def _refusal(url: str, status: int, headers: httpx.Headers, body: bytes) -> Prov
     words = _words(body)
     reason = f": {words}" if words else ""
     if status == 429:
-        return Throttled(f"{url} is asked too often{reason}", retry_after=_retry_after(headers))
+        return Throttled(f"{url} is asked too often{reason}", retry_after=retry_after(headers.get("retry-after")))
     if status in (401, 403):
         which = "wants a login, or another one" if status == 401 else "does not let this login ask"
         return Forbidden(f"{url} {which}{reason}")
@@ -192,8 +193,3 @@ def _words(body: bytes) -> str:
 def _short(text: str) -> str:
     words = " ".join(text.split())
     return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
-
-
-def _retry_after(headers: httpx.Headers) -> float | None:
-    value = headers.get("retry-after", "")
-    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else None
