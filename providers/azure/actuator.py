@@ -116,10 +116,17 @@ class _Operation:
 class AzureActuator:
     """Acts on one thing at a time, and knows what became of acts that Azure accepted."""
 
-    def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._client = client
         self._clock = clock
-        self._questions: Questions[tuple[str, int]] = Questions("Azure", patience=PATIENCE_SECONDS, at_once=AT_ONCE)
+        self._patience = patience_seconds
+        self._questions: Questions[tuple[str, int]] = Questions("Azure", patience=patience_seconds, at_once=AT_ONCE)
         self._lock = Lock()
         self._operations: dict[str, _Operation] = {}
         """By the request id of their act, which has one at most; the latest last."""
@@ -178,7 +185,7 @@ class AzureActuator:
             waiting.setdefault(one.account, deque()).append((request_id, one))
         self._questions.answers(
             {
-                (account, lane): partial(self._look_at, mine, until=now + PATIENCE_SECONDS)
+                (account, lane): partial(self._look_at, mine, until=now + self._patience)
                 for account, mine in waiting.items()
                 for lane in range(min(AT_ONCE, len(mine)))
             }
