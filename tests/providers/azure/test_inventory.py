@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import threading
 import time
 from collections import Counter
@@ -468,14 +467,6 @@ class TestTheTwoLists:
         assert len(set(by_path(found)) & there) == 3
         assert not part(found, "westeurope").complete
         assert "do not agree on 5 machines, of which 3 were" in fault(found, "westeurope").sentence
-
-    def test_bytes_of_the_states_are_few(self, cloud: Cloud, azure: Build) -> None:
-        """What a power state costs, beside what the machine itself costs."""
-        for number in range(100):
-            cloud.compute.machine(f"m{number}", power="deallocated")
-        states = len(json.dumps([machine.status() for machine in cloud.compute.machines.values()]))
-        plain = len(json.dumps([machine.told() for machine in cloud.compute.machines.values()]))
-        assert states < plain / 2
 
 
 class TestWhatFails:
