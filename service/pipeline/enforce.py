@@ -35,6 +35,9 @@ LOOK_AGAIN_AT_REFUSED = timedelta(hours=1)
 """What only a full description shows (stop protection, spot request) is asked again this often."""
 LEAST_ABANDON = timedelta(minutes=10)
 """An intent is given up after one grace, but not sooner than this."""
+GIVEN_BACK_WITHIN = timedelta(days=1)
+"""Half of an act is given back for so long after that, should its cloud not answer, or be at something else."""
+_WAITS = "; it stays open until half of it is given back: "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,23 +246,37 @@ def _call(action: Action, known: Known, provider: Provider, hands: Hands) -> str
         busy = action.undoes is not None and isinstance(error, Conflict)  # it is still stopping
         if error.retry or busy:  # what happened is not known: the next look reads the truth back
             return _keep(action, known, hands, status=ActionStatus.INTENDED, error=error.sentence)
-        _give_back(action, known, provider)
-        return _keep(action, known, hands, status=ActionStatus.FAILED, error=error.sentence)
+        why, waits = given_back(action, known, provider, error.sentence, hands)
+        if waits:
+            return _keep(action, known, hands, status=ActionStatus.INTENDED, error=why, over=True)
+        return _keep(action, known, hands, status=ActionStatus.FAILED, error=why)
     return _keep(action, known, hands, status=ActionStatus.TAKEN, error=None)
 
 
-def _give_back(action: Action, known: Known, provider: Provider) -> None:
-    """If an act in several steps came to nothing, what the first of them silenced speaks again."""
+def given_back(action: Action, known: Known, provider: Provider, why: str, hands: Hands) -> tuple[str, bool]:
+    """If an act in several steps came to nothing, what the first of them silenced speaks again.
+
+    Answers why it came to nothing, in full, and whether to wait: as long as that may yet succeed, the act is not over.
+    """
     if action.undoes is not None or not known.acted_on_in_steps or provider.actuator is None:
-        return
+        return why, False
+    why = why.partition(_WAITS)[0]
+    _renew(hands, provider)
     try:
         provider.actuator.restore(known.record.ref, action.pre_state, request_id=f"{action.id}-back")
     except ProviderError as error:
         log.warning("half of an act could not be given back", action=action.id, reason=error.sentence)
+        passes = error.retry or isinstance(error, Conflict)
+        if passes and hands.now() < action.abandon_at + GIVEN_BACK_WITHIN:
+            return f"{why}{_WAITS}{error.sentence}", True
+        return f"{why}; half of it could not be given back: {error.sentence}", False
+    return why, False
 
 
-def _keep(action: Action, known: Known, hands: Hands, *, status: ActionStatus, error: str | None) -> str:
-    """The outcome of a call, in one transaction with what follows from it."""
+def _keep(
+    action: Action, known: Known, hands: Hands, *, status: ActionStatus, error: str | None, over: bool = False
+) -> str:
+    """The outcome of a call, in one transaction with what follows from it. `over`: it is not to be repeated."""
     now = hands.now()
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
@@ -267,6 +284,7 @@ def _keep(action: Action, known: Known, hands: Hands, *, status: ActionStatus, e
         assert row is not None
         row.attempts += 1
         row.error = error
+        row.abandon_at = now if over else row.abandon_at
         row.status = status.value
         if status is ActionStatus.TAKEN:
             row.taken_at = now
@@ -400,16 +418,20 @@ def _why_not_again(
 
 def _abandon(action: Action, known: Known | None, why: str, hands: Hands) -> None:
     """Give an intent up; its finding starts anew. Who asked for an undo is told."""
-    now, provider = hands.now(), reachable(action.source, hands)
+    now, provider, waits = hands.now(), reachable(action.source, hands), False
     if known is not None and provider is not None:
-        _give_back(action, known, provider)
+        why, waits = given_back(action, known, provider, why, hands)
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
         row = session.get(Action, action.id)
         if row is None or row.status != ActionStatus.INTENDED:
             return
-        row.status, row.error = ActionStatus.ABANDONED.value, why
+        row.error = why
         session.add(row)
+        if waits:
+            row.abandon_at = min(row.abandon_at, now)
+            return
+        row.status = ActionStatus.ABANDONED.value
         if row.undoes is not None and known is not None:
             told(session, "failed", row, known, hands.fallback_channels, now)
         finding = acting(session, row)

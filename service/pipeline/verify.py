@@ -15,10 +15,11 @@ import structlog
 from sqlmodel import Session
 
 from policies.quantities import format_duration
+from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
 from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb
 from service.model import ActionStatus, Known, Status
-from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, launches_as_wanted, reachable
+from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, given_back, launches_as_wanted, reachable
 from service.pipeline.tell import told
 from service.store import actions, audit, lease, resources
 from service.store.tables import Action, Finding
@@ -119,7 +120,7 @@ def _verify_one(action: Action, hands: Hands, failure: ProviderError | None) -> 
     provider = reachable(action.source, hands)
     if known is None or provider is None or provider.inventory is None:
         if known is not None and action.source not in hands.fleet.members:
-            return _settle(action, known, hands, record=None)
+            return _settle(action, known, hands)
         return "waiting"
     try:
         record = provider.inventory.describe(known.record.ref)
@@ -128,7 +129,7 @@ def _verify_one(action: Action, hands: Hands, failure: ProviderError | None) -> 
     except ProviderError as error:
         log.warning("an act could not be read back", action=action.id, reason=error.sentence)
         return "waiting"
-    return _settle(action, known, hands, record=record, failure=failure)
+    return _settle(action, known, hands, provider=provider, record=record, failure=failure)
 
 
 def _settle(
@@ -136,25 +137,29 @@ def _settle(
     known: Known,
     hands: Hands,
     *,
-    record: ResourceRecord | None,
+    provider: Provider | None = None,
+    record: ResourceRecord | None = None,
     failure: ProviderError | None = None,
 ) -> str:
     """What the truth makes of an act. No record: its source is gone, and nobody can tell any more."""
     now, state = hands.now(), record.state if record else None
-    assert action.taken_at is not None
+    shows = record is not None and _shows(action, record)
+    why, waits = None if shows else _why_failed(action, state, failure, now), False
+    if why is not None and provider is not None and (failure is not None or state not in _UNDER_WAY):
+        why, waits = given_back(action, known, provider, why, hands)
     with hands.database.transaction() as session:
         lease.check(session, hands.held)
         row = session.get(Action, action.id, with_for_update=True)
         assert row is not None
-        if record is not None and _shows(row, record):
+        if shows:
             resumed = state is State.RUNNING and row.undoes is None and row.verb != Verb.MOVE_TO_SPOT
-            _verified(session, row, known, hands, resumed=(record.launched_at or now) if resumed else None)
-        elif failure is not None:
-            _failed(session, row, known, hands, f"the cloud accepted it and failed later: {failure.sentence}")
-        elif now - action.taken_at > (most := ENDS_AT_MOST if state in _UNDER_WAY else TAKES_AT_MOST):
-            seen = f"the cloud still shows it {state.value}" if state else "its source is gone, so nobody can tell"
-            _failed(session, row, known, hands, f"after {format_duration(most)} {seen}")
+            launched_at = record.launched_at if record is not None else None
+            _verified(session, row, known, hands, resumed=(launched_at or now) if resumed else None)
+        elif why is not None and not waits:
+            _failed(session, row, known, hands, why)
         else:
+            row.error = why
+            session.add(row)
             return "waiting"
         session.add(row)
         audit.record(
@@ -173,6 +178,18 @@ def _settle(
             },
         )
         return row.status
+
+
+def _why_failed(action: Action, state: State | None, failure: ProviderError | None, now: datetime) -> str | None:
+    """Of an act that its cloud does not show; None while it may yet."""
+    if failure is not None:
+        return f"the cloud accepted it and failed later: {failure.sentence}"
+    assert action.taken_at is not None
+    most = ENDS_AT_MOST if state in _UNDER_WAY else TAKES_AT_MOST
+    if now - action.taken_at <= most:
+        return None
+    seen = f"the cloud still shows it {state.value}" if state else "its source is gone, so nobody can tell"
+    return f"after {format_duration(most)} {seen}"
 
 
 def _verified(session: Session, row: Action, known: Known, hands: Hands, *, resumed: datetime | None) -> None:

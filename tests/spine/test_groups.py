@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from sqlmodel import select
 
-from providers.errors import Unreachable, Unsupported
+from providers.errors import NoCapacity, Unreachable, Unsupported
 from providers.records import CapacityType, ResourceRef, State, Verb
 from providers.simulated.activity import Busy, Idle, Silent
 from providers.simulated.catalogue import SKUS
@@ -187,6 +187,71 @@ def test_an_act_that_came_to_nothing_is_given_back_whole(here: Company) -> None:
 
     assert [(act.verb, act.changed) for act in here.cloud.acts] == [(Verb.SCALE_TO_ZERO, False), (Verb.START, False)]
     assert (sizes(here), here.finding(ref).status) == ((1, 3, 6), Status.REFUSED)
+
+
+def refused(here: Company) -> None:
+    here.cloud.fail(Unsupported("its cloud does not like it"), "act")
+
+
+def unanswered_until_it_is_too_late(here: Company) -> None:
+    here.cloud.fail(Unreachable("its cluster is at something else"), "act")
+
+
+def failing_in_the_end(here: Company) -> None:
+    here.cloud.groups["trainers"].fails_late = NoCapacity("there is no room")
+
+
+def without_effect(here: Company) -> None:
+    here.cloud.groups["trainers"].stubborn = True
+
+
+HALF_DONE: dict[str, tuple[Callable[[Company], None], ActionStatus, ActionStatus]] = {
+    "its cloud refused it": (refused, ActionStatus.INTENDED, ActionStatus.ABANDONED),
+    "there was no answer for a grace": (
+        unanswered_until_it_is_too_late,
+        ActionStatus.INTENDED,
+        ActionStatus.ABANDONED,
+    ),
+    "its cloud took it and failed": (failing_in_the_end, ActionStatus.TAKEN, ActionStatus.FAILED),
+    "it had no effect": (without_effect, ActionStatus.TAKEN, ActionStatus.FAILED),
+}
+
+
+@pytest.mark.parametrize("sentence", HALF_DONE)
+def test_half_of_an_act_is_not_closed_before_it_is_given_back(here: Company, sentence: str) -> None:
+    """What scales it was switched off by the first step, and its cloud does not answer just now."""
+    arrange, waiting, ended = HALF_DONE[sentence]
+    trainers(here)
+    here.cycle()
+    arrange(here)
+    silence = here.cloud.fail(Unreachable("its cluster is at something else"), "restore")
+    here.cycle(after=minutes(31))
+    here.cycles(hours(2))
+    [action] = here.actions()
+    assert action.status == waiting
+    assert "is given back: its cluster is at something else" in (action.error or "")
+
+    here.cloud.heal(silence)
+    here.cycle(after=minutes(5))
+    [action] = here.actions()
+    assert action.status == ended
+    assert (here.cloud.acts[-1].verb, here.cloud.acts[-1].error) == (Verb.START, None)
+    assert here.cloud.acts[-1].request_id == f"{action.id}-back"
+
+
+@pytest.mark.parametrize("sentence", HALF_DONE)
+def test_but_it_is_not_waited_for_without_end(here: Company, sentence: str) -> None:
+    arrange, _, ended = HALF_DONE[sentence]
+    trainers(here)
+    here.cycle()
+    arrange(here)
+    here.cloud.fail(Unreachable("its cluster is at something else"), "restore")
+    here.cycle(after=minutes(31))
+    here.cycle(after=minutes(31))
+    here.cycle(after=hours(25))
+    [action] = here.actions()
+    assert action.status == ended
+    assert "half of it could not be given back: its cluster is at something else" in (action.error or "")
 
 
 def test_without_accepting_the_loss_of_its_members_it_is_refused_in_words(here: Company) -> None:
