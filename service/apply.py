@@ -15,7 +15,18 @@ from sqlmodel import Session
 
 from policies.policy import BasePolicy, BudgetPolicy
 from service import files
-from service.documents import AnyDocument, Exemption, Kind, Project, Source, endpoints, kind_of, nearest_of, written
+from service.documents import (
+    AnyDocument,
+    Exemption,
+    Kind,
+    Project,
+    Source,
+    endpoints,
+    kind_of,
+    nearest_of,
+    secrets_named,
+    written,
+)
 from service.files import FieldPath, Mistake, Parsed, RawDocument, Refused
 from service.notify.channels import refusal_of
 from service.pipeline.attribute import attribute
@@ -130,7 +141,8 @@ def _not_set(change: Change, secrets: Secrets | None) -> Iterator[str]:
     """Secrets that a document names and this installation does not have."""
     if change.document is None or change.action == "unchanged" or secrets is None:
         return
-    for name in sorted(placeholders(written(change.document))):
+    named = secrets_named(change.document.config) if isinstance(change.document, Source) else set()
+    for name in sorted(placeholders(written(change.document)) | named):
         try:
             secrets.get(name)
         except MissingSecret as missing:

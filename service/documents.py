@@ -447,6 +447,22 @@ def masked(body: Mapping[str, Any]) -> dict[str, Any]:
 SECRET_FIELD = re.compile(r"(password|passwd|secret|token|api_?key|private_?key|access_?key)(?!.*(_file|_path|_name)$)")
 
 
+NAMES_A_SECRET = frozenset({"token_secret"})
+"""Fields that do not hold a secret but say what it is called, because it is read anew each time."""
+SECRET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+def secrets_named(config: Mapping[str, Any]) -> set[str]:
+    """The secrets that a source asks for by name."""
+    found: set[str] = set()
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= secrets_named(value)
+        elif key in NAMES_A_SECRET and isinstance(value, str) and SECRET_NAME.fullmatch(value):
+            found.add(value)
+    return found
+
+
 def literal_secrets(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Fields of a source that look like secrets and are written out. They belong into `${NAME}`."""
     found: list[tuple[str, ...]] = []
@@ -455,7 +471,9 @@ def literal_secrets(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> li
             found += literal_secrets(value, (*path, key))
         elif isinstance(value, str) and "${" not in value and value:
             login_in_url = re.match(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", value)
-            if SECRET_FIELD.search(key.lower()) or login_in_url:
+            names_one = key in NAMES_A_SECRET and SECRET_NAME.fullmatch(value)
+            a_key_itself = "PRIVATE KEY-----" in value or '"private_key"' in value
+            if (SECRET_FIELD.search(key.lower()) and not names_one) or login_in_url or a_key_itself:
                 found.append((*path, key))
     return found
 

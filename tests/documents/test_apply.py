@@ -361,3 +361,11 @@ def test_a_document_is_the_same_after_it_was_stored_or_shown(body: dict[str, Any
     document: AnyDocument = MODELS["policy"].validate_python(body)
     for form in (written(document), effective(document)):
         assert effective(MODELS["policy"].validate_python(form)) == effective(document)
+
+
+def test_nor_does_a_secret_that_a_source_asks_for_by_its_name(desk: Desk) -> None:
+    source = "kind: source\nname: azure\nprovider: azure\nsubscriptions: [11111111-2222-3333-4444-555555555555]\n"
+    [change] = desk.apply(f"{source}token_secret: ARM\n", secrets=Secrets(folder=None, environment={}))
+    assert list(change.notes) == [
+        "the secret ${ARM} is not set; set CURFEW_SECRET_ARM or put a file ARM into CURFEW_SECRETS_DIR"
+    ]

@@ -701,6 +701,9 @@ SECRETS_WRITTEN_OUT = {
     "a password of its own field": "password: hunter2",
     "a token": "bearer_token: abc",
     "a password in an URL": "proxy: https://me:hunter2@proxy.example.org",
+    "a token where a secret's name belongs": "token_secret: eyJhbGciOi.hunter2.x",
+    "a service account's key": 'credentials: \'{"type": "service_account", "private_key": "hunter2"}\'',
+    "a key in PEM": 'credentials: "-----BEGIN PRIVATE KEY-----hunter2"',
 }
 
 
@@ -714,6 +717,8 @@ def test_a_secret_written_into_a_source_is_refused(case: str, monkeypatch: pytes
         password: str = ""
         bearer_token: str = ""
         proxy: str = ""
+        token_secret: str = ""
+        credentials: str = ""
 
     monkeypatch.setattr(simulated, "Config", Config)
     source = "kind: source\nname: s\nprovider: simulated\n"
@@ -721,8 +726,9 @@ def test_a_secret_written_into_a_source_is_refused(case: str, monkeypatch: pytes
     assert mistake.line == 4
     assert "name it as ${NAME}" in mistake.reason
     assert "hunter2" not in str(mistake)
-    raws, _ = files.read_yaml(source + "password: ${PROXY}\n", FILE)
-    assert apply.check(Settings(), raws)
+    for good in ("password: ${PROXY}", "token_secret: AZURE_TOKEN", "credentials: ${KEY}", "credentials: key.json"):
+        raws, _ = files.read_yaml(f"{source}{good}\n", FILE)
+        assert apply.check(Settings(), raws)
 
 
 def test_the_accelerated_clock_refuses_every_source_that_is_not_simulated() -> None:
