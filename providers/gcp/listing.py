@@ -77,8 +77,8 @@ def aggregated(
         for number, page in enumerate(client.pages("compute", path, query=query)):
             if page.get("kind") != KINDS[what] or page.get("id") != f"projects/{project}/aggregated/{what}":
                 raise Unreachable(f"Compute Engine, GET {path} was answered with something else, or another project's")
-            items = page.get("items")
-            if items is None and not number:
+            items, says_why = page.get("items"), "warning" in page or "unreachables" in page
+            if not number and (items is None or not (items or says_why)):
                 raise Unreachable(f"Compute Engine, GET {path} was answered without any place, which Google never does")
             for place in page.get("unreachables") or ():
                 silent.add(place, WORDS[what])

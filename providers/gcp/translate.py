@@ -132,9 +132,15 @@ def accelerator(said: str, count: int) -> Devices:
     return Devices(vendor=None, model=name, count=count)
 
 
+MOST_DEVICES = 100_000
+"""The largest slices of TPUs have some ten thousand chips. A number beyond is nobody's, and too large to be stored."""
+
+
 def attached(accelerators: Sequence[Answer]) -> Devices | None:
     """`guestAccelerators`, all entries together."""
     counts = [int(one.get("acceleratorCount") or 0) for one in accelerators]
+    if not all(0 <= count <= MOST_DEVICES for count in counts):
+        raise ValueError(f"no machine has {max(counts, key=abs)} accelerators")
     if not sum(counts):
         return None
     first = next(one for one, count in zip(accelerators, counts, strict=True) if count)
@@ -288,14 +294,21 @@ def record(
 
 
 def utc(said: str | None) -> datetime | None:
-    """`2026-11-01T00:00:00.123-07:00`, and nanoseconds too. What cannot be read is not known."""
+    """`2026-11-01T00:00:00.123-07:00`, and nanoseconds too. What cannot be read is not known, nor is what has no value:
+    Google writes that as a time of 1970 or of the year 1, and no machine has run for so long.
+    """
     if not said:
         return None
     try:
         time = datetime.fromisoformat(said)
-    except ValueError:
+        known = time.tzinfo is not None and time > BEFORE_ALL_MACHINES
+        return time.astimezone(UTC) if known else None
+    except (ValueError, OverflowError):
         return None
-    return time.astimezone(UTC) if time.tzinfo else None
+
+
+BEFORE_ALL_MACHINES = datetime(2008, 1, 1, tzinfo=UTC)
+"""Google Cloud is younger."""
 
 
 def capacity_type(scheduling: Answer, *, reserved: bool) -> CapacityType:
@@ -311,7 +324,11 @@ def capacity_type(scheduling: Answer, *, reserved: bool) -> CapacityType:
 def run_limit(scheduling: Answer) -> int | None:
     """After how many seconds Google ends each of its runs."""
     seconds = (scheduling.get("maxRunDuration") or {}).get("seconds")
-    return int(seconds) if seconds else None
+    return min(int(seconds), LONGEST_LIMIT_SECONDS) if seconds else None
+
+
+LONGEST_LIMIT_SECONDS = 120 * 24 * 3600
+"""Google takes no longer ones."""
 
 
 def _ends_by_itself(scheduling: Answer) -> Iterable[str]:
@@ -671,6 +688,8 @@ def _tpus(node: Answer) -> tuple[str, Devices]:
         chips = prod(int(side) for side in topology.split("x"))
     else:
         chips = max(int(number) // of_number, 1) if number.isdigit() else 0
+    if not 0 <= chips <= MOST_DEVICES:
+        raise ValueError(f"no slice has {chips} chips")
     sku = str(node.get("acceleratorType") or "") or f"{family}-{chips * of_number}"
     return sku, Devices(vendor="google", model=model, count=chips, memory_mib=gib * 1024 or None)
 

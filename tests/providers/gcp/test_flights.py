@@ -52,7 +52,8 @@ class Replay:
             return self._answers[path]
         what = path.rpartition("/")[2]
         if what in KINDS:
-            return {"kind": KINDS[what], "id": f"projects/{PROJECT}/aggregated/{what}", "items": {}}
+            places = {"zones/us-central1-a": {"warning": {"code": "NO_RESULTS_ON_PAGE"}}}
+            return {"kind": KINDS[what], "id": f"projects/{PROJECT}/aggregated/{what}", "items": places}
         if what == "machineTypes":
             names = re.findall(r'name = "([^"]*)"', str((query or {})["filter"]))
             t4 = {"guestAcceleratorType": "nvidia-tesla-t4", "guestAcceleratorCount": 1}

@@ -293,6 +293,8 @@ class TestPages:
             {},
             {"items": {}},
             {"kind": "compute#instanceAggregatedList", "id": "projects/research/aggregated/instances"},
+            {"kind": "compute#instanceAggregatedList", "id": "projects/research/aggregated/instances", "items": {}},
+            {"kind": "compute#instanceAggregatedList", "id": "projects/research/aggregated/instances", "items": []},
             {"kind": "compute#instanceAggregatedList", "id": "projects/other/aggregated/instances", "items": {}},
             {
                 "kind": "compute#instanceAggregatedList",
@@ -305,7 +307,16 @@ class TestPages:
                 "items": ["zones/us-central1-a"],
             },
         ],
-        ids=["nothing", "no kind", "no places", "another project's", "half a machine", "another form"],
+        ids=[
+            "nothing",
+            "no kind",
+            "no places",
+            "an empty object of places",
+            "an empty list of places",
+            "another project's",
+            "half a machine",
+            "another form",
+        ],
     )
     def test_what_google_does_not_answer_is_no_empty_project(
         self, cloud: Cloud, google: Build, told: dict[str, Any]
@@ -406,6 +417,7 @@ class TestWhatFails:
     ) -> None:
         cloud.projects["research"].disabled.add(service)
         found = google()
+        assert found.list().complete
         assert found.list().complete
         cloud.calls.clear()
         assert found.list().complete

@@ -161,6 +161,11 @@ class TestAccelerators:
         record = a_record(machine, **attached(*own))
         assert (record.gpu_model, record.gpu_count) == meant
 
+    @pytest.mark.parametrize("count", [-1, 10**12, "9" * 30])
+    def test_a_number_that_no_machine_has_is_not_read(self, count: int | str) -> None:
+        with pytest.raises(ValueError, match="no machine has"):
+            translate.attached([{"acceleratorType": "nvidia-l4", "acceleratorCount": count}])
+
     def test_a_part_of_one_is_one_device(self) -> None:
         answer = {
             "name": "g4-standard-6",
@@ -235,7 +240,19 @@ class TestStates:
         assert record.created_at == datetime(2026, 11, 1, 7, 0, 0, 123_000, tzinfo=UTC)
         assert record.launched_at.utcoffset() == timedelta()
 
-    @pytest.mark.parametrize("said", [None, "", "yesterday", "2026-11-01T00:00:00"])
+    @pytest.mark.parametrize(
+        "said",
+        [
+            None,
+            "",
+            "yesterday",
+            "2026-11-01T00:00:00",
+            "1969-12-31T16:00:00.000-08:00",
+            "1970-01-01T00:00:00Z",
+            "0001-01-01T00:00:00Z",
+            "0001-01-01T00:00:00+14:00",
+        ],
+    )
     def test_what_is_no_moment_is_not_known(self, said: str | None) -> None:
         assert translate.utc(said) is None
 
@@ -566,6 +583,11 @@ CHIPS: dict[str, tuple[dict[str, Any], tuple[str, int]]] = {
 
 
 class TestTpus:
+    @pytest.mark.parametrize("topology", ["1000000x1000000", "-4x4"])
+    def test_a_number_that_no_slice_has_is_not_read(self, topology: str) -> None:
+        with pytest.raises(ValueError, match="no slice has"):
+            a_node(acceleratorConfig={"type": "V5P", "topology": topology})
+
     @pytest.mark.parametrize(("said", "meant"), CHIPS.values(), ids=CHIPS)
     def test_chips_are_counted(self, said: dict[str, Any], meant: tuple[str, int]) -> None:
         record = a_node(**said)
