@@ -367,6 +367,13 @@ class Compute(ComputePart):
         told = {path: one.told for path, one in self.cloud.operations.begun.items() if one.service == "compute"}
         return self.listed(call, told, "operation")
 
+    @answers("compute.globalOperations.aggregatedList")
+    def all_operations(self, call: Call) -> Json:
+        """Those of Google's own, which nobody asked for, are not told."""
+        told = {path: one.told for path, one in self.cloud.operations.begun.items() if one.told.get("operationType")}
+        told = {path: one for path, one in told.items() if self.cloud.operations.begun[path].service == "compute"}
+        return self.aggregated(call, told, "operation", scopes=self.scopes(regional=True))
+
     def _operation(self, call: Call, place: str) -> Json:
         path = f"{place}/{call.names['operation']}"
         found = self.cloud.operations.look(path)

@@ -618,20 +618,6 @@ def test_a_notebook_that_lost_its_machine_is_not_started(cloud: Cloud, actuator:
 # What became of acts.
 
 
-@pytest.fixture
-def operations_listed(cloud: Cloud) -> None:
-    """All of a project's operations, as Google lists them."""
-
-    def rule(call: Call) -> Reply | None:
-        if call.method != "compute.globalOperations.aggregatedList":
-            return None
-        told = {path: one.told for path, one in cloud.operations.begun.items() if one.told.get("operationType")}
-        return answer(cloud.compute.aggregated(call, told, "operation", scopes=cloud.compute.scopes(regional=True)))
-
-    cloud.rules.append(rule)
-
-
-@pytest.mark.usefixtures("operations_listed")
 class TestWhatBecameOfActs:
     def stopped(self, cloud: Cloud, actuator: GcpActuator, name: str, failure: Failure | None = None) -> ResourceRef:
         of = ref(cloud.compute.machine(name))
