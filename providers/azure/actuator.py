@@ -406,7 +406,7 @@ class ScaleSets:
         return scale_set
 
     def _check_members(self, calls: Calls, ref: ResourceRef, scale_set: Answer) -> None:
-        """Azure passes over protected members only when autoscale scales in; when we do, it would take them."""
+        """Those that somebody protected are not ours to lose, whether or not Azure itself would pass over them."""
         try:
             members = list(calls.items(f"{ref.external_id}/virtualMachines", version=COMPUTE))
         except Unsupported:

@@ -225,7 +225,7 @@ class Aks(Part):
         after = pool["powerState"]["code"]
         verb = "scale" if after == before["powerState"]["code"] else "start" if after == "Running" else "stop"
         pool["provisioningState"] = {"scale": "Scaling", "start": "Starting", "stop": "Stopping"}[verb]
-        if not pool["enableAutoScaling"]:
+        if not pool["enableAutoScaling"] and pool["count"]:  # pods for which there is no node at all still wait
             self.wanted[f"{cluster.id}/agentpools/{name}"] = pool["count"]
 
         def done() -> None:

@@ -145,7 +145,9 @@ class ScaleSets(Part):
         while len(self._machines(scale_set)) < capacity:
             self._add(scale_set, power)
         machines = self._machines(scale_set)
-        may_go = [path for path, one in machines.items() if not one.properties.get("protectionPolicy")]
+        may_go = [
+            path for path, one in machines.items() if not any(one.properties.get("protectionPolicy", {}).values())
+        ]
         for path in may_go[::-1][: len(machines) - capacity]:
             self._remove(scale_set, path)
         scale_set.body["sku"]["capacity"] = len(self._machines(scale_set))

@@ -65,18 +65,16 @@ class Somebody:
         return AccessToken("a-token", int(time.time()) + 3600)
 
 
-@pytest.fixture
-def sdk(cloud: Cloud) -> Iterator[ComputeManagementClient]:
+def official(cloud: Cloud) -> ComputeManagementClient:
     """Azure's own client."""
-    with ComputeManagementClient(
+    return ComputeManagementClient(
         Somebody(),
         SUBSCRIPTION,
         base_url=cloud.endpoint,
         credential_scopes=[f"{cloud.endpoint}/.default"],
         connection_verify=cloud.ca_file,
         retry_total=0,
-    ) as client:
-        yield client
+    )
 
 
 def ref(path: str, kind: Kind = Kind.INSTANCE) -> ResourceRef:
@@ -153,9 +151,7 @@ SDK: Mapping[str, tuple[dict[str, Any], Verb | None, Callable[[ComputeManagement
 
 
 @pytest.mark.parametrize("act", SDK)
-def test_what_is_asked_is_what_the_official_client_asks(
-    cloud: Cloud, actuator: AzureActuator, sdk: ComputeManagementClient, act: str
-) -> None:
+def test_what_is_asked_is_what_the_official_client_asks(cloud: Cloud, actuator: AzureActuator, act: str) -> None:
     how, verb, theirs = SDK[act]
     path = cloud.compute.machine("trainer", **how)
     power = cloud.compute.power(path)
@@ -165,9 +161,10 @@ def test_what_is_asked_is_what_the_official_client_asks(
         actuator.act(ref(path), verb, request_id="curfew-1")
     cloud.operations.begun.clear()
     cloud.compute.machines[path.lower()].power = power  # as if it had not been asked for
-    theirs(sdk)
-    ours, official = [asked(call) for call in cloud.calls if call.changes]
-    assert ours == official
+    with official(cloud) as sdk:
+        theirs(sdk)
+    ours, as_asked_by_it = [asked(call) for call in cloud.calls if call.changes]
+    assert ours == as_asked_by_it
 
 
 # Stopping.
@@ -257,12 +254,11 @@ def test_a_missing_permission_is_named(cloud: Cloud, actuator: AzureActuator) ->
     assert refused.value.permission == needed
 
 
-def test_while_something_else_is_done_with_it(
-    cloud: Cloud, actuator: AzureActuator, sdk: ComputeManagementClient
-) -> None:
+def test_while_something_else_is_done_with_it(cloud: Cloud, actuator: AzureActuator) -> None:
     path = cloud.compute.machine(power="stopped")
     cloud.operations.looks = None
-    sdk.virtual_machines.begin_start(GROUP, "trainer", polling=False)
+    with official(cloud) as sdk:
+        sdk.virtual_machines.begin_start(GROUP, "trainer", polling=False)
     with pytest.raises(Conflict):
         actuator.act(ref(path), Verb.STOP, request_id="curfew-1")
 
