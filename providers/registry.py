@@ -19,13 +19,14 @@ from providers.errors import Misconfigured
 
 BUILTIN = {
     "aws": "providers.aws",
+    "azure": "providers.azure",
     "gcp": "providers.gcp",
     "kubernetes": "providers.kubernetes",
     "prometheus": "providers.prometheus",
     "simulated": "providers.simulated",
 }
 
-EXTRAS = {"aws": "aws", "gcp": "gcp", "kubernetes": "kubernetes"}
+EXTRAS = {name: name for name in ("aws", "azure", "gcp", "kubernetes")}
 """Which extra of this distribution brings a provider's SDK."""
 
 

@@ -1,5 +1,5 @@
-"""The same promise on several clouds at once, from outside: one policy, one project, machines of AWS and Google Cloud,
-and a Job on a cluster whose node is Google's. What happened is asked of boto3, of the stand-in and of kubectl.
+"""The same promise on all clouds at once, from outside: one policy, one project, machines of AWS, Google and Azure, and a
+Job on a cluster whose node is Google's. What happened is asked of boto3, of the stand-ins and of kubectl.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from tests.providers.aws.fleet import (
     start_instance,
 )
 from tests.providers.aws.front import Front
+from tests.providers.azure.cloud import SUBSCRIPTION
+from tests.providers.azure.cloud import Cloud as Azure
 from tests.providers.gcp.cloud import PROJECT, Cloud
 from tests.providers.gcp.conftest import cloud
 from tests.providers.prometheus.server import fill, running
@@ -51,6 +53,16 @@ provider: gcp
 projects: [research]
 credentials: anonymous
 endpoint: {gcp}
+telemetry_interval: 0s
+---
+kind: source
+name: azure
+provider: azure
+subscriptions: [{subscription}]
+endpoint: {azure}
+prices_endpoint: {azure}
+ca_file: {ca_file}
+token_secret: AZURE_TOKEN
 telemetry_interval: 0s
 ---
 kind: source
@@ -76,18 +88,22 @@ name: platform
 owners: [platform@example.org]
 match:
   - tags: {{team: platform}}
----
+"""
+
+POLICY = """
 kind: policy
-name: idle-gpus
-type: idle
+name: {name}
+type: {type}
 mode: enforce
 scope: {{projects: [vision]}}
-idle: {{for: 10m, warm_up: 1m}}
+{type}: {rule}
 grace: 3s
 action: stop
 accept_loss: [local_disks]
 disruption_budget: {{max: 100%}}
 """
+IDLE = POLICY.format(name="idle-gpus", type="idle", rule="{for: 10m, warm_up: 1m}")
+CLOSED = POLICY.format(name="closed", type="schedule", rule='{on: "Mo-Su 00:00-24:00; Jan 01-Dec 31 off"}')
 
 
 @dataclass
@@ -97,30 +113,43 @@ class Company:
     curfew: Curfew
     front: Front
     cloud: Cloud
+    azure: Azure
     cluster: Cluster
     sink: Sink
     namespace: str
     instance: str
     machine: str
+    virtual: str
     node: str
 
     @property
     def job(self) -> str:
         return f"{self.namespace}/Job/train"
 
-    def truth(self) -> tuple[str, str | None, bool]:
-        """What AWS, Google and Kubernetes say of them."""
+    def truth(self) -> tuple[str, str | None, bool, str | None]:
+        """What AWS, Google, Kubernetes and Azure say of them."""
         answer = sdk(self.front.moto, "ec2").describe_instances(InstanceIds=[self.instance])
         state = answer["Reservations"][0]["Instances"][0]["State"]["Name"]
-        return state, self.cloud.compute.status(self.machine), bool(self.told_job()["spec"].get("suspend"))
+        suspended = bool(self.told_job()["spec"].get("suspend"))
+        return state, self.cloud.compute.status(self.machine), suspended, self.azure.compute.power(self.virtual)
 
     def told_job(self) -> Any:
         return json.loads(self.cluster.kubectl("-n", self.namespace, "get", "job", "train", "-o", "json"))
 
 
 @pytest.fixture
-def company(tmp_path: Path, front: Front, cloud: Cloud, sink: Sink, cluster: Cluster) -> Iterator[Company]:
-    """Three idle things of eight, eight and four GPUs."""
+def azure() -> Iterator[Azure]:
+    """One empty subscription."""
+    with Azure((SUBSCRIPTION,)).serving() as azure:
+        yield azure
+    assert azure.bugs == []
+
+
+@pytest.fixture
+def company(
+    tmp_path: Path, front: Front, cloud: Cloud, azure: Azure, sink: Sink, cluster: Cluster
+) -> Iterator[Company]:
+    """Three idle things of eight, eight and four GPUs, and a silent one of eight."""
     cluster.clear()
     now = datetime.now(UTC)
     since = now - timedelta(hours=2)
@@ -140,6 +169,8 @@ def company(tmp_path: Path, front: Front, cloud: Cloud, sink: Sink, cluster: Clu
             labels={"gpu_number": str(gpu), "model": "NVIDIA H100 80GB HBM3", "uuid": f"GPU-{gpu}"},
         )
 
+    virtual = azure.compute.machine("trainer", size="Standard_ND96isr_H100_v5", tags={"project": "vision"})
+    azure.prices.add("Standard_ND96isr_H100_v5", 98.32)
     below = cloud.compute.machine(
         "gke-shared-pool-1",
         machine_type="a2-highgpu-4g",
@@ -167,6 +198,7 @@ def company(tmp_path: Path, front: Front, cloud: Cloud, sink: Sink, cluster: Clu
         "CURFEW_MAIL": f"mailto://127.0.0.1:{sink.port}/?from=curfew@example.org&to={{to}}&mode=insecure",
         "CURFEW_ALLOW_TARGETS": "127.0.0.1",
         "CURFEW_ALLOW_ENDPOINTS": "127.0.0.1",
+        "CURFEW_SECRET_AZURE_TOKEN": "a-token",
     }
     with running(folder) as prometheus, curfew(tmp_path, **environment) as service:
         kubeconfig = account(cluster, ENFORCE).kubeconfig
@@ -174,6 +206,9 @@ def company(tmp_path: Path, front: Front, cloud: Cloud, sink: Sink, cluster: Clu
             DOCUMENTS.format(
                 aws=front.endpoint,
                 gcp=cloud.endpoint,
+                subscription=SUBSCRIPTION,
+                azure=azure.endpoint,
+                ca_file=azure.ca_file,
                 kubeconfig=kubeconfig,
                 prometheus=prometheus,
                 namespace=namespace,
@@ -183,11 +218,13 @@ def company(tmp_path: Path, front: Front, cloud: Cloud, sink: Sink, cluster: Clu
             curfew=service,
             front=front,
             cloud=cloud,
+            azure=azure,
             cluster=cluster,
             sink=sink,
             namespace=namespace,
             instance=instance,
             machine=machine,
+            virtual=virtual,
             node=below,
         )
 
@@ -203,15 +240,17 @@ def dcgm(namespace: str, node: str, pod: str) -> dict[str, list[tuple[int, float
     }
 
 
-def test_one_policy_means_the_same_on_every_cloud(company: Company) -> None:
+def test_what_is_idle_is_met_alike_on_every_cloud_and_what_is_silent_on_none(company: Company) -> None:
     here = company
+    here.curfew.apply(IDLE)
     before = here.told_job()
     report = here.curfew.cycle()
     assert report["error"] is None
     assert all(source["complete"] for source in report["sources"]), report["sources"]
 
     everything = here.curfew.resources()
-    assert set(everything) == {here.instance, here.machine, here.node, here.job}
+    assert set(everything) == {here.instance, here.machine, here.virtual, here.node, here.job}
+    assert everything[here.virtual]["activity"] == "unknown"
     ours = [everything[here.instance], everything[here.machine], everything[here.job]]
     assert [one["provider"] for one in ours] == ["aws", "gcp", "kubernetes"]
     assert [(one["gpu_model"], one["gpu_count"]) for one in ours] == [("H100", 8), ("H100", 8), ("A100", 4)]
@@ -226,14 +265,14 @@ def test_one_policy_means_the_same_on_every_cloud(company: Company) -> None:
     findings = here.curfew.findings(policy="idle-gpus")
     assert {finding["status"] for finding in findings} == {"warned"}
     assert len({alike(finding["reason"]) for finding in findings}) == 1, [one["reason"] for one in findings]
-    assert here.truth() == ("running", "RUNNING", False)
+    assert here.truth() == RUNNING
 
     time.sleep(3.2)
     here.curfew.cycle()
     here.cloud.settle()
     soon(lambda: here.cluster.settle(here.namespace, node="gke-shared-pool-1") == [], "the Job's pods go")
     soon(lambda: here.curfew.cycle() and verified(here) == 3, "all three are verified")
-    assert here.truth() == ("stopped", "TERMINATED", True)
+    assert here.truth() == (*STOPPED[:3], "running"), "nothing is known of Azure's, so it is left alone"
     assert [here.curfew.resources()[one["external_id"]]["state"] for one in ours] == ["stopped"] * 3
 
     # the same metrics
@@ -249,8 +288,63 @@ def test_one_policy_means_the_same_on_every_cloud(company: Company) -> None:
     here.curfew.cycle()
     here.cloud.settle()
     here.curfew.cycle()
-    assert here.truth() == ("running", "RUNNING", False)
+    assert here.truth() == RUNNING
     assert comparable(here.told_job()) == comparable(before)
+
+
+def test_one_policy_stops_and_one_undo_starts_them_all(company: Company) -> None:
+    here = company
+    here.curfew.apply(CLOSED)
+    report = here.curfew.cycle()
+    assert all(source["complete"] for source in report["sources"]), report["sources"]
+    ours = [here.instance, here.machine, here.job, here.virtual]
+    everything = here.curfew.resources()
+    assert [everything[one]["provider"] for one in ours] == ["aws", "gcp", "kubernetes", "azure"]
+    assert everything[here.virtual]["hourly_cost"] == {"amount_micros": 98_320_000, "currency": "USD"}
+    [mail] = here.sink.arrived
+    findings = here.curfew.findings(policy="closed")
+    assert {finding["status"] for finding in findings} == {"warned"}
+    [reason] = {finding["reason"] for finding in findings}
+    assert " ".join(text_of(mail).split()).count(reason) == len(findings) == 4
+    assert here.truth() == RUNNING
+
+    time.sleep(3.2)
+    here.curfew.cycle()
+    settle(here)
+    soon(lambda: here.curfew.cycle() and verified(here) == 4, "all four are verified")
+    assert here.truth() == STOPPED
+    page = here.curfew.http.get("/metrics").text
+    for provider in ("aws", "azure", "gcp", "kubernetes"):
+        labels = f'provider="{provider}"'
+        assert any('state="stopped"' in line and labels in line for line in page.splitlines()), provider
+
+    assert here.curfew.http.delete("/api/v1/policies/closed").status_code in (200, 204, 409)
+    for action in actions(here):  # type: ignore[arg-type]
+        here.curfew.post(f"/actions/{action['id']}/undo")
+    here.curfew.cycle()
+    settle(here)
+    soon(lambda: here.curfew.cycle() and undone(here) == 4, "all four are back")
+    assert here.truth() == RUNNING
+
+
+RUNNING = ("running", "RUNNING", False, "running")
+STOPPED = ("stopped", "TERMINATED", True, "deallocated")
+
+
+def settle(here: Company) -> None:
+    """What is under way comes to its end."""
+    here.cloud.settle()
+    here.azure.settle()
+    soon(lambda: quiet(here), "the Job's pods come or go")
+
+
+def quiet(here: Company) -> bool:
+    suspended = bool(here.told_job()["spec"].get("suspend"))
+    return bool(here.cluster.settle(here.namespace, node="gke-shared-pool-1")) is not suspended
+
+
+def undone(here: Company) -> int:
+    return sum(action["status"] == "undone" for action in actions(here))  # type: ignore[arg-type]
 
 
 def verified(here: Company) -> int:
