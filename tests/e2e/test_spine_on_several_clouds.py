@@ -1,5 +1,5 @@
-"""The same promise on all clouds at once, from outside: one policy, one project, machines of AWS, Google and Azure, and a
-Job on a cluster whose node is Google's. What happened is asked of boto3, of the stand-ins and of kubectl.
+"""The same promise on all clouds at once, from outside: one policy, one project, machines of AWS, Google and Azure, and
+a Job on a cluster whose node is Google's. What happened is asked of boto3, of the stand-ins and of kubectl.
 """
 
 from __future__ import annotations
