@@ -49,6 +49,21 @@ def _left_out(value: object) -> object:
     return tuple(one if isinstance(one, str) and re.fullmatch(r"folders/\d+", one) else _project(one) for one in value)
 
 
+def _credentials(value: object) -> object:
+    """A key that is encoded, or cut off, would be taken for the name of a file, and be quoted as one."""
+    if not isinstance(value, str) or value in ("default", "anonymous") or "${" in value or value.lstrip()[:1] == "{":
+        return value
+    if len(value) <= LONGEST_PATH and value.isprintable() and ("/" in value or value.endswith(".json")):
+        return value
+    raise ValueError(
+        "write default, anonymous, the path of a service account's key file, or ${NAME} for the key itself"
+    )
+
+
+LONGEST_PATH = 1000
+"""An encoded key is twice as long."""
+
+
 class CloudMonitoringMetrics(BaseModel):
     """What the Ops Agent's GPU metrics are called. A metric set to null is not asked for."""
 
@@ -73,7 +88,7 @@ class Config(BaseModel):
     """The number of a folder: all active projects in it and below."""
     exclude_projects: Annotated[tuple[str, ...], BeforeValidator(_left_out)] = ()
     """What `organization` and `folder` leave out: projects by id, folders with all below them."""
-    credentials: str = Field("default", min_length=1)
+    credentials: Annotated[str, BeforeValidator(_credentials)] = "default"
     """`default`: where all Google tools find them. `anonymous`: none, for stand-ins. Else the path of a service
     account's key file, or the key itself (`${NAME}`)."""
     impersonate: Annotated[str, Field(pattern=SERVICE_ACCOUNT)] | None = None

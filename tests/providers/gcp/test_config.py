@@ -61,6 +61,9 @@ def test_accepts(fields: dict[str, Any]) -> None:
         pytest.param({"folder": 1, "exclude_projects": "sandbox-1"}, "exclude_projects", id="left out without a list"),
         pytest.param({"folder": 1, "exclude_projects": ["folders/x"]}, "exclude_projects", id="no folder left out"),
         pytest.param({**SOME, "credentials": ""}, "credentials", id="empty credentials"),
+        pytest.param({**SOME, "credentials": "defualt"}, "credentials", id="a word that means nothing"),
+        pytest.param({**SOME, "credentials": "ewogICJ0e/XBl" * 200}, "credentials", id="a key that is encoded"),
+        pytest.param({**SOME, "credentials": "MIIE\nvQIB/key"}, "credentials", id="a key that is cut off"),
         pytest.param({**SOME, "impersonate": "curfew"}, "impersonate", id="a service account's name alone"),
         pytest.param({**SOME, "impersonate": ROBOT, "credentials": "anonymous"}, "", id="nobody impersonates"),
         pytest.param({**SOME, "endpoint": "127.0.0.1:8080"}, "endpoint", id="an endpoint without a scheme"),
@@ -82,6 +85,7 @@ def test_refuses(fields: dict[str, Any], place: str) -> None:
     [
         {"credentials": '{"private_key": "hush-hush"}'},
         {**SOME, "endpoint": "nowhere", "credentials": "hush-hush"},
+        {**SOME, "credentials": "hush-hush"},
         {**SOME, "impersonate": ROBOT, "credentials": "anonymous", "zones": "hush-hush"},
     ],
 )
