@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from providers.errors import ProviderError
 from providers.gcp import Config
 from providers.gcp.client import Client, NotEnabled
+from providers.gcp.listing import readable
 from providers.records import Fault
 
 HOLDS = timedelta(minutes=10)
@@ -49,11 +50,15 @@ class Projects:
         try:
             roster = self._discover()
         except ProviderError as error:
-            if before is None:
-                raise
-            return replace(before[1], fault=error.as_fault())
+            return self.earlier(error)
         self._discovered = (now, roster)
         return roster
+
+    def earlier(self, why: ProviderError) -> Roster:
+        """What was discovered before, where there is nothing newer. Raises why, where there never was anything."""
+        if self._discovered is None:
+            raise why
+        return replace(self._discovered[1], fault=why.as_fault())
 
     def is_switched_off_in(self, project: str, off: NotEnabled) -> bool:
         """Whether it is this project that lacks the API, so that nothing of it can be there. Some APIs look at the
@@ -74,16 +79,24 @@ class Projects:
             else f"folders/{self._config.folder}"
         )
         excluded = set(self._config.exclude_projects)
-        found = {project for parent in self._parents(top, excluded) for project in self._children(parent)}
+        with readable(top):
+            found = {project for parent in self._parents(top, excluded) for project in self._children(parent)}
         return Roster(identity=top, projects=tuple(sorted(found - excluded)))
 
     def _parents(self, top: str, excluded: set[str]) -> Iterator[str]:
-        """It, and all folders below it that are not left out."""
-        yield top
-        for page in self._client.pages("cloudresourcemanager", "/v3/folders", query={"parent": top, "pageSize": 300}):
-            for folder in page.get("folders") or ():
-                if folder.get("state") == "ACTIVE" and folder["name"] not in excluded:
-                    yield from self._parents(folder["name"], excluded)
+        """It, and all folders below it that are not left out, each once: they are moved while they are listed."""
+        waiting, seen = [top], {top}
+        while waiting:
+            parent = waiting.pop()
+            yield parent
+            for page in self._client.pages(
+                "cloudresourcemanager", "/v3/folders", query={"parent": parent, "pageSize": 300}
+            ):
+                for folder in page.get("folders") or ():
+                    name = folder["name"]
+                    if folder.get("state") == "ACTIVE" and name not in excluded | seen:
+                        seen.add(name)
+                        waiting.append(name)
 
     def _children(self, parent: str) -> Iterator[str]:
         """Projects right below it. One that is being shut down has lost its machines already."""

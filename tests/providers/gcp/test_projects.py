@@ -14,7 +14,7 @@ from providers.errors import Forbidden, ProviderError, Unreachable
 from providers.gcp import Config
 from providers.gcp.client import Client
 from providers.gcp.projects import HOLDS, Projects
-from tests.providers.gcp.cloud import Cloud
+from tests.providers.gcp.cloud import Cloud, answer
 from tests.providers.gcp.cloud_refusals import permission_denied
 
 ORGANISATION = "organizations/1234567890"
@@ -123,6 +123,23 @@ def test_all_that_is_in_it_and_below(
 def test_what_is_left_out_is_not_even_looked_into(company: Cloud, made: Made) -> None:
     made(organization="1234567890", exclude_projects=["folders/1"]).roster()
     assert {call.query["parent"] for call in company.calls} == {ORGANISATION, "folders/3"}
+
+
+def test_folders_that_hold_one_another_are_looked_into_once(company: Cloud, made: Made) -> None:
+    """One that is moved while they are listed is found below its old parent and its new one."""
+    told = answer({"folders": [{"name": "folders/1", "state": "ACTIVE"}, {"name": "folders/2", "state": "ACTIVE"}]})
+    with company.within(lambda call: told if call.method == "cloudresourcemanager.folders.list" else None):
+        assert made(folder="1").roster().projects == ("robots-gpus", "speech-gpus", "vision-gpus")
+    assert company.counted["cloudresourcemanager.folders.list"] == 2
+
+
+def test_what_is_not_resource_managers_answer_is_no_organisation(company: Cloud, made: Made) -> None:
+    told = answer({"projects": [{"state": "ACTIVE"}]})
+    with (
+        company.within(lambda call: told if call.method == "cloudresourcemanager.projects.list" else None),
+        pytest.raises(Unreachable, match="cannot be read"),
+    ):
+        made(folder="1").roster()
 
 
 class TestWhatWasDiscovered:
