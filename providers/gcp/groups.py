@@ -137,9 +137,7 @@ class GroupLists:
                 if sku := translate_groups.pool_sku(pool):
                     wanted.setdefault(translate_groups.pool_zone(cluster, pool), set()).add(sku)
         unanswered = self._types.learn(project, wanted)
-        unjudged = {
-            sku for _, pool in pools if (sku := translate_groups.pool_sku(pool)) and self._cannot_be_judged(sku)
-        }
+        unjudged = {sku for _, pool in pools if (sku := translate_groups.pool_sku(pool)) and self.cannot_be_judged(sku)}
         if silent.fault is not None:
             faults.append(silent.fault)
         if fault := machine_types.fault_of((), unjudged, unanswered):
@@ -316,12 +314,13 @@ class GroupLists:
             for sku in translate_groups.launched_skus(group, theirs):
                 wanted.setdefault(translate_groups.zone_in(group, place), set()).add(sku)
         unanswered = self._types.learn(project, wanted)
-        unjudged = {sku for skus in wanted.values() for sku in skus if self._cannot_be_judged(sku)}
+        unjudged = {sku for skus in wanted.values() for sku in skus if self.cannot_be_judged(sku)}
         if fault := machine_types.fault_of((), unjudged, unanswered):
             faults.append(fault)
         return unjudged
 
-    def _cannot_be_judged(self, sku: str) -> bool:
+    def cannot_be_judged(self, sku: str) -> bool:
+        """Whether nobody knows what it has, and it may well have accelerators."""
         return bool(translate.ACCELERATED_FAMILY.match(sku)) and self.type_of(sku) is None
 
 

@@ -146,7 +146,9 @@ class GcpInventory:
         """All machines, groups, notebooks and TPUs of all projects."""
         self._listing = (None, set())
         asking: Key = ("", ("", "projects"))
-        roster = _or_raise(self._questions.answers({asking: self._projects.roster})[asking])
+        told = self._questions.answers({asking: self._projects.roster})[asking]
+        # an organisation of many folders takes long to discover; what comes late counts in the next listing
+        roster = self._projects.earlier(told) if isinstance(told, ProviderError) else told
         self._listing = (roster, {(project, what) for project in roster.projects for what in LISTS})
         looks, members = self._settled(self._looks(roster))
         records: MutableSequence[ResourceRecord] = []
@@ -331,7 +333,11 @@ class GcpInventory:
                 translate.check_project(answer["name"], project)
                 zone, _ = translate.notebook_machine(answer)
                 wanted.setdefault(zone, set()).add(translate.notebook_sku(answer))
-        self._types.learn(project, wanted)
+        unanswered = self._types.learn(project, wanted)
+        unjudged = {sku for skus in wanted.values() for sku in skus if self._groups.cannot_be_judged(sku)}
+        if fault := machine_types.fault_of((), unjudged, unanswered):  # without its machine it looks like none of ours
+            faults = [listed.fault] if listed.fault is not None else []
+            listed = replace(listed, complete=False, fault=together([*faults, fault]))
         return listed
 
     def _tpus(self, project: str) -> Listed:

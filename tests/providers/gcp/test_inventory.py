@@ -460,8 +460,42 @@ class TestWhatFails:
     def test_nothing_is_known_of_progress_before_the_first_list(self, google: Build) -> None:
         assert google().progress().waiting == ()
 
+    def test_a_discovery_that_takes_too_long_leaves_the_projects_that_were_known(
+        self, cloud: Cloud, clock: Clock
+    ) -> None:
+        import threading
+
+        there, held = cloud.compute.machine(), threading.Event()
+        config = Config(organization="1234567890", credentials="anonymous", endpoint=cloud.endpoint)
+        client = Client(config, sleep=lambda _: None)
+        found = GcpInventory(Projects(config, client, now=clock), client, now=clock, patience_seconds=1.5)
+        assert set(by_path(found.list())) == {there}
+        clock.now += timedelta(minutes=11)
+
+        def hang(call: Call) -> None:
+            if call.service == "cloudresourcemanager":
+                held.wait(20)
+
+        try:
+            with cloud.within(hang):
+                answer = found.list()
+                assert set(by_path(answer)) == {there}
+                assert {report.part for report in answer.parts if not report.complete} == {"projects"}
+        finally:
+            held.set()
+            client.close()
+
 
 class TestMachineTypes:
+    def test_a_notebook_of_a_type_that_nobody_tells_of_is_not_gone(self, cloud: Cloud, google: Build) -> None:
+        kinds = cloud.catalogue.machine_types
+        kinds["g9-standard-4"] = kinds["g2-standard-4"]
+        cloud.workbench.notebook(machine_type="g9-standard-4")
+        cloud.refuse("compute.machineTypes.list", forbidden("compute.machineTypes.list", "projects/research"))
+        answer = google().list()
+        assert not part(answer, "Workbench instances").complete
+        assert "g9-standard-4" in fault(answer, "Workbench instances").sentence
+
     def test_are_asked_for_once_by_the_zone_they_are_in(self, cloud: Cloud, google: Build) -> None:
         cloud.add_project("genomics")
         cloud.compute.machine("a")
