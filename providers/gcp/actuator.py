@@ -199,8 +199,8 @@ class GcpActuator:
                     operations = list(self._operations(project, heads[start : start + ASKED_TOGETHER]))
                 except ProviderError:
                     break
-                for head, error in _failed(operations):
-                    if head in requests:
+                for head, target, error in _failed(operations):
+                    if head in requests and _is_changed_by(acts[requests[head]], target):
                         found[requests[head]] = error
         return found
 
@@ -220,16 +220,25 @@ class GcpActuator:
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-def _failed(operations: Sequence[Json]) -> Iterator[tuple[str, ProviderError]]:
-    """The acts that failed, by the beginning of their ids: of what was asked several times, the last time counts."""
+def _is_changed_by(ref: ResourceRef, target: str) -> bool:
+    """Whoever may read operations sees the ids of ours, and can ask for something else by them, which then fails."""
+    place = ref.external_id.partition("/instanceGroupManagers/")[0]
+    return target == ref.external_id or (ref.kind is Kind.NODE_GROUP and target.startswith(f"{place}/autoscalers/"))
+
+
+def _failed(operations: Sequence[Json]) -> Iterator[tuple[str, str, ProviderError]]:
+    """The acts that failed, by the beginning of their ids, and what they were on: of what was asked several times, the
+    last time counts.
+    """
     latest: dict[tuple[str, str, str], Json] = {}
     for operation in sorted(operations, key=lambda one: utc(one.get("insertTime")) or _LONG_AGO):
         head = str(operation.get("clientOperationId") or "")[:_OF_THE_ACT]
         latest[head, str(operation.get("operationType")), str(operation.get("targetLink"))] = operation
-    for (head, kind, target), operation in latest.items():
-        error = failure(f"{kind} of {target.partition('/v1/')[2]}", operation)
+    for (head, kind, link), operation in latest.items():
+        target = link.partition("/v1/")[2]
+        error = failure(f"{kind} of {target}", operation)
         if error is not None:
-            yield head, error
+            yield head, target, error
 
 
 # Single machines.

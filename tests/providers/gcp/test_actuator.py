@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import RFC_4122, UUID
 
+import httpx
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
@@ -685,6 +686,16 @@ class TestWhatBecameOfActs:
         cloud.settle()
         cloud.operations.fail_next("start", STOCKOUT)
         actuator.restore(of, {"verb": "stop", "state": "running"}, request_id="somebody-else")
+        cloud.settle()
+        assert actuator.failures({"stop-good": of}) == {}
+
+    def test_what_others_do_elsewhere_by_our_ids_is_not_ours(self, cloud: Cloud, actuator: GcpActuator) -> None:
+        of, other = self.stopped(cloud, actuator, "good"), ref(cloud.compute.machine("other"))
+        ours = request_uuid("stop-good")
+        cloud.operations.fail_next("stop", Failure(code="INTERNAL_ERROR", message="No."), target=other.external_id)
+        theirs = f"{ours[:-1]}{'0' if ours[-1] != '0' else '1'}"
+        stop = f"{cloud.endpoint}/compute/v1/{other.external_id}/stop"
+        assert httpx.post(stop, params={"requestId": theirs}).status_code == 200
         cloud.settle()
         assert actuator.failures({"stop-good": of}) == {}
 
