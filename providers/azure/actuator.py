@@ -200,7 +200,8 @@ class AzureActuator:
                 return
             one.due = now
             try:
-                outcome = self._client.outcome(one.path, one.what)
+                with readable(one.path):
+                    outcome = self._client.outcome(one.path, one.what)
             except NotFound:  # Azure keeps them for a while only
                 self._forget(request_id, one)
                 continue
@@ -436,7 +437,7 @@ class ScaleSets:
         """Azure Monitor is told the whole setting, as Microsoft's own tools do; all else in it is as it was read."""
         body = {key: setting[key] for key in ("location", "tags") if key in setting}
         properties = {**setting["properties"], "enabled": on}
-        calls.put(setting["id"], {**body, "properties": properties}, version=AUTOSCALE)
+        calls.put(translate.canonical(setting["id"]), {**body, "properties": properties}, version=AUTOSCALE)
 
 
 def _capacity(scale_set: Answer) -> int:

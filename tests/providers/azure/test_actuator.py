@@ -733,15 +733,14 @@ class TestWhatBecameOfActs:
     ) -> None:
         actuator = AzureActuator(client, patience_seconds=0.05)
         acts = {"stop-bad": self.stopped(cloud, actuator, "bad", NEVER)}
-        answered, outcome = Event(), client.outcome
+        answered = Event()
 
         def slow(operation: str, what: str) -> Outcome:
             answered.wait(10)
-            return outcome(operation, what)
+            return Outcome(ended=False)
 
-        with monkeypatch.context() as patched:
-            patched.setattr(client, "outcome", slow)
-            assert actuator.failures(acts) == {}
+        monkeypatch.setattr(client, "outcome", slow)
+        assert actuator.failures(acts) == {}
         answered.set()
 
     def test_those_that_cannot_be_looked_at_do_not_keep_others_from_it(
@@ -779,6 +778,7 @@ class TestWhatBecameOfActs:
             answer({}, status=202),
             answer({"status": "InProgress", "error": "?"}),
             answer({"status": 3}),
+            answer({"status": "Failed", "error": {"code": "Odd", "details": 3}}),
             Refusal(401, "ExpiredAuthenticationToken", "The token has expired.").reply,
             Refusal(403, "AuthorizationFailed", "You may not.").reply,
             Refusal(404, "SubscriptionNotFound", "There is none.").reply,
