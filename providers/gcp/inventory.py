@@ -411,6 +411,8 @@ class GcpInventory:
             vm = self._describe_machine(place)
         except NotFound:  # the machine
             vm = None
+        if vm is not None and translate.notebook_machine_id(answer) not in ("", vm.incarnation):
+            vm = None
         machine = self._types.one(ref.account, zone, translate.notebook_sku(answer)) if vm is None else translate.PLAIN
         record = translate.notebook(answer, account=ref.account, machine=machine, vm=vm)
         if record is None:

@@ -16,8 +16,8 @@ from providers.gcp.translate_groups import GKE_GROUP, Seen, Types
 from providers.records import Fault, PartReport, ResourceRecord
 
 Answer = Mapping[str, Any]
-Place = tuple[str, str]
-"""Zone and name of a machine."""
+Place = tuple[str, str, str]
+"""Zone, name and number of a machine; no number where that is not told."""
 
 EVERY_REGION = "*"
 """The part that speaks for all machines of a project, those of its silent regions excepted."""
@@ -119,11 +119,10 @@ def joined(
     """
     with readable(f"the lists of {look.project}"):
         notebooks, behind = _notebooks(look, types)
+        behind |= set(behind_notebooks)
         whose = _owners(look, members)
         machines = [
-            _owned(machine, whose)
-            for machine in look.machines.found
-            if (machine.record.zone, machine.record.name) not in behind | set(behind_notebooks)
+            _owned(machine, whose) for machine in look.machines.found if behind.isdisjoint(_places(machine.record))
         ]
         instances = {record.ref.external_id: record for record in machines}
         return Joined(
@@ -139,19 +138,29 @@ def joined(
 
 def notebook_places(notebooks: Listed) -> frozenset[Place]:
     """The machines behind Workbench instances."""
-    return frozenset(translate.notebook_machine(answer) for answer in notebooks.answers)
+    return frozenset(_place(answer) for answer in notebooks.answers)
+
+
+def _place(notebook: Answer) -> Place:
+    return (*translate.notebook_machine(notebook), translate.notebook_machine_id(notebook))
+
+
+def _places(machine: ResourceRecord) -> tuple[Place, Place]:
+    """What a notebook may say of its machine."""
+    zone = machine.zone or ""
+    return (zone, machine.name, machine.incarnation), (zone, machine.name, "")
 
 
 def _notebooks(look: Look, types: Types) -> tuple[Sequence[ResourceRecord], frozenset[Place]]:
     if not look.notebooks.answers:
         return (), frozenset()
-    by_place = {(record.zone, record.name): record for record, _ in look.machines.found}
+    by_place = {place: record for record, _ in look.machines.found for place in _places(record)}
     found = [
         translate.notebook(
             answer,
             account=look.project,
             machine=types(translate.notebook_sku(answer)) or translate.PLAIN,
-            vm=by_place.get(translate.notebook_machine(answer)),
+            vm=by_place.get(_place(answer)),
         )
         for answer in look.notebooks.answers
     ]

@@ -533,6 +533,13 @@ def notebook_machine(answer: Answer) -> tuple[str, str]:
     return parts[3], parts[5]
 
 
+def notebook_machine_id(answer: Answer) -> str:
+    """The number of that machine, empty where Workbench does not tell: somebody may have deleted it, and have made
+    another of its name.
+    """
+    return str((answer.get("gceSetup") or {}).get("instanceId") or "")
+
+
 def notebook_sku(answer: Answer) -> str:
     return last((answer.get("gceSetup") or {}).get("machineType") or "")
 

@@ -720,6 +720,21 @@ class TestNotebooks:
         assert answer.records == ()
         assert not part(answer, "Workbench instances").complete
 
+    def test_a_machine_that_has_taken_the_name_of_one_is_not_hidden_behind_it(
+        self, cloud: Cloud, google: Build
+    ) -> None:
+        path = cloud.workbench.notebook("lab")
+        cloud.compute.vanish(cloud.workbench.machine_of(path))
+        other = cloud.compute.machine("lab", machine_type="a2-highgpu-1g")
+        number = cloud.compute.instances[other]["id"]
+        found = google()
+        listed = by_path(found.list())
+        assert listed[other].incarnation == number
+        assert {record.incarnation for record in listed.values() if record.ref.kind is Kind.NOTEBOOK} <= {
+            cloud.workbench.notebooks[path]["gceSetup"]["instanceId"]
+        }
+        assert found.describe(ref(path, Kind.NOTEBOOK)).incarnation != number
+
     def test_one_that_is_deleted_leaves_its_machine_free_to_be_seen(self, cloud: Cloud, google: Build) -> None:
         path = cloud.workbench.notebook("lab")
         found = google()
