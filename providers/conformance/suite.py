@@ -6,8 +6,10 @@ Only what holds for all clouds belongs here; what one cloud does in its own way 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,6 +22,7 @@ from providers.records import (
     CapacityType,
     InventoryAnswer,
     Kind,
+    PartReport,
     ResourceRecord,
     ResourceRef,
     Series,
@@ -81,6 +84,21 @@ def listed(world: World, ref: ResourceRef) -> ResourceRecord:
     return found[ref]
 
 
+def parts(answer: InventoryAnswer) -> set[tuple[str | None, str]]:
+    """Whose they are, and what they are called."""
+    return {(part.account, part.part) for part in answer.parts}
+
+
+def part_of(answer: InventoryAnswer, record: ResourceRecord) -> PartReport:
+    """The part that speaks for a record, as the service finds it: the nearest one."""
+    account, part = record.ref.account, record.listed_in or record.ref.region
+    by_name = {(one.account, one.part): one for one in answer.parts}
+    for name in ((account, part), (account, "*"), (None, part), (None, "*")):
+        if name in by_name:
+            return by_name[name]
+    raise AssertionError(f"no part speaks for {record.ref}; there are {sorted(by_name, key=repr)}")
+
+
 def paid(world: World, ref: ResourceRef) -> ResourceRecord:
     """What costs money as long as the machine runs: itself, or the node it is placed on."""
     answer = inventory(world).list()
@@ -107,7 +125,7 @@ def stop(world: World, ref: ResourceRef) -> dict[str, object]:
     record = inventory(world).describe(ref)
     remembered = json.loads(json.dumps(actuator(world).remember(record, verb)))
     assert isinstance(remembered, dict)
-    actuator(world).act(ref, verb, request_id="curfew-stop-1")
+    actuator(world).act(ref, verb, request_id="curfew-stop-1", reason="all its GPUs have been idle for 2h")
     world.settle()
     return remembered
 
@@ -126,11 +144,22 @@ class InventoryContract:
         assert set(alive(answer)) == expected
         assert answer.complete
 
-    def test_the_list_names_the_account_that_answered(self, world: World) -> None:
-        ref = world.machine()
+    def test_the_list_names_whom_it_speaks_for(self, world: World) -> None:
+        refs = {world.machine(), world.machine(elsewhere=True)}
         answer = inventory(world).list()
         assert answer.identity == world.identity
-        assert alive(answer)[ref].ref.account == world.identity
+        assert set(alive(answer)) == refs, "whose each machine is, its own ref tells"
+
+    def test_each_machine_has_a_part_that_speaks_for_it(self, world: World) -> None:
+        world.machine()
+        world.machine(elsewhere=True)
+        answer = inventory(world).list()
+        assert len(parts(answer)) == len(answer.parts), "a part is told once"
+        for record in answer.records:
+            part = part_of(answer, record)
+            assert part.complete
+            of_another = record.ref.account != answer.identity
+            assert not of_another or part.account == record.ref.account, "of several accounts, a part says whose it is"
 
     def test_an_empty_cloud_is_an_answer(self, world: World) -> None:
         answer = inventory(world).list()
@@ -175,19 +204,46 @@ class InventoryContract:
         first, second = listed(world, ref), listed(world, ref)
         assert resource_id(first.ref, first.incarnation) == resource_id(second.ref, second.incarnation)
 
+    def test_two_looks_at_what_did_not_change_are_the_same(self, world: World) -> None:
+        world.machine()
+        world.machine(elsewhere=True)
+        first, second = inventory(world).list(), inventory(world).list()
+        assert {one.ref: one for one in first.records} == {one.ref: one for one in second.records}
+        assert parts(first) == parts(second)
+
+    def test_a_machine_made_anew_under_the_same_name_is_another_one(self, world: World) -> None:
+        former = listed(world, world.machine(name="trainer"))
+        world.vanish(former.ref)
+        world.settle()
+        later = listed(world, world.machine(name="trainer"))
+        assert later.name == former.name
+        assert resource_id(later.ref, later.incarnation) != resource_id(former.ref, former.incarnation)
+
+    def test_several_threads_may_look_at_once(self, world: World) -> None:
+        ref = world.machine()
+        world.machine(elsewhere=True)
+        alone = alive(inventory(world).list())
+        with ThreadPoolExecutor(4) as threads:
+            lists = [threads.submit(inventory(world).list) for _ in range(2)]
+            described = [threads.submit(inventory(world).describe, ref) for _ in range(2)]
+        assert [alive(one.result()) for one in lists] == [alone] * 2
+        assert [one.result().ref for one in described] == [ref] * 2
+
     def test_a_part_that_fails_is_reported_and_sinks_no_other(self, world: World) -> None:
         here, there = world.machine(), world.machine(elsewhere=True)
         whole = inventory(world).list()
         with world.unreachable(there):
             answer = inventory(world).list()
+        assert answer.identity == whole.identity
         assert set(alive(answer)) == {here}
         assert not answer.complete
         assert {part.part for part in answer.parts} == {part.part for part in whole.parts}
-        broken = [part for part in answer.parts if not part.complete]
-        assert len(broken) == 1
-        assert broken[0].fault is not None
-        assert broken[0].fault.code in CODES
-        assert broken[0].fault.sentence
+        [broken] = [part for part in answer.parts if not part.complete]
+        assert broken == part_of(answer, alive(whole)[there]), "else it would seem to have gone"
+        assert part_of(answer, alive(whole)[here]).complete
+        assert broken.fault is not None
+        assert broken.fault.code in CODES
+        assert broken.fault.sentence
 
     def test_describe_agrees_with_the_list_and_knows_all(self, world: World) -> None:
         ref = world.machine(tags={"owner": "an.example"})
@@ -203,6 +259,26 @@ class InventoryContract:
         found = inventory(world).describe(protected).protections
         assert found
         assert all(protection.source and protection.sentence for protection in found)
+
+    def test_a_tag_that_says_so_protects(self, world: World) -> None:
+        ref = world.machine(tags={"curfew-protect": "true"})
+        assert [one.source for one in inventory(world).describe(ref).protections] == ["curfew-protect"]
+
+    def test_what_stands_in_the_way_is_told_in_words(self, world: World) -> None:
+        for ref in (world.machine(gpus=8), world.machine(protected=True)):
+            record = inventory(world).describe(ref)
+            assert all(re.fullmatch(r"([A-Z][A-Za-z0-9]+)", blocker.code) for blocker in record.blockers), (
+                record.blockers
+            )
+            told = [*(one.sentence for one in record.protections), *(one.sentence for one in record.losses)]
+            assert all(told + [blocker.sentence for blocker in record.blockers])
+
+    def test_another_accounts_machine_is_not_looked_for_in_this_one(self, world: World) -> None:
+        ref = world.machine()
+        world.vanish(ref)
+        with pytest.raises(ProviderError) as told:
+            inventory(world).describe(replace(ref, account="123456789099"))
+        assert not isinstance(told.value, errors.NotFound), "it may well be there, in its own account"
 
     def test_a_vanished_machine_is_told_by_its_id(self, world: World) -> None:
         kept, lost = world.machine(), world.machine()
@@ -379,6 +455,7 @@ class ActuatorContract:
         stop(world, target)
         assert world.state(target) in (State.STOPPED, State.SUSPENDED)
         assert inventory(world).describe(target).state is world.state(target)
+        assert listed(world, target).state is world.state(target), "what is stopped is there still"
         assert world.state(neighbour) is State.RUNNING
 
     def test_stopping_twice_is_success_and_no_harm(self, world: World) -> None:
@@ -469,6 +546,12 @@ class ActuatorContract:
         assert refused.value.permission
         assert world.state(ref) is not State.RUNNING
 
+    def test_closing_twice_is_no_mistake(self, world: World) -> None:
+        world.machine()
+        inventory(world).list()
+        world.provider.close()
+        world.provider.close()
+
     def test_no_call_outlasts_what_is_declared(self, world: World) -> None:
         assert 0 < world.provider.capabilities.act_timeout_seconds <= 300
 
@@ -497,6 +580,7 @@ class FailureContract:
             made()
         assert told.value.sentence
         assert told.value.retry
+        assert told.value.retry_after is None or told.value.retry_after >= 0
         assert world.state(ref) is State.RUNNING
 
     @pytest.mark.parametrize("fault", [errors.Throttled, errors.Unreachable])
@@ -520,6 +604,19 @@ class FailureContract:
                 return
             assert samples.series == ()
             assert samples.faults
+
+    @pytest.mark.parametrize("fault", [errors.Throttled, errors.Unreachable])
+    def test_what_became_of_acts_is_not_made_up(self, world: World, fault: type[ProviderError]) -> None:
+        """Of a provider whose cloud accepts acts before they are done; where acts are done, nothing becomes of them."""
+        ref = world.machine()
+        stop(world, ref)
+        operations = world.provider.operations
+        if operations is None:
+            return
+        acts = {"curfew-stop-1": ref, "curfew-stop-nobody-asked-for": ref}
+        assert operations.failures(acts) == {}
+        with world.throttled() if fault is errors.Throttled else world.unreachable():
+            assert operations.failures(acts) == {}
 
     def test_restoring_what_runs_is_success(self, world: World) -> None:
         ref = world.machine()

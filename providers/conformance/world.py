@@ -27,7 +27,10 @@ class World(Protocol):
 
     @property
     def identity(self) -> str:
-        """The account id, subscription id, project id or cluster uid the cloud would name."""
+        """The account id, subscription id, project id or cluster uid the cloud would name.
+
+        Of a source that sees several accounts: what stands for all of them, and stays when one more is named.
+        """
         ...
 
     def now(self) -> datetime:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from threading import RLock
 from typing import Any, Literal
 
-from providers.errors import NotFound, ProviderError
+from providers.errors import Misconfigured, NotFound, ProviderError
 from providers.records import Blocker, CapacityType, Kind, Loss, Protection, ResourceRef, Signal, State, Verb
 from providers.simulated.activity import Activity, Silent
 from providers.simulated.catalogue import SKUS, Sku
@@ -162,6 +162,7 @@ class SimulatedCloud:
         """How late samples arrive."""
         self.machines: dict[str, Machine] = {}
         """By external id."""
+        self._vanished: set[str] = set()
         self.groups: dict[str, Group] = {}
         """By name."""
         self.acts: list[Act] = []
@@ -213,7 +214,9 @@ class SimulatedCloud:
         )
 
     def find(self, ref: ResourceRef) -> Machine | Group:
-        """The machine or group a ref speaks of, or NotFound."""
+        """The machine or group a ref speaks of, or NotFound; of another account's nothing is known."""
+        if ref.account != self.account:
+            raise Misconfigured(f"account {ref.account} is none of this source's, which sees {self.account}")
         things: Mapping[str, Machine | Group] = self.groups if ref.kind is Kind.NODE_GROUP else self.machines
         thing = things.get(ref.external_id)
         if thing is None or self.ref(thing) != ref:
@@ -297,6 +300,7 @@ class SimulatedCloud:
         """Remove a machine; its id is unknown from now on."""
         with self.lock:
             del self.machines[external_id]
+            self._vanished.add(external_id)
 
     def push(self, external_id: str, device: int, signal: Signal, samples: Sequence[tuple[int, float]]) -> None:
         """Let telemetry know these (unix seconds, value) of one GPU, and nothing else of that machine."""
@@ -393,9 +397,10 @@ class SimulatedCloud:
     # -- names -------------------------------------------------------------------------------------------------
 
     def _new_id(self, machine: Machine) -> str:
-        """An id as this cloud writes it, the same in every run, taken only once."""
+        """An id as this cloud writes it, the same in every run. Those of AWS are never given again, names are."""
         slug, number = machine.name or "unnamed", 1
-        while (made := self._id(machine, slug)) in self.machines:
+        taken = self.machines.keys() | (self._vanished if self.provider == "aws" else set())
+        while (made := self._id(machine, slug)) in taken:
             number += 1
             slug = f"{machine.name or 'unnamed'}-{number}"
         return made

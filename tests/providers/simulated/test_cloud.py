@@ -14,6 +14,7 @@ from providers.contract import BuildContext, Provider
 from providers.errors import (
     Conflict,
     Forbidden,
+    Misconfigured,
     NoCapacity,
     NotFound,
     Protected,
@@ -229,7 +230,7 @@ def test_another_account_may_answer() -> None:
     lab.cloud.account = "999988887777"
     assert lab.provider.inventory is not None
     assert lab.provider.inventory.list().identity == "999988887777"
-    with pytest.raises(NotFound):
+    with pytest.raises(Misconfigured):
         lab.describe()
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import count
+from threading import get_ident
 from typing import Any
 
 import pytest
 
 from providers.conformance import ProviderContract
 from providers.contract import Provider
-from providers.errors import Forbidden, NotFound, ProviderError, Throttled
+from providers.errors import Forbidden, NoCapacity, NotFound, ProviderError, Throttled, Unreachable
 from providers.records import (
     InventoryAnswer,
     Kind,
@@ -25,25 +27,31 @@ from providers.records import (
 )
 from tests.providers.simulated.test_conformance import SimulatedWorld
 
+RIGHT = ("gcp", Kind.INSTANCE)
+"""A cloud that gives names again."""
+
 
 class BrokenWorld(SimulatedWorld):
     """A right cloud behind a provider that is wrong in one way."""
 
     def __init__(self, wrong: Callable[[Part], Part]) -> None:
-        super().__init__("aws", Kind.INSTANCE)
+        super().__init__(*RIGHT)
         right = self._provider
         part = wrong(Part(right, self))
-        self._provider = replace(right, inventory=part, telemetry=part, prices=part, actuator=part)
+        self._provider = replace(
+            right, inventory=part, telemetry=part, prices=part, actuator=part, operations=part, close=part.close
+        )
 
 
 class Part:
-    """All four parts in one, passing everything on; the mutants below override one thing."""
+    """All parts in one, passing everything on; the mutants below override one thing."""
 
     def __init__(self, right: Provider, world: SimulatedWorld) -> None:
         assert right.inventory is not None
         assert right.telemetry is not None
         assert right.prices is not None
         assert right.actuator is not None
+        assert right.operations is not None
         self.right = right
         self.world = world
         self.list = right.inventory.list
@@ -53,6 +61,8 @@ class Part:
         self.remember = right.actuator.remember
         self.act = right.actuator.act
         self.restore = right.actuator.restore
+        self.failures = right.operations.failures
+        self.close = right.close
 
 
 def of_list(change: Callable[[InventoryAnswer], InventoryAnswer]) -> Callable[[Part], Part]:
@@ -136,7 +146,7 @@ def a_free_machine(part: Part) -> Part:
 
 def an_act(change: Callable[[Part, ResourceRef, Verb, str], None]) -> Callable[[Part], Part]:
     def wrong(part: Part) -> Part:
-        def act(ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+        def act(ref: ResourceRef, verb: Verb, *, request_id: str, reason: str = "") -> None:
             change(part, ref, verb, request_id)
 
         part.act = act
@@ -186,6 +196,14 @@ def leak_the_sdk(part: Part, ref: ResourceRef, verb: Verb, request_id: str) -> N
         raise RuntimeError("ClientError(ThrottlingException)") from error
 
 
+def take_no_reason(part: Part) -> Part:
+    def act(ref: ResourceRef, verb: Verb, *, request_id: str) -> None:
+        right_act(part, ref, verb, request_id)
+
+    part.act = act  # type: ignore[assignment]  # wrong
+    return part
+
+
 def no_restore(part: Part) -> Part:
     def restore(ref: ResourceRef, remembered: Mapping[str, Any], *, request_id: str) -> None:
         """Says yes and does nothing."""
@@ -222,6 +240,44 @@ def failures_swallowed(part: Part) -> Part:
     return part
 
 
+def of_records(change: Callable[[ResourceRecord], ResourceRecord]) -> Callable[[Part], Part]:
+    return of_list(lambda answer: replace(answer, records=tuple(change(record) for record in answer.records)))
+
+
+def every_look_counted(part: Part) -> Part:
+    looks = count()
+    return of_records(lambda record: replace(record, tags={"looks": str(next(looks))}))(part)
+
+
+def of_one_thread_only(part: Part) -> Part:
+    right, mine = part.list, get_ident()
+
+    def look() -> InventoryAnswer:
+        if get_ident() != mine:
+            raise Unreachable("this connection is another thread's")
+        return right()
+
+    part.list = look
+    return part
+
+
+def any_accounts_machine(part: Part) -> Part:
+    right = part.describe
+    part.describe = lambda ref: right(replace(ref, account=part.world.identity))
+    return part
+
+
+def an_end_made_up(part: Part) -> Part:
+    part.failures = lambda acts: {request_id: NoCapacity("it has failed, surely") for request_id in acts}
+    return part
+
+
+def of_one_end_only(part: Part) -> Part:
+    ends = iter([None])
+    part.close = lambda: next(ends)
+    return part
+
+
 WRONG: dict[str, tuple[Callable[[Part], Part], str]] = {
     "lists a machine twice": (
         of_list(lambda answer: replace(answer, records=answer.records * 2)),
@@ -233,7 +289,48 @@ WRONG: dict[str, tuple[Callable[[Part], Part], str]] = {
     ),
     "names no account": (
         of_list(lambda answer: replace(answer, identity="")),
-        "test_the_list_names_the_account_that_answered",
+        "test_the_list_names_whom_it_speaks_for",
+    ),
+    "loses its name with a part": (
+        of_list(lambda answer: answer if answer.complete else replace(answer, identity="?")),
+        "test_a_part_that_fails_is_reported_and_sinks_no_other",
+    ),
+    "tells of machines that no part speaks for": (
+        of_list(lambda answer: replace(answer, parts=tuple(replace(part, part="all") for part in answer.parts))),
+        "test_each_machine_has_a_part_that_speaks_for_it",
+    ),
+    "tells a part twice": (
+        of_list(lambda answer: replace(answer, parts=answer.parts * 2)),
+        "test_each_machine_has_a_part_that_speaks_for_it",
+    ),
+    "tells of parts as another account's": (
+        of_list(lambda answer: replace(answer, parts=tuple(replace(part, account="?") for part in answer.parts))),
+        "test_each_machine_has_a_part_that_speaks_for_it",
+    ),
+    "tells of each look something new": (
+        every_look_counted,
+        "test_two_looks_at_what_did_not_change_are_the_same",
+    ),
+    "takes a name for a machine": (
+        of_records(lambda record: replace(record, incarnation=record.name)),
+        "test_a_machine_made_anew_under_the_same_name_is_another_one",
+    ),
+    "answers one thread only": (of_one_thread_only, "test_several_threads_may_look_at_once"),
+    "overlooks a tag that protects": (
+        of_describe(
+            lambda record: replace(
+                record, protections=tuple(one for one in record.protections if one.source != "curfew-protect")
+            )
+        ),
+        "test_a_tag_that_says_so_protects",
+    ),
+    "has no words for what is lost": (
+        of_describe(lambda record: replace(record, losses=tuple(replace(one, sentence="") for one in record.losses))),
+        "test_what_stands_in_the_way_is_told_in_words",
+    ),
+    "looks for another account's machine here": (
+        any_accounts_machine,
+        "test_another_accounts_machine_is_not_looked_for_in_this_one",
     ),
     "covers no part": (
         of_list(lambda answer: replace(answer, parts=())),
@@ -285,6 +382,12 @@ WRONG: dict[str, tuple[Callable[[Part], Part], str]] = {
     ),
     "calls an unknown price zero": (a_free_machine, "test_an_unknown_price_is_left_out"),
     "stops nothing": (an_act(lambda *_: None), "test_a_stop_stops_that_machine_and_no_other"),
+    "forgets what is stopped": (
+        of_list(lambda answer: replace(answer, records=tuple(r for r in answer.records if r.state is State.RUNNING))),
+        "test_a_stop_stops_that_machine_and_no_other",
+    ),
+    "wants no reason": (take_no_reason, "test_a_stop_stops_that_machine_and_no_other"),
+    "can be closed once": (of_one_end_only, "test_closing_twice_is_no_mistake"),
     "stops its neighbours": (an_act(stop_the_neighbours_too), "test_a_stop_stops_that_machine_and_no_other"),
     "complains of what is stopped": (an_act(complain_when_stopped), "test_stopping_twice_is_success_and_no_harm"),
     "shrugs at what vanished": (an_act(shrug_at_the_vanished), "test_a_vanished_machine_cannot_be_stopped"),
@@ -297,7 +400,7 @@ WRONG: dict[str, tuple[Callable[[Part], Part], str]] = {
 
 @pytest.mark.parametrize(("wrong", "test"), WRONG.values(), ids=WRONG)
 def test_the_suite_catches_a_provider_that(wrong: Callable[[Part], Part], test: str) -> None:
-    getattr(ProviderContract(), test)(SimulatedWorld("aws", Kind.INSTANCE))
+    getattr(ProviderContract(), test)(SimulatedWorld(*RIGHT))
     with pytest.raises((Exception, pytest.fail.Exception)):
         getattr(ProviderContract(), test)(BrokenWorld(wrong))
 
@@ -312,3 +415,8 @@ def test_the_suite_catches_a_provider_that_leaks_its_sdks_errors() -> None:
 def test_the_suite_catches_a_provider_that_takes_a_failing_cloud_for_an_empty_one() -> None:
     with pytest.raises(AssertionError):
         ProviderContract().test_a_failing_cloud_is_never_an_empty_one(BrokenWorld(failures_swallowed), Throttled)
+
+
+def test_the_suite_catches_a_provider_that_makes_up_what_became_of_acts() -> None:
+    with pytest.raises(AssertionError):
+        ProviderContract().test_what_became_of_acts_is_not_made_up(BrokenWorld(an_end_made_up), Throttled)
