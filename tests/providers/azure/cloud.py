@@ -56,7 +56,7 @@ SUBSCRIPTION = "11111111-1111-1111-1111-111111111111"
 OTHER = "22222222-2222-2222-2222-222222222222"
 OPERATION = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)/providers/(?P<service>[^/]+)/locations/[^/]+/"
-    r"(operations|computeOperationsStatus)/(?P<id>[^/]+)",
+    r"(?P<kind>operations|computeOperationsStatus)/(?P<id>[^/]+)",
     re.IGNORECASE,
 )
 VERSIONS = {
@@ -307,7 +307,7 @@ class Cloud:
             call = Call(
                 service=operation["service"], method="Operations_Get", http=http, path=path,
                 names=operation.groupdict(),
-                action=f"{operation['service']}/locations/operations/read", query=asked, headers=headers,
+                action=f"{operation['service']}/locations/{operation['kind']}/read", query=asked, headers=headers,
                 subscription=subscription,
             )  # fmt: skip
         else:

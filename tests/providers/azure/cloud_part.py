@@ -66,7 +66,8 @@ def answers(
     named = re.findall(r"/providers/([^/{]+)", template)
     route = Route(
         method=method, http=http, template=template, query=query, hears=hears, tells=tells,
-        action=action or _action(http, template), pattern=re.compile("".join(parts) + "/?", re.IGNORECASE),
+        action=_action(http, template) if action is None else action,
+        pattern=re.compile("".join(parts) + "/?", re.IGNORECASE),
         service=service or (named[-1] if named else "Microsoft.Resources"),
     )  # fmt: skip
 
