@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tests.providers.gcp.cloud_compute_part import BASE, ComputePart, answers, fingerprint, last
+from tests.providers.gcp.cloud_lists import merged
 from tests.providers.gcp.cloud_operations import Failure
 from tests.providers.gcp.cloud_refusals import (
     Refusal,
@@ -190,9 +191,11 @@ class Compute(ComputePart):
         path, instance = self._instance(call)
         if instance["status"] not in {"TERMINATED", "STOPPED"}:
             raise bad_request("Scheduling options can only be set on a stopped instance.")
-        return self.operation(
-            call, "setScheduling", path, instance["id"], done=lambda: instance["scheduling"].update(call.body)
-        )
+
+        def done() -> None:
+            instance["scheduling"] = merged(instance["scheduling"], call.body)
+
+        return self.operation(call, "setScheduling", path, instance["id"], done=done)
 
     @answers("compute.instances.setLabels")
     def set_labels(self, call: Call) -> Json:
