@@ -157,6 +157,11 @@ VALUES: dict[str, dict[str, Any]] = {
         "ingress": {"enabled": True},
         "publicUrl": "http://curfew.internal:8080",
     },
+    "on Google Kubernetes Engine": {
+        "serviceAccount": {"annotations": {"iam.gke.io/gcp-service-account": "curfew@gpus.iam.gserviceaccount.com"}},
+        "networkPolicy": {"gkeMetadata": True},
+        "allowEndpoints": ["{service}-corp.p.googleapis.com"],
+    },
     "forgetful, for a look": {"persistence": {"enabled": False}},
     "nothing but digits for names": {
         **POSTGRES,

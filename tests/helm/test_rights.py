@@ -120,6 +120,26 @@ def test_the_network_lets_it_reach_the_api_server() -> None:
     assert ports(kubernetes=OBSERVE, networkPolicy={"egressPorts": []}) == {53, 443, 6443}
 
 
+def test_on_gke_it_may_ask_who_it_is_and_reach_nothing_else_there() -> None:
+    """GKE's metadata server lends the pod its service account's tokens, at one of two addresses."""
+
+    def rules(**values: Any) -> list[Any]:
+        found: list[Any] = one(rendered(values), "NetworkPolicy")["spec"]["egress"]
+        return found
+
+    annotations = {"iam.gke.io/gcp-service-account": "curfew@research.iam.gserviceaccount.com"}
+    on_gke = {"networkPolicy": {"gkeMetadata": True}, "serviceAccount": {"annotations": annotations}}
+    added = [rule for rule in rules(**on_gke) if rule not in rules()]
+
+    assert [(rule["to"], rule["ports"]) for rule in added] == [
+        ([{"ipBlock": {"cidr": "169.254.169.252/32"}}], [{"port": 988, "protocol": "TCP"}]),
+        ([{"ipBlock": {"cidr": "169.254.169.254/32"}}], [{"port": 80, "protocol": "TCP"}]),
+    ]
+    manifests = rendered(on_gke)
+    assert one(manifests, "ServiceAccount")["metadata"]["annotations"] == annotations
+    assert serving(manifests).spec["automountServiceAccountToken"] is False, "it needs no token of the cluster for that"
+
+
 def test_two_releases_have_roles_of_their_own() -> None:
     def names(release: str) -> set[str]:
         manifests = rendered({"kubernetes": ENFORCE}, release=release)
