@@ -46,12 +46,16 @@ def known() -> dict[str, str]:
 
 
 def load(name: str) -> ProviderPackage:
-    """The package of a provider. Raises Misconfigured with the known names."""
+    """The package of a provider. Raises Misconfigured: with the known names, or with what is wrong with this one."""
     try:
         module = known()[name]
     except KeyError:
         raise Misconfigured(f"there is no provider {name!r}; known are {', '.join(sorted(known()))}") from None
-    package: ProviderPackage = import_module(module)  # a module satisfies the protocol by its names
+    try:
+        package: ProviderPackage = import_module(module)  # a module satisfies the protocol by its names
+        _ = package.Config, package.build
+    except Exception as error:  # whatever a package from outside does
+        raise Misconfigured(f"provider {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     return package
 
 
@@ -61,8 +65,7 @@ def build(name: str, config: BaseModel, context: BuildContext) -> Provider:
     try:
         return package.build(config, context)
     except ImportError as error:
-        extra = EXTRAS.get(name, name)
-        raise Misconfigured(
-            f"provider {name!r} needs a package that is not installed ({error.name}); "
-            f"install it with: pip install 'gpu-curfew[{extra}]'"
-        ) from error
+        sentence = f"provider {name!r} needs a package that is not installed ({error.name})"
+        if name in EXTRAS:
+            sentence += f"; install it with: pip install 'gpu-curfew[{EXTRAS[name]}]'"
+        raise Misconfigured(sentence) from error

@@ -24,6 +24,10 @@ class Settings(BaseModel):
     """Any source's."""
 
 
+def lacking_something(config: BaseModel, context: BuildContext) -> Provider:
+    raise ModuleNotFoundError("No module named 'lambda_sdk'", name="lambda_sdk")
+
+
 @pytest.fixture(autouse=True)
 def _fresh_registry() -> Iterator[None]:
     registry.known.cache_clear()
@@ -33,17 +37,21 @@ def _fresh_registry() -> Iterator[None]:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two distributions from outside: one brings a new provider, one would like to be `aws`."""
+    """Distributions from outside: one brings a new provider, others would like to be `aws`, are gone, or are none."""
 
     def entry_points(*, group: str) -> list[EntryPoint]:
         assert group == "curfew.providers"
         return [
             EntryPoint(name="lambda-labs", value="outside_provider", group=group),
             EntryPoint(name="aws", value="outside_provider", group=group),
+            EntryPoint(name="removed", value="a_package_that_is_gone", group=group),
+            EntryPoint(name="stranger", value="colorsys", group=group),
         ]
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
-    monkeypatch.setitem(sys.modules, "outside_provider", ModuleType("outside_provider"))
+    package = ModuleType("outside_provider")
+    package.Config, package.build = Settings, lacking_something  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "outside_provider", package)
 
 
 @pytest.mark.parametrize("module", ["providers.registry", *registry.BUILTIN.values()])
@@ -91,6 +99,23 @@ def test_a_provider_installed_beside_us_is_known() -> None:
 @pytest.mark.usefixtures("installed")
 def test_a_provider_installed_beside_us_cannot_replace_ours() -> None:
     assert registry.known()["aws"] == "providers.aws"
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_a_provider_installed_beside_us_lacks_is_no_extra_of_ours() -> None:
+    with pytest.raises(Misconfigured) as told:
+        registry.build("lambda-labs", Settings(), CONTEXT)
+    assert "lambda_sdk" in told.value.sentence
+    assert "gpu-curfew" not in told.value.sentence
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("name", "why"), [("removed", "a_package_that_is_gone"), ("stranger", "Config")])
+def test_what_is_installed_beside_us_and_is_no_provider_is_an_error_that_says_why(name: str, why: str) -> None:
+    with pytest.raises(Misconfigured) as told:
+        registry.load(name)
+    assert name in told.value.sentence
+    assert why in told.value.sentence
 
 
 def test_a_simulated_source_builds_a_simulated_provider() -> None:
