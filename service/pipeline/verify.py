@@ -17,7 +17,7 @@ from sqlmodel import Session
 from policies.quantities import format_duration
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
-from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb
+from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb, resource_id
 from service.model import ActionStatus, Known, Status
 from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, given_back, launches_as_wanted, reachable
 from service.pipeline.tell import told
@@ -124,11 +124,14 @@ def _verify_one(action: Action, hands: Hands, failure: ProviderError | None) -> 
         return "waiting"
     try:
         record = provider.inventory.describe(known.record.ref)
+        is_gone = resource_id(record.ref, record.incarnation) != known.id  # another has taken its name
     except NotFound:
-        record = replace(known.record, state=State.TERMINATED, launched_at=None)
+        is_gone = True
     except ProviderError as error:
         log.warning("an act could not be read back", action=action.id, reason=error.sentence)
         return "waiting"
+    if is_gone:
+        record = replace(known.record, state=State.TERMINATED, launched_at=None)
     return _settle(action, known, hands, provider=provider, record=record, failure=failure)
 
 

@@ -11,7 +11,7 @@ import pytest
 from providers import simulated
 from providers.contract import Provider
 from providers.errors import Conflict, Forbidden, NoCapacity, Protected, Throttled, Unreachable
-from providers.records import ResourceRef
+from providers.records import ResourceRecord, ResourceRef, State
 from providers.simulated.activity import Busy, Idle, Until
 from providers.simulated.actuator import SimulatedActuator
 from providers.simulated.cloud import SimulatedCloud
@@ -102,6 +102,30 @@ def test_an_act_that_never_comes_to_its_end_is_not_waited_for_without_end(small:
     small.cycle(after=minutes(1))
     [action] = small.actions()
     assert (action.status, action.error) == ("failed", "after 1d the cloud still shows it stopping")
+
+
+def test_what_has_taken_a_machines_name_neither_undoes_nor_resumes_it(
+    small: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are used again: what answers by one may be another machine, that somebody made since."""
+    ref = acted(small)
+    small.cycle(after=minutes(10))
+    small.cloud.machines[ref.external_id].stubborn = True
+    undo = small.undo(small.actions()[0].id)
+    small.cycle(after=minutes(1))
+    assert [action.status for action in small.actions() if action.undoes] == ["taken"]
+    described = SimulatedInventory.describe
+
+    def another(inventory: SimulatedInventory, asked: ResourceRef) -> ResourceRecord:
+        record = replace(described(inventory, asked), incarnation="another", state=State.RUNNING)
+        return replace(record, launched_at=small.clock.now())
+
+    monkeypatch.setattr(SimulatedInventory, "describe", another)
+    small.cycle(after=minutes(1))
+    assert [(action.id, action.status) for action in small.actions() if action.undoes] == [(undo.id, "taken")]
+    small.cycle(after=minutes(30))
+    [failed] = [action for action in small.actions() if action.undoes]
+    assert (failed.status, failed.error) == ("failed", "after 30m the cloud still shows it terminated")
 
 
 def test_an_act_that_takes_its_time_has_not_failed(small: Company) -> None:
