@@ -51,7 +51,7 @@ def readable(path: str) -> Iterator[None]:
     """Whatever is not where Azure puts it means that it is not Azure who answers."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise Unreachable(f"GET {path} was answered with what cannot be read ({type(error).__name__})") from error
 
 

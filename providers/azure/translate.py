@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any
 
 from providers.errors import Unreachable
+from providers.protections import moment
 from providers.records import (
     Blocker,
     CapacityType,
@@ -114,6 +115,8 @@ class MachineType:
 
 
 PLAIN = MachineType()
+MOST_GPUS = 1024
+"""More than any machine will have: what is told beyond is no number of GPUs."""
 
 NVIDIA = {
     "a10": ("A10", 24),
@@ -155,7 +158,10 @@ def machine_type(answer: Answer) -> MachineType | None:
     told = {one["name"]: one.get("value") for one in answer.get("capabilities") or ()}
     name = answer["name"]
     known = builtin_types().get(name.lower(), PLAIN)
-    devices = _devices(name, float(told.get("GPUs") or 0), known.devices)
+    gpus = float(told.get("GPUs") or 0)
+    if not 0 <= gpus <= MOST_GPUS:
+        raise ValueError(f"{name} is told to have {gpus} GPUs")
+    devices = _devices(name, gpus, known.devices)
     if devices is None:
         return None if may_have_accelerators(name) else PLAIN
     mib = sum(float(told.get(disk) or 0) for disk in ("MaxResourceVolumeMB", "NvmeDiskSizeInMiB"))
@@ -299,9 +305,9 @@ def utc(said: str | None) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(said)
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else None
+    except (ValueError, OverflowError):  # the latter for the first and the last days of all calendars
         return None
-    return time.astimezone(UTC) if time.tzinfo else None
 
 
 # What surrounds it: other resources' answers that say something of it.
@@ -525,19 +531,10 @@ def tag_protections(tags: Tags) -> Iterable[Protection]:
             yield Protection(source=tag, sentence=f"its tag {name} says {value!r}")
     name, until = tags.get(UNTIL.replace("/", "_"), NO_TAG)
     if name:
-        yield Protection(source=UNTIL, sentence=f"its tag {name} says {until!r}", until=_time(until))
+        yield Protection(source=UNTIL, sentence=f"its tag {name} says {until!r}", until=moment(until))
     name, value = tags.get("maid_offhours", NO_TAG)
     if value.strip().lower() == "off":
         yield Protection(source="maid_offhours", sentence=f"its tag {name} says 'off'")
-
-
-def _time(text: str) -> datetime | None:
-    """An RFC 3339 time; anything else protects without an end, as a typing error must not expose."""
-    try:
-        time = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
 
 
 # Machines.
@@ -597,7 +594,8 @@ def machine_record(
     path, region, devices = canonical(vm["id"]), location(vm["location"]), machine.devices
     provisioning = str(told.get("provisioningState") or view.provisioning).lower()
     capacity = capacity_type(bought.get("priority"), bought, view)
-    powered_off = view.power == "stopped" and provisioning not in UNDER_WAY
+    under_way = provisioning in UNDER_WAY or view.provisioning in UNDER_WAY  # the two may be told at different times
+    powered_off = view.power == "stopped" and not under_way
     lowered = named(tags) if tags else {}
     zones = vm.get("zones")
     return ResourceRecord(

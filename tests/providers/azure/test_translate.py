@@ -200,6 +200,11 @@ class TestSizes:
         assert machine is not None
         assert machine.devices == devices
 
+    @pytest.mark.parametrize("said", ["-3", "nan", "inf", "1e999", "1e300", "4096"])
+    def test_what_is_no_number_of_gpus_is_not_believed(self, said: str) -> None:
+        with pytest.raises(ValueError, match="is told to have"):
+            translate.machine_type(a_size("Standard_NC24ads_A100_v4", GPUs=said))
+
     def test_one_that_may_well_have_some_is_not_taken_for_one_without(self) -> None:
         assert translate.machine_type(a_size("Standard_ND200isr_X9_v9")) is None
 
@@ -340,6 +345,10 @@ class TestStates:
         record = a_record(view=View(power="stopped"), provisioningState=provisioning)
         assert not record.powered_off
         assert record.remarks == ()
+
+    def test_nor_is_one_that_was_started_between_the_list_of_machines_and_that_of_their_states(self) -> None:
+        view = translate.view_of(statuses("ProvisioningState/updating", "PowerState/stopped"))
+        assert not a_record(view=view, provisioningState="Succeeded").powered_off
 
     def test_a_failed_operation_is_remarked(self) -> None:
         assert a_record(provisioningState="Failed").remarks == ("Azure says that the last operation on it failed",)
@@ -497,6 +506,10 @@ class TestProtection:
         assert [found.source for found in record.protections] == sources
         assert record.tags == tags
 
+    @pytest.mark.parametrize("said", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+    def test_a_time_at_the_end_of_all_calendars_is_none(self, said: str) -> None:
+        assert a_record(timeCreated=said).created_at is None
+
     def test_a_tag_is_quoted_as_it_is_written(self) -> None:
         [found] = a_record(Tags={"Curfew-Protect": "Friday"}).protections
         assert found.sentence == "its tag Curfew-Protect says 'Friday'"
@@ -507,6 +520,8 @@ class TestProtection:
             ("2026-12-24T18:00:00+01:00", datetime(2026, 12, 24, 17, tzinfo=UTC)),
             ("2026-12-24T18:00:00", datetime(2026, 12, 24, 18, tzinfo=UTC)),
             ("christmas", None),
+            ("0001-01-01T00:00:00+14:00", None),
+            ("9999-12-31T23:59:59-14:00", None),
         ],
     )
     def test_an_end_is_read(self, said: str, until: datetime | None) -> None:
@@ -799,7 +814,8 @@ def read_by_microsoft(answer: dict[str, Any]) -> dict[str, Any]:
         "sku": vm.hardware_profile.vm_size.lower(),
         "tags": dict(vm.tags or {}),
         "created_at": vm.time_created,
-        "powered_off": power.get("PowerState") == "stopped" and vm.provisioning_state not in ("Creating", "Updating"),
+        "powered_off": power.get("PowerState") == "stopped"
+        and not {vm.provisioning_state.lower(), power.get("ProvisioningState")} & {"creating", "updating"},
         "hibernated": "HibernationState" in power and power.get("PowerState") in (None, "deallocated"),
         "billed": power.get("PowerState") in ("running", "stopping", "stopped"),
         "spot": vm.priority in ("Spot", "Low"),
