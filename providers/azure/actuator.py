@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from providers.azure import translate, translate_groups
 from providers.azure.client import Accepted, Client, Json, NotEnabled, NotThere, Query
 from providers.azure.listing import readable
+from providers.azure.surroundings import not_its_own
 from providers.errors import (
     Conflict,
     NotFound,
@@ -429,7 +430,8 @@ class ScaleSets:
         """The autoscale settings for it. Where Azure Monitor was never used, there are none."""
         path = f"/subscriptions/{ref.account}/providers/Microsoft.Insights/autoscalesettings"
         try:
-            return [one for one in calls.items(path, version=AUTOSCALE) if _target(one) == ref.external_id.lower()]
+            with not_its_own("the list of autoscale settings"):
+                return [one for one in calls.items(path, version=AUTOSCALE) if _target(one) == ref.external_id.lower()]
         except NotEnabled:
             return ()
 

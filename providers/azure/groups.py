@@ -13,7 +13,7 @@ from providers.azure import machine_types, translate, translate_groups
 from providers.azure.client import Client
 from providers.azure.listing import Listed, items, listed, readable, together
 from providers.azure.machine_types import MachineTypes
-from providers.azure.surroundings import Surroundings, another
+from providers.azure.surroundings import Surroundings, another, not_its_own
 from providers.azure.translate import NOTHING, Around
 from providers.azure.translate_groups import Seen
 from providers.errors import Unreachable
@@ -101,9 +101,10 @@ class Groups:
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         """One scale set or node pool, fresh, with its machines. Raises rather than leave one open."""
-        with readable(ref.external_id):
-            of_cluster = "/agentPools/" in ref.external_id
-            record = self._describe_pool(ref) if of_cluster else self._describe_scale_set(ref)
+        of_cluster = "/agentPools/" in ref.external_id
+        answer = self._client.get(ref.external_id, version=AKS if of_cluster else COMPUTE)
+        with readable(ref.external_id), not_its_own(f"what belongs to {ref.external_id}"):
+            record = self._described_pool(ref, answer) if of_cluster else self._described_scale_set(ref, answer)
         if record is None:
             raise Unreachable(f"{ref.external_id} has neither machines with accelerators nor makes any just now")
         return record
@@ -116,8 +117,7 @@ class Groups:
         with readable(ref.external_id):
             return self._instance(instance, scale_set, ref.account, around, fully_described=True)
 
-    def _describe_scale_set(self, ref: ResourceRef) -> ResourceRecord | None:
-        scale_set = self._client.get(ref.external_id, version=COMPUTE)
+    def _described_scale_set(self, ref: ResourceRef, scale_set: Answer) -> ResourceRecord | None:
         around = self._surroundings.of_one(ref.account, ref.external_id)
         self._learn(ref, translate_groups.launched_skus(scale_set))
         members, kept = self._members(ref.account, scale_set, around)
@@ -131,8 +131,8 @@ class Groups:
             scale_set, seen, account=ref.account, around=around, fully_described=True
         )
 
-    def _describe_pool(self, ref: ResourceRef) -> ResourceRecord | None:
-        pool = translate_groups.pool_alone(self._client.get(ref.external_id, version=AKS))
+    def _described_pool(self, ref: ResourceRef, answer: Answer) -> ResourceRecord | None:
+        pool = translate_groups.pool_alone(answer)
         cluster = another(self._client, ref.external_id.partition("/agentPools/")[0], version=AKS)
         self._learn(ref, translate_groups.pool_skus(pool))
         around = self._surroundings.of_one(ref.account, ref.external_id)

@@ -4,7 +4,8 @@ settings. What the answers mean is `translate`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 from providers.azure import translate, translate_groups
 from providers.azure.client import Client, Json, NotEnabled, Query
@@ -68,20 +69,28 @@ class Surroundings:
         group = another(self._client, place, version=VERSIONS[GROUPS])
         with readable(place):
             owners = translate.owners_of([group])
-        return Around(
-            locks=self.locks(subscription),
-            owners=owners,
-            addresses=self.addresses(subscription) if addresses else {},
-            placements=placements,
-        )
+        with not_its_own(f"what surrounds {path}"):
+            return Around(
+                locks=self.locks(subscription),
+                owners=owners,
+                addresses=self.addresses(subscription) if addresses else {},
+                placements=placements,
+            )
 
 
 def another(client: Client, path: str, *, version: str, query: Query | None = None) -> Json:
-    """Something that what was asked for belongs to. That it is not found must not read as if that were gone."""
-    try:
+    """Something that what was asked for belongs to."""
+    with not_its_own(f"{path}, to which a resource belongs,"):
         return client.get(path, version=version, query=query)
+
+
+@contextmanager
+def not_its_own(what: str) -> Iterator[None]:
+    """That something beside what was asked for is not found must not read as if that were gone."""
+    try:
+        yield
     except NotFound as error:
-        raise Unreachable(f"{path} is not found, though a resource belongs to it") from error
+        raise Unreachable(f"{what} is not found: {error.sentence}") from error
 
 
 def _path(subscription: str, what: str) -> tuple[str, str]:

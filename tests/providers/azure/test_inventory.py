@@ -795,8 +795,25 @@ class TestDescribe:
     def test_that_something_else_is_not_found_does_not_mean_that_it_is_gone(self, cloud: Cloud, azure: Build) -> None:
         path = cloud.compute.machine("trainer")
         cloud.refuse("ResourceGroups_Get", group_not_found("rg-ml"))
-        with pytest.raises(Unreachable, match="is not found, though a resource belongs to it"):
+        with pytest.raises(Unreachable, match="to which a resource belongs, is not found"):
             azure().describe(ref(path))
+
+    @pytest.mark.parametrize("method", ["ManagementLocks_ListAtSubscriptionLevel", "PublicIPAddresses_ListAll"])
+    @pytest.mark.parametrize("code", ["NotFound", "ResourceNotFound"])
+    def test_nor_does_that_a_list_of_what_surrounds_it_is_not_found(
+        self, cloud: Cloud, azure: Build, method: str, code: str
+    ) -> None:
+        path = cloud.compute.machine("trainer")
+        cloud.refuse(method, answer({"error": {"code": code, "message": "Nothing is here."}}, status=404))
+        with pytest.raises(Unreachable, match="not found"):
+            azure().describe(ref(path))
+
+    def test_nor_does_that_the_resource_group_of_a_pools_nodes_is_not_found(self, cloud: Cloud, azure: Build) -> None:
+        cluster = cloud.aks.cluster("ml")
+        pool = cloud.aks.pool(cluster, "gpu")
+        cloud.refuse("VirtualMachineScaleSets_List", group_not_found("mc_rg-ml_ml_westeurope"))
+        with pytest.raises(Unreachable, match="not found"):
+            azure().describe(ref(pool, Kind.NODE_GROUP))
 
     def test_a_size_nobody_knows_is_no_answer(self, cloud: Cloud, azure: Build) -> None:
         path = cloud.compute.machine("odd", size="Standard_ND9_X9_v9")
