@@ -438,7 +438,9 @@ def of_code(where: str, told: Json, status: int = 0, *, retry_after: float | Non
     `where` names what was acted on: that something else is not found says nothing about it.
     """
     code, words = str(told.get("code") or ""), str(told.get("message") or "")
-    codes = {code, *(str(one.get("code")) for one in told.get("details") or () if isinstance(one, dict))}
+    details = told.get("details")
+    listed = details if isinstance(details, list) else ()
+    codes = {code, *(str(one.get("code")) for one in listed if isinstance(one, dict))}
     sentence = f"{where}: {_short(words) or 'no reason given'} ({code or status})"
     if status == 429 or codes & _THROTTLED:
         return Throttled(sentence, retry_after=retry_after)

@@ -449,6 +449,7 @@ def test_its_words_are_passed_on(say: Say, calls: Client, case: str) -> None:
         pytest.param(404, {"code": "NotFound", "message": "No agentpool 'gpu'.", "subcode": ""}, NotFound, id="AKS"),
         pytest.param(400, {"code": "BadRequest", "message": "No such metric."}, Unsupported, id="Azure Monitor"),
         pytest.param(400, {"Error": {"Code": "BadRequest", "Message": "No OData."}}, Unsupported, id="Retail Prices"),
+        pytest.param(400, {"code": "X", "message": "No such metric.", "details": 5}, Unsupported, id="no details"),
     ],
 )
 def test_not_all_write_their_errors_in_one_form(
