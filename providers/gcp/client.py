@@ -74,6 +74,8 @@ answered, which leaves the calls before it the rest of `Capabilities.act_timeout
 CONNECTIONS = 64
 MOST_BYTES = 256 * 2**20
 """No answer is longer; a page of 500 machines has a hundredth of it."""
+MOST_PAGES = 10_000
+"""No list has more; who goes on for ever would be listened to for ever, and all of it kept."""
 _LONGEST_REASON = 300
 
 
@@ -110,17 +112,22 @@ class Client:
     def get(self, service: str, path: str, *, query: Query | None = None, prompt: bool = False) -> Json:
         return self._asked("GET", service, path, query=query, prompt=prompt)
 
-    def pages(self, service: str, path: str, *, query: Query | None = None, prompt: bool = False) -> Iterator[Json]:
+    def pages(
+        self, service: str, path: str, *, query: Query | None = None, prompt: bool = False, method: str = "GET"
+    ) -> Iterator[Json]:
         """A list, page by page. Those before an error are valid, but not all."""
-        asked = dict(query or {})
+        asked, seen = dict(query or {}), set[str]()
         while True:
-            page = self.get(service, path, query=asked, prompt=prompt)
+            page = self._asked(method, service, path, query=asked, prompt=prompt)
             yield page
             following = page.get("nextPageToken")
             if not following:
                 return
-            if following == asked.get("pageToken"):
-                raise Unreachable(f"{SERVICES[service]}, GET {path} was answered with the same page again and again")
+            if following in seen or len(seen) >= MOST_PAGES:
+                raise Unreachable(
+                    f"{SERVICES[service]}, {method} {path} was answered with the same page again and again"
+                )
+            seen.add(following)
             asked["pageToken"] = following
 
     # Acts. Each is asked once more only where its `requestId` keeps it from being done twice.

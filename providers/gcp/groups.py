@@ -148,14 +148,10 @@ class GroupLists:
         """External ids of the machines of a group, as it tells them itself. `group` is its path in the project."""
         path = f"/compute/v1/projects/{project}/{group}/listManagedInstances"
         listed: list[Answer] = []
-        query: dict[str, str | int] = {"maxResults": 500}
         with readable(path):
-            while True:
-                answer = self._client.post("compute", path, query=query, prompt=False)
-                listed += answer.get("managedInstances") or ()
-                if not answer.get("nextPageToken"):
-                    return translate_groups.member_ids(listed, project)
-                query["pageToken"] = answer["nextPageToken"]
+            for page in self._client.pages("compute", path, query={"maxResults": 500}, method="POST"):
+                listed += page.get("managedInstances") or ()
+            return translate_groups.member_ids(listed, project)
 
     # one of them
 

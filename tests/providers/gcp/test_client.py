@@ -210,10 +210,15 @@ class TestWhatIsAsked:
             {"filter": ["a = b"], "pageToken": ["b"]},
         ]
 
-    def test_a_list_that_never_ends_is_no_list(self, wire: Wire, calls: Client) -> None:
-        wire.say(*(answer({"items": [1], "nextPageToken": "a"}) for _ in range(9)))
+    @pytest.mark.parametrize("tokens", ["aaaaaaaa", "abababab", "abcdefgh"])
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_a_list_that_never_ends_is_no_list(
+        self, wire: Wire, calls: Client, monkeypatch: pytest.MonkeyPatch, tokens: str, method: str
+    ) -> None:
+        monkeypatch.setattr(client, "MOST_PAGES", 5)
+        wire.say(*(answer({"items": [1], "nextPageToken": token}) for token in tokens))
         with pytest.raises(Unreachable, match="the same page again and again"):
-            list(calls.pages("compute", "/compute/v1/list"))
+            list(calls.pages("compute", "/compute/v1/list", method=method))
 
     def test_pages_before_an_error_are_valid(self, wire: Wire, calls: Client) -> None:
         wire.say(answer({"items": [1], "nextPageToken": "a"}), forbidden("compute.instances.list", "x").reply)
