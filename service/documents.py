@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     TypeAdapter,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -30,6 +31,7 @@ from pydantic import (
 from policies.policy import Mode, Policy, Remedy
 from policies.quantities import AmountMicros, Duration, Share
 from providers import registry
+from providers.errors import ProviderError
 from providers.records import CapacityType
 
 LONGEST_WORD = 64
@@ -145,6 +147,11 @@ class Discount(BaseModel):
     """Shell patterns of machine types, like `p5.*`; empty: all of them."""
 
 
+STORED: Mapping[str, bool] = {"stored": True}
+"""The context in which a source is read that was valid when it was applied. Whether its provider is still here is then
+the matter of that one source: all others are governed without it."""
+
+
 class Source(_Document):
     """A cloud account, project, subscription or cluster, and how to reach it.
 
@@ -163,14 +170,20 @@ class Source(_Document):
 
     @field_validator("provider")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in registry.known():
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        if value not in registry.known() and info.context is not STORED:
             raise ValueError(f"there is no provider {value!r}{nearest(value, registry.known())}")
         return value
 
     @model_validator(mode="after")
-    def _provider_fields(self) -> Source:
-        registry.load(self.provider).Config.model_validate(self.config)
+    def _provider_fields(self, info: ValidationInfo) -> Source:
+        if info.context is STORED:
+            return self
+        try:
+            config = registry.load(self.provider).Config
+        except ProviderError as error:
+            raise ValueError(error.sentence) from None
+        config.model_validate(self.config)
         return self
 
     @property

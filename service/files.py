@@ -25,6 +25,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from policies.calendar import check_hours
 from policies.policy import BasePolicy, Policy, SchedulePolicy
 from providers import registry
+from providers.errors import ProviderError
 from service.documents import (
     CLOUDS,
     KINDS,
@@ -532,10 +533,12 @@ def _mistakes_of(raw: RawDocument, kind: Kind, error: ValidationError) -> list[M
         location = details["loc"][1:] if kind == "policy" else details["loc"]  # without the discriminator's value
         found.append(_mistake_of(raw, model, location, details))
     if kind == "source" and raw.body.get("provider") in registry.known():
-        config = registry.load(raw.body["provider"]).Config
         own = {"kind", "metadata", *Source.model_fields}
         try:
+            config = registry.load(raw.body["provider"]).Config
             config.model_validate({key: value for key, value in raw.body.items() if key not in own})
+        except ProviderError as error_of_provider:
+            found.append(raw.mistake(("provider",), error_of_provider.sentence))
         except ValidationError as inner:
             found += [_mistake_of(raw, config, details["loc"], details) for details in inner.errors()]
     inside = [mistake.field for mistake in found]

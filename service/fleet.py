@@ -183,6 +183,10 @@ class Fleet:
             fault = error.as_fault() if isinstance(error, ProviderError) else Misconfigured(str(error)).as_fault()
             fault = replace(fault, sentence=self._secrets.mask(fault.sentence))
             return Member(source=source, provider=None, fault=fault)
+        except Exception as error:  # of a provider that somebody else wrote
+            log.exception("a provider could not be built", source=source.name)
+            sentence = f"its provider {source.provider!r} failed while it was built ({type(error).__name__})"
+            return Member(source=source, provider=None, fault=Misconfigured(sentence).as_fault())
         return Member(source=source, provider=self._capped(self._discreet(built), source), ending=self._ending)
 
     def _secret(self, name: str) -> str:

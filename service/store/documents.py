@@ -18,6 +18,7 @@ from policies.policy import BasePolicy, Policy
 from service.documents import (
     KINDS,
     MODELS,
+    STORED,
     AnyDocument,
     Exemption,
     Kind,
@@ -266,7 +267,7 @@ def load(session: Session) -> Documents:
 def read(row: Document) -> AnyDocument:
     """A stored document as a value. Raises UnreadableDocument."""
     try:
-        document: AnyDocument = MODELS[row.kind].validate_python(row.body)  # type: ignore[index]
+        document: AnyDocument = MODELS[row.kind].validate_python(row.body, context=STORED)  # type: ignore[index]
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
