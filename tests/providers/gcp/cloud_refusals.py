@@ -136,7 +136,7 @@ def permission_for(method: str) -> str:
     service, *resources, verb = parts
     resource = resources[0] if resources else ""
     if service == "compute":
-        resource = resource.replace("regionI", "i").replace("regionA", "a").replace("regionO", "zoneO")
+        resource = resource.replace("regionI", "i").replace("regionA", "a")
     if service == "container" and resource == "clusters":
         verb = verb if len(resources) == 1 and verb in {"get", "list", "delete"} else PERMISSION_VERBS.get(verb, "get")
     return f"{service}.{resource}.{PERMISSION_VERBS.get(verb, verb)}"
