@@ -120,9 +120,10 @@ class Groups:
     def _described_scale_set(self, ref: ResourceRef, scale_set: Answer) -> ResourceRecord | None:
         around = self._surroundings.of_one(ref.account, ref.external_id)
         self._learn(ref, translate_groups.launched_skus(scale_set))
-        members, kept = self._members(ref.account, scale_set, around)
+        members, others, kept = self._members(ref.account, scale_set, around)
         seen = Seen(
             members=members,
+            others=others,
             kept=kept,
             types=self._types.type_of,
             autoscale=self._surroundings.autoscales(ref.account).get(ref.external_id.lower()),
@@ -139,15 +140,17 @@ class Groups:
         nodes = f"/subscriptions/{ref.account}/resourceGroups/{translate_groups.node_group_of(cluster)}"
         key = (translate_groups.node_group_of(cluster), pool["name"].lower())
         members: list[ResourceRecord] = []
+        others: list[str] = []
         kept: list[str] = []
         path = f"{nodes}/providers/Microsoft.Compute/virtualMachineScaleSets"
         for scale_set in items(self._client, path, version=COMPUTE):
             if translate_groups.of_node_pool(scale_set) and translate_groups.pool_of(scale_set) == key:
-                there, protected = self._members(ref.account, scale_set, around)
+                there, beside, protected = self._members(ref.account, scale_set, around)
                 members += there
+                others += beside
                 kept += protected
         members += self._single_nodes(ref.account, pool, key, nodes, around)
-        seen = Seen(members=members, kept=kept, types=self._types.type_of)
+        seen = Seen(members=members, others=others, kept=kept, types=self._types.type_of)
         return translate_groups.record_of_node_pool(
             cluster, pool, seen, account=ref.account, around=around, fully_described=True
         )
@@ -167,8 +170,9 @@ class Groups:
 
     def _members(
         self, subscription: str, scale_set: Answer, around: Around
-    ) -> tuple[Sequence[ResourceRecord], Sequence[str]]:
-        """Its machines with accelerators as they are now, and the names of those that scaling in passes over."""
+    ) -> tuple[Sequence[ResourceRecord], Sequence[str], Sequence[str]]:
+        """Its machines with accelerators as they are now, the ids of its others, and the names of those that scaling
+        in passes over."""
         path = translate.canonical(scale_set["id"])
         if translate_groups.is_uniform(scale_set):
             answers = [*items(self._client, f"{path}/virtualMachines", version=COMPUTE, query=EXPANDED)]
@@ -179,7 +183,8 @@ class Groups:
             answers = [*items(self._client, everywhere, version=COMPUTE, query=query)]
             found = [self._machine(one, subscription, around) for one in answers]
         kept = [one["name"] for one in answers if translate_groups.is_protected(one)]
-        return [record for record in found if record.gpu_count], kept
+        others = [record.ref.external_id for record in found if not record.gpu_count]
+        return [record for record in found if record.gpu_count], others, kept
 
     def _instance(
         self, instance: Answer, scale_set: Answer, subscription: str, around: Around, *, fully_described: bool = False

@@ -179,13 +179,16 @@ class AzureInventory:
         ids, broken = set[str](), None
         builtin, unjudged = set[str](), set[tuple[str, str]]()
         unanswered: dict[str, Fault] = {}
+        beside: dict[str, list[str]] = {}
         try:
             for page in self._client.pages(path, version=COMPUTE):
                 with readable(path):
-                    machines: Sequence[Answer] = page["value"]
+                    # a list that moves while it is read may tell of one twice
+                    new = {key: vm for vm in page["value"] if (key := vm["id"].lower()) not in ids}
+                    ids |= new.keys()
+                    machines: Sequence[Answer] = [*new.values()]
                     wanted: dict[str, set[str]] = {}
                     for vm in machines:
-                        ids.add(vm["id"].lower())
                         wanted.setdefault(translate.location(vm["location"]), set()).add(translate.sku_of(vm))
                     unanswered |= self._types.learn(subscription, wanted)
                     skus = {sku for theirs in wanted.values() for sku in theirs}
@@ -197,8 +200,11 @@ class AzureInventory:
                         if machine is not None and machine.devices is not None:
                             translate.check_account(vm["id"], subscription)
                             found.append(Machine(vm, machine))
-                        elif machine is None and translate.may_have_accelerators(sku):
+                            continue
+                        if machine is None and translate.may_have_accelerators(sku):
                             unjudged.add((sku, translate.location(vm["location"])))
+                        if scale_set := translate.scale_set_of(vm):
+                            beside.setdefault(scale_set.lower(), []).append(translate.canonical(vm["id"]))
         except ProviderError as error:
             if not ids:
                 raise
@@ -207,6 +213,7 @@ class AzureInventory:
         return Machines(
             found=found,
             ids=ids,
+            beside=beside,
             regions={region: left_out for _, region in unjudged if left_out is not None},
             complete=broken is None,
             fault=broken or machine_types.fault_of(builtin, (), unanswered),

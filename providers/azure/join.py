@@ -35,6 +35,8 @@ class Machines:
     found: Sequence[Machine] = ()
     ids: Set[str] = frozenset()
     """Of all machines, those without accelerators too, in small letters."""
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Those without accelerators that are in scale sets, by the set's id in small letters."""
     regions: Mapping[str, Fault] = field(default_factory=dict)
     """Those of which not all is known, and why."""
     complete: bool = True
@@ -191,6 +193,7 @@ def _scale_sets(look: Look, more: More, types: Types, machines: Sequence[Resourc
             continue
         seen = Seen(
             members=members.get(scale_set["id"].lower(), ()),
+            others=_others(scale_set, look, more, members.get(scale_set["id"].lower(), ())),
             kept=_kept(scale_set, more),
             types=types,
             autoscale=more.autoscales.get(scale_set["id"].lower()),
@@ -209,6 +212,23 @@ def _unseen(scale_set: Answer, look: Look, more: More) -> bool:
 
 def _kept(scale_set: Answer, more: More) -> Sequence[str]:
     return [one["name"] for one in _told(scale_set, more).answers if translate_groups.is_protected(one)]
+
+
+def _others(scale_set: Answer, look: Look, more: More, members: Sequence[ResourceRecord]) -> Sequence[str]:
+    """Machines of a set that are no records of ours, for want of accelerators or of an answer: they go with it, too."""
+    path = scale_set["id"].lower()
+    if translate_groups.is_uniform(scale_set):
+        found = [translate.canonical(one["id"]) for one in _told(scale_set, more).answers]
+    else:
+        ours = (
+            machine.answer["id"]
+            for machine in look.machines.found
+            if (translate.scale_set_of(machine.answer) or "").lower() == path
+            and more.alone.get(machine.answer["id"].lower(), machine) is not None
+        )
+        found = [*map(translate.canonical, ours), *look.machines.beside.get(path, ())]
+    known = {one.ref.external_id for one in members}
+    return [one for one in found if one not in known]
 
 
 def _by_set(look: Look, more: More, machines: Sequence[ResourceRecord]) -> Mapping[str, Sequence[ResourceRecord]]:
@@ -231,10 +251,12 @@ def _pools(look: Look, more: More, types: Types, machines: Sequence[ResourceReco
         if key := translate_groups.node_pool_of(record):
             nodes.setdefault(key, []).append(record)
     kept: dict[tuple[str, str], list[str]] = {}
+    others: dict[tuple[str, str], list[str]] = {}
     unseen = set()
     for scale_set in filter(translate_groups.of_node_pool, look.scale_sets.answers):
         key = translate_groups.pool_of(scale_set)
         kept.setdefault(key, []).extend(_kept(scale_set, more))
+        others.setdefault(key, []).extend(_others(scale_set, look, more, nodes.get(key, ())))
         if _unseen(scale_set, look, more):
             unseen.add(key)
     for cluster in look.clusters.answers if _nodes_told(look) else ():
@@ -242,7 +264,7 @@ def _pools(look: Look, more: More, types: Types, machines: Sequence[ResourceReco
             key = (translate_groups.node_group_of(cluster), pool["name"].lower())
             if key in unseen:
                 continue
-            seen = Seen(members=nodes.get(key, ()), kept=kept.get(key, ()), types=types)
+            seen = Seen(members=nodes.get(key, ()), others=others.get(key, ()), kept=kept.get(key, ()), types=types)
             record_ = translate_groups.record_of_node_pool(
                 cluster, pool, seen, account=look.subscription, around=more.around
             )

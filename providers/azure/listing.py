@@ -27,9 +27,14 @@ class Listed:
 
 
 def items(client: Client, path: str, *, version: str, query: Query | None = None) -> Iterator[Answer]:
-    """Those before an error are valid, but not all."""
+    """Those before an error are valid, but not all. A list that moves while it is read may tell of one twice."""
+    told = set[str]()
     for page in client.pages(path, version=version, query=query):
-        yield from page["value"]
+        for answer in page["value"]:
+            key = str(answer.get("id") or "").lower()
+            if not key or key not in told:
+                told.add(key)
+                yield answer
 
 
 def listed(client: Client, path: str, *, version: str, query: Query | None = None) -> Listed:

@@ -183,10 +183,16 @@ class Seen:
 
     members: Sequence[ResourceRecord] = ()
     """Its machines with accelerators."""
+    others: Sequence[str] = ()
+    """Ids of all others: of those nothing is known, and they would go with the rest."""
     kept: Sequence[str] = ()
     """Names of those that are protected from scaling in."""
     types: Types = lambda _sku: None
     autoscale: Autoscale | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.members) + len(self.others)
 
 
 def has_accelerators(skus: Sequence[str], types: Types) -> bool:
@@ -225,7 +231,7 @@ def record_of_scale_set(
             *_set_blockers(told, capacity),
             *lock_blockers(path, around, verb=Verb.SCALE_TO_ZERO, what="its instances"),
         ),
-        losses=_losses(len(seen.members), "instance"),
+        losses=_losses(seen.size, "instance"),
         remarks=(seen.autoscale.remark,) if seen.autoscale else (),
         listed_in=SCALE_SETS,
         fully_described=fully_described,
@@ -351,7 +357,7 @@ def record_of_node_pool(
             *_pool_blockers(cluster, pool),
             *(() if keeps else lock_blockers(path, around, nodes_in, verb=Verb.SCALE_TO_ZERO, what="its nodes")),
         ),
-        losses=_storage_losses(seen) if keeps else _losses(len(seen.members), "node"),
+        losses=_storage_losses(seen) if keeps else _losses(seen.size, "node"),
         remarks=_pool_remarks(pool),
         listed_in=NODE_POOLS,
         fully_described=fully_described,
@@ -480,7 +486,7 @@ def _record(
         created_at=utc(created_at),
         tags=tags,
         managed_by=managed_by,
-        members=tuple(one.ref.external_id for one in there),
+        members=(*(one.ref.external_id for one in there), *seen.others),
         remarks=remarks,
         protections=protections,
         blockers=blockers,
@@ -522,7 +528,7 @@ def _protections(tags: Tags, seen: Seen, locks: Iterable[Protection]) -> tuple[P
     """Its own, and those of its members: it cannot be scaled past them."""
     found = [*tag_protections(tags), *locks]
     if seen.kept:
-        number, of = len(seen.kept), len(seen.members)
+        number, of = len(seen.kept), seen.size
         sentence = (
             f"{number} of its {of} instances {'is' if number == 1 else 'are'} protected from scale-in "
             f"({', '.join(seen.kept[:3])}{', …' if number > 3 else ''})"

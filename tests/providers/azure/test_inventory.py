@@ -120,6 +120,19 @@ def plain_only(reply: Reply) -> Callable[[Call], Reply | None]:
     return lambda call: reply if call.method == "VirtualMachines_ListAll" and "statusOnly" not in call.query else None
 
 
+def moving(listed: Callable[..., Any]) -> Callable[..., Any]:
+    """A list whose later pages begin with the last one of the page before."""
+
+    def told(call: Call, things: Any, *rest: Any) -> Any:
+        page, start = listed(call, things, *rest), int(call.query.get("$skiptoken", "0"))
+        if start:
+            again = listed(replace(call, query={**call.query, "$skiptoken": str(start - 1)}), things, *rest)
+            page["value"].insert(0, again["value"][0])
+        return page
+
+    return told
+
+
 def a_mixed_subscription(cloud: Cloud) -> dict[str, str]:
     """Whatever there can be, by what it is."""
     compute, sets = cloud.compute, cloud.scale_sets
@@ -687,6 +700,47 @@ class TestGroups:
         assert found.describe(ref(machine)).managed_by is None
         with pytest.raises(Unreachable, match="neither machines with accelerators nor makes any"):
             found.describe(ref(scale_set, Kind.NODE_GROUP))
+
+    @pytest.mark.parametrize("flexible", [False, True])
+    def test_machines_without_accelerators_are_members_too_and_would_be_lost_with_the_rest(
+        self, cloud: Cloud, azure: Build, flexible: bool
+    ) -> None:
+        path = cloud.scale_sets.scale_set("workers", flexible=flexible)
+        if flexible:
+            other = cloud.compute.machine("head", size="Standard_D4s_v5", scale_set=path)
+        else:
+            last = cloud.scale_sets.scale_sets[path.lower()].instances["1"]
+            last.body["sku"]["name"] = "Standard_D4s_v5"
+            other = f"{path}/virtualMachines/1"
+        found = azure()
+        for record in (by_path(found.list())[path], found.describe(ref(path, Kind.NODE_GROUP))):
+            assert other in record.members
+            assert record.gpu_count == len(record.members) - 1
+            assert [loss.sentence[: loss.sentence.index(" would")] for loss in record.losses] == [
+                f"its {len(record.members)} instances"
+            ]
+
+    def test_one_whose_state_is_not_told_is_a_member_yet(self, cloud: Cloud, azure: Build) -> None:
+        path = cloud.scale_sets.scale_set("workers", flexible=True)
+        first, second = cloud.compute.machines.values()
+        cloud.rules += [states_only(answer({"value": [first.status()]})), only("VirtualMachines_Get", NO_ANSWER)]
+        found = by_path(azure().list())
+        assert {one.lower() for one in found[path].members} == {first.id, second.id}
+        assert {one.lower() for one in found} == {path.lower(), first.id}
+
+    @pytest.mark.parametrize("flexible", [False, True])
+    def test_a_list_that_moves_while_it_is_read_tells_of_no_machine_twice(
+        self, cloud: Cloud, azure: Build, monkeypatch: pytest.MonkeyPatch, flexible: bool
+    ) -> None:
+        path = cloud.scale_sets.scale_set("workers", flexible=flexible, capacity=3)
+        cloud.most_per_page = 2
+        for part_ in (cloud.compute, cloud.scale_sets):
+            monkeypatch.setattr(part_, "listed", moving(part_.listed))
+        found = azure()
+        listed = found.list()
+        assert len(listed.records) == 4
+        for record in (by_path(listed)[path], found.describe(ref(path, Kind.NODE_GROUP))):
+            assert (len(record.members), record.gpu_count) == (3, 3)
 
     def test_what_sets_its_size_is_remarked(self, cloud: Cloud, azure: Build) -> None:
         scale_set = cloud.scale_sets.scale_set("workers")
