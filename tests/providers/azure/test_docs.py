@@ -69,7 +69,9 @@ def asked(cloud: Cloud) -> set[str]:
 
 def watched(azure: Provider) -> InventoryAnswer:
     """Everything is listed, described, sampled and priced."""
-    assert azure.inventory and azure.telemetry and azure.prices
+    assert azure.inventory is not None
+    assert azure.telemetry is not None
+    assert azure.prices is not None
     found = azure.inventory.list()
     for record in found.records:
         azure.inventory.describe(record.ref)
@@ -88,7 +90,8 @@ def acted_on(records: tuple[ResourceRecord, ...]) -> list[tuple[ResourceRecord, 
 
 def put_to_rest_and_back(cloud: Cloud, azure: Provider, found: InventoryAnswer) -> None:
     """Each act is asked for, and what became of it."""
-    assert azure.actuator and azure.operations
+    assert azure.actuator is not None
+    assert azure.operations is not None
     acts: dict[str, ResourceRef] = {}
     for number, (record, verb) in enumerate(acted_on(found.records)):
         remembered = azure.actuator.remember(record, verb)
