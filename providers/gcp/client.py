@@ -398,8 +398,13 @@ _OF_A_RESOURCE = 6
 def refusal(where: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """Google answered no: which no, with the missing permission named."""
     told = _error(body)
-    if told is None:
+    try:
+        return _strange(where, status, headers) if told is None else _refusal(where, path, status, headers, told)
+    except (TypeError, ValueError, AttributeError, KeyError):  # it is not Google's form
         return _strange(where, status, headers)
+
+
+def _refusal(where: str, path: str, status: int, headers: Mapping[str, str], told: Json) -> ProviderError:
     words, reasons = str(told.get("message") or ""), frozenset(_reasons(told))
     retry_after = _retry_after(headers, told)
     if status == 403 and _QUOTA.search(words):
@@ -539,6 +544,8 @@ def _no_answer(where: str, error: Exception) -> ProviderError:
         return _refused_credentials(f"{where} was not asked: the credentials are refused", error)
     if isinstance(error, (sdk.TransportError, requests.Timeout)) or isinstance(error.__cause__, requests.Timeout):
         return Unreachable(f"{where} was not answered in time")
+    if isinstance(error, sdk.InvalidOperation):  # what credentials that are none complain of
+        return Misconfigured(f"{where} wants to know who asks; credentials: anonymous is for stand-ins only")
     if isinstance(error, sdk.GoogleAuthError):
         return Misconfigured(f"{where} was not asked: the credentials cannot be used ({type(error).__name__})")
     if isinstance(error, requests.exceptions.SSLError):

@@ -482,7 +482,19 @@ class TestWhatIsNotGoogle:
             stop(calls)
 
     @pytest.mark.parametrize("status", [401, 403, 404])
-    @pytest.mark.parametrize("body", [b"", PAGE, b"[]", b"{}", b'{"error": "no"}'])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            PAGE,
+            b"[]",
+            b"{}",
+            b'{"error": "no"}',
+            b'{"error": {"message": "no", "details": 5}}',
+            b'{"error": {"message": "no", "errors": true}}',
+            b'{"error": {"errors": 7, "details": [{"metadata": "no", "retryDelay": 3}]}}',
+        ],
+    )
     def test_says_nothing_about_a_resource(self, wire: Wire, calls: Client, status: int, body: bytes) -> None:
         wire.say(Reply(status=status, body=body))
         with pytest.raises((NotThere, Misconfigured)):  # 401 without credentials: those are needed
@@ -786,7 +798,7 @@ class TestSignaturesHold:
 
     def test_of_nobody(self, cloud: Cloud, tmp_path: Path) -> None:
         cloud.accounts.key_file(tmp_path, ROBOT)
-        with pytest.raises(Misconfigured, match="credentials cannot be used"):
+        with pytest.raises(Misconfigured, match="anonymous is for stand-ins only"):
             self.asked(cloud, credentials="anonymous")
 
     def test_of_a_key_that_was_withdrawn(self, cloud: Cloud, tmp_path: Path) -> None:
