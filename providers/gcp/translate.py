@@ -47,6 +47,13 @@ def region_of(place: str) -> str:
     return place.rpartition("-")[0] if place.count("-") > 1 else place
 
 
+def texts(labels: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Labels, which are texts: anything else would be met far from here, by whoever compares them."""
+    if labels and not all(type(value) is str for value in labels.values()):
+        raise TypeError("labels are texts")
+    return labels or {}
+
+
 def check_project(name: str, account: str) -> None:
     """Ids are told apart by project, and another's thing must be neither shown nor touched in this one's place."""
     project = name.partition("projects/")[2].partition("/")[0]
@@ -257,7 +264,7 @@ def record(
     instance: Answer, *, account: str, zone: str, machine: MachineType, group: str | None = None
 ) -> ResourceRecord:
     """One machine of Compute Engine. `group` is the managed instance group it says it was made by."""
-    labels = instance.get("labels") or {}
+    labels = texts(instance.get("labels"))
     scheduling = instance.get("scheduling") or {}
     capacity = capacity_type(scheduling, reserved=consumes_a_reservation(instance))
     devices = presented(attached(instance.get("guestAccelerators") or ()), machine)
@@ -270,7 +277,7 @@ def record(
             kind=Kind.INSTANCE,
             external_id=f"projects/{account}/zones/{zone}/instances/{name}",
         ),
-        incarnation=instance["id"],
+        incarnation=str(instance["id"]),
         name=name,
         zone=zone,
         sku=sku,
@@ -560,7 +567,7 @@ def notebook(
     if devices is None and vm is None:
         return None
     zone, name = notebook_machine(answer)
-    labels = answer.get("labels") or {}
+    labels = texts(answer.get("labels"))
     state = NOTEBOOK_STATES.get(answer.get("state") or "", State.UNKNOWN)
     return ResourceRecord(
         ref=ResourceRef(
@@ -570,7 +577,7 @@ def notebook(
             kind=Kind.NOTEBOOK,
             external_id=f"projects/{account}/locations/{zone}/instances/{name}",
         ),
-        incarnation=(vm.incarnation if vm else setup.get("instanceId")) or answer["id"],
+        incarnation=str((vm.incarnation if vm else setup.get("instanceId")) or answer["id"]),
         name=name,
         zone=zone,
         sku=vm.sku if vm else notebook_sku(answer),
@@ -652,7 +659,7 @@ def tpu_vm(node: Answer, *, account: str) -> ResourceRecord:
     parts = node["name"].split("/")
     zone, name = parts[3], parts[5]
     sku, devices = _tpus(node)
-    labels, status = node.get("labels") or {}, node.get("state") or ""
+    labels, status = texts(node.get("labels")), node.get("state") or ""
     state = TPU_STATES.get(status, State.UNKNOWN)
     scheduling = node.get("schedulingConfig") or {}
     spot = bool(scheduling.get("spot") or scheduling.get("preemptible"))

@@ -22,6 +22,7 @@ from providers.gcp.translate import (
     metadata_keys,
     presented,
     region_of,
+    texts,
     utc,
 )
 from providers.records import (
@@ -100,7 +101,7 @@ class Launch:
 def launch_of(template: Answer) -> Launch:
     """One instance template."""
     properties = template.get("properties") or {}
-    labels, scheduling = properties.get("labels") or {}, properties.get("scheduling") or {}
+    labels, scheduling = texts(properties.get("labels")), properties.get("scheduling") or {}
     affinity = (properties.get("reservationAffinity") or {}).get("consumeReservationType")
     machine_type = properties.get("machineType")
     return Launch(
@@ -223,7 +224,7 @@ def record_of_group(
     """One managed instance group. None: neither its machines nor what it would launch have accelerators."""
     skus = launched_skus(group, seen.launches)
     next_ones = launches_accelerators(skus, (launch.own_devices for launch in seen.launches), seen.types)
-    labels = dict(((group.get("allInstancesConfig") or {}).get("properties") or {}).get("labels") or {})
+    labels = dict(texts(((group.get("allInstancesConfig") or {}).get("properties") or {}).get("labels")))
     for launch in seen.launches:
         labels = {**launch.labels, **labels}
     capacity = _capacity_type(seen)
@@ -348,7 +349,7 @@ def record_of_node_pool(
         incarnation=_pool_incarnation(cluster, pool),
         name=pool["name"],
         zone=zones.pop() if len(zones) == 1 else place if place.count("-") > 1 else None,
-        labels={**(cluster.get("resourceLabels") or {}), **(config.get("resourceLabels") or {})},
+        labels={**texts(cluster.get("resourceLabels")), **texts(config.get("resourceLabels"))},
         capacity=_pool_capacity(pool, config),
         wanted=0 if pool.get("status") == "STOPPING" else wanted,
         created_at=None,  # its cluster's is another's

@@ -326,6 +326,20 @@ class TestPages:
         assert (found.records, part(found).complete) == ((), False)
         assert fault(found).code == "Unreachable"
 
+    @pytest.mark.parametrize("labels", [{"project": 5}, {"project": None}, ["vision"]])
+    def test_labels_that_are_no_texts_spoil_their_project_and_no_cycle(
+        self, cloud: Cloud, google: Build, labels: Any
+    ) -> None:
+        cloud.compute.instances[cloud.compute.machine()]["labels"] = labels
+        told = {
+            "kind": "compute#instanceAggregatedList",
+            "id": "projects/research/aggregated/instances",
+            "items": {"zones/us-central1-a": {"instances": list(cloud.compute.instances.values())}},
+        }
+        cloud.rules.append(only("compute.instances.aggregatedList", answer(told)))
+        found = google().list()
+        assert (found.records, part(found).complete) == ((), False)
+
     def test_an_empty_project_is_complete(self, google: Build) -> None:
         answer = google().list()
         assert (answer.records, answer.complete) == ((), True)
