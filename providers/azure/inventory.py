@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequen
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
-from providers.azure import machine_types, surroundings, translate, translate_groups
+from providers.azure import machine_types, missing, surroundings, translate, translate_groups
 from providers.azure.client import Client, NotEnabled
 from providers.azure.groups import COMPUTE, EXPANDED, Groups, Members
-from providers.azure.join import Look, Machine, Machines, More, Power, Powers, joined, view_in
+from providers.azure.join import EVERY_REGION, Joined, Look, Machine, Machines, More, Power, Powers, joined, view_in
 from providers.azure.listing import Listed, items, listed, readable
 from providers.azure.machine_types import MachineTypes
+from providers.azure.missing import LEARNING, Known
 from providers.azure.surroundings import Surroundings, another
 from providers.azure.translate import Around
 from providers.errors import Misconfigured, NotFound, ProviderError, Unreachable
@@ -38,12 +39,11 @@ ROWS = 32
 AT_ONCE = 8
 """Questions asked side by side in each row; threads here only wait."""
 SWITCHED_OFF_HOLDS = timedelta(minutes=10)
-"""How long a provider that is not registered in a subscription is not asked again."""
+"""How long a provider that is not registered in a subscription is not asked again, once it has said so twice: what was
+there ends after two answers without it, and one that is only repeated is no second one.
+"""
 MOST_ALONE = 200
 """Machines of a subscription that are asked for one by one in a look, when a list does not tell of them."""
-LEARNING = "2024-10-01"
-"""The version of Azure ML's API."""
-
 MACHINES, POWERS = "machines", "power states"
 LISTS = (MACHINES, POWERS, translate_groups.SCALE_SETS, translate_groups.NODE_POOLS, translate.COMPUTES)
 """What is listed of a subscription."""
@@ -58,6 +58,13 @@ class Computes:
 
     answers: Sequence[Answer]
     fault: Fault | None
+
+
+class SwitchedOff(NamedTuple):
+    """A provider that is not registered in a subscription: when it was last told, and whether before that, too."""
+
+    at: datetime
+    said_twice: bool
 
 
 class AzureInventory:
@@ -78,8 +85,10 @@ class AzureInventory:
         self._types = MachineTypes(client, now=now)
         self._surroundings = Surroundings(client)
         self._groups = Groups(client, self._types, self._surroundings)
-        self._switched_off: dict[tuple[str, str], datetime] = {}
-        """Lists whose provider is not registered in a subscription, and when that was told."""
+        self._switched_off: dict[tuple[str, str], SwitchedOff] = {}
+        """Lists whose provider is not registered in a subscription."""
+        self._known: dict[str, Known] = {}
+        """What was listed last, by subscription; and what lists lack since, and is not known to be gone."""
         self._waiting: set[tuple[str, str]] = set()
         """Of the listing under way, or the last one: which lists have not answered."""
 
@@ -90,16 +99,48 @@ class AzureInventory:
         more = self._more(looks)
         records: MutableSequence[ResourceRecord] = []
         parts: MutableSequence[PartReport] = []
+        found: dict[str, Joined] = {}
+        lacking: dict[str, Known] = {}
         for look in looks:
+            one = look.subscription
             try:
-                with readable(f"the lists of {look.subscription}"):
-                    found = joined(look, more[look.subscription], self._types.type_of)
+                with readable(f"the lists of {one}"):
+                    found[one] = joined(look, more[one], self._types.type_of)
+                    lacking[one] = missing.missing(self._known.get(one, {}), found[one], look, more[one])
             except ProviderError as error:
-                parts.append(_silent(look.subscription, error))
-                continue
-            records += found.records
-            parts += found.parts
+                found.pop(one, None)
+                parts.append(_silent(one, error))
+        doubts = self._doubts({one: lacking[one] for one in found})
+        for one, told in found.items():
+            records += told.records
+            parts += missing.incomplete(told.parts, lacking[one], doubts[one])
+            self._known[one] = {
+                **self._unlisted_yet(one, told),
+                **{path: lacking[one][path] for path in doubts[one]},
+                **missing.known(told.records),
+            }
         return InventoryAnswer(identity=IDENTITY, records=tuple(records), parts=tuple(parts))
+
+    def _unlisted_yet(self, subscription: str, told: Joined) -> Known:
+        """What was known of parts that were not told in full this time."""
+        complete = {part.part: part.complete for part in told.parts}
+        return {
+            path: part
+            for path, part in self._known.get(subscription, {}).items()
+            if not complete.get(part, complete[EVERY_REGION])
+        }
+
+    def _doubts(self, lacking: Mapping[str, Known]) -> Mapping[str, Mapping[str, Fault]]:
+        """By subscription: what its lists lack, and is not known to be gone."""
+        asked: Mapping[Key, Callable[[], bool]] = {
+            (_row(one), (one, "missing", path)): partial(missing.is_there, self._client, path)
+            for one, paths in lacking.items()
+            for path in [*paths][:MOST_ALONE]
+        }
+        answers: dict[str, dict[str, bool | ProviderError]] = {one: {} for one in lacking}
+        for (_, (one, _, path)), answer in self._questions.answers(asked).items():
+            answers[one][path] = answer
+        return {one: missing.doubted(paths, answers[one]) for one, paths in lacking.items()}
 
     def progress(self) -> Progress:
         """Subscriptions, or the lists of a single one; one that is given up waits on."""
@@ -162,13 +203,13 @@ class AzureInventory:
             translate.COMPUTES: (self._workspaces, Listed()),
         }
         question, nothing = questions[what]
-        off_since = self._switched_off.get((subscription, what))
-        if off_since is not None and timedelta() <= self._now() - off_since < SWITCHED_OFF_HOLDS:
+        before = self._switched_off.get((subscription, what))
+        if before is not None and before.said_twice and timedelta() <= self._now() - before.at < SWITCHED_OFF_HOLDS:
             return nothing
         try:
             answer = question(subscription)
         except NotEnabled:
-            self._switched_off[subscription, what] = self._now()
+            self._switched_off[subscription, what] = SwitchedOff(at=self._now(), said_twice=before is not None)
             return nothing
         self._switched_off.pop((subscription, what), None)
         return answer

@@ -34,7 +34,7 @@ from providers.records import (
     Verb,
 )
 from tests.providers.azure.cloud import NO_ANSWER, OTHER, SUBSCRIPTION, Call, Cloud, Reply, answer
-from tests.providers.azure.cloud_refusals import group_not_found
+from tests.providers.azure.cloud_refusals import forbidden, group_not_found, not_registered
 from tests.providers.azure.cloud_skus import Size
 
 PARTS = ["*", "scale sets", "AKS node pools", "Azure ML compute"]
@@ -128,6 +128,17 @@ def moving(listed: Callable[..., Any]) -> Callable[..., Any]:
         if start:
             again = listed(replace(call, query={**call.query, "$skiptoken": str(start - 1)}), things, *rest)
             page["value"].insert(0, again["value"][0])
+        return page
+
+    return told
+
+
+def within_group(listed: Callable[..., Any], group: str) -> Callable[..., Any]:
+    """A list that holds only what is in one resource group, as for a caller whose role ends there."""
+
+    def told(call: Call, things: Any, *rest: Any) -> Any:
+        page = listed(call, things, *rest)
+        page["value"] = [one for one in page["value"] if f"/resourcegroups/{group}/" in one["id"].lower()]
         return page
 
     return told
@@ -579,12 +590,20 @@ class TestWhatFails:
             "Microsoft.Insights",
         }
         found = azure()
-        assert found.list().complete
-        assert found.list().complete
-        assert cloud.counted["Workspaces_ListBySubscription"] == 1
+        for _ in range(4):
+            assert found.list().complete
+        assert cloud.counted["Workspaces_ListBySubscription"] == 2, "what is said twice holds"
         clock.now += inventory.SWITCHED_OFF_HOLDS
         found.list()
-        assert cloud.counted["Workspaces_ListBySubscription"] == 2
+        assert cloud.counted["Workspaces_ListBySubscription"] == 3
+
+    def test_what_is_said_once_is_asked_again_as_two_answers_end_what_was_there(
+        self, cloud: Cloud, azure: Build
+    ) -> None:
+        cloud.ml.instance(cloud.ml.workspace())
+        found = azure()
+        cloud.refuse("Workspaces_ListBySubscription", not_registered("Microsoft.MachineLearningServices"), times=1)
+        assert [len(found.list().records) for _ in range(3)] == [0, 1, 1]
 
     def test_a_subscription_without_compute_has_no_machines(self, cloud: Cloud, azure: Build) -> None:
         cloud.subscriptions[SUBSCRIPTION].unregistered |= {"Microsoft.Compute"}
@@ -816,6 +835,119 @@ class TestNotebooks:
         cloud.ml.instance(cloud.ml.workspace(), size="STANDARD_ND9_X9_V9")
         found = azure().list()
         assert (found.records, part(found, "Azure ML compute").complete) == ((), False)
+
+
+class TestWhatListsLack:
+    """Azure leaves out of its lists what the caller's role does not cover, and says nothing."""
+
+    @pytest.fixture
+    def narrowed(self, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+        """From then on the role covers the resource group rg-a alone."""
+
+        def narrow() -> None:
+            for part_ in cloud.compute, cloud.scale_sets, cloud.aks, cloud.ml:
+                monkeypatch.setattr(part_, "listed", within_group(part_.listed, "rg-a"))
+            cloud.rules.append(
+                lambda call: (
+                    forbidden(call.action, call.scope).reply
+                    if call.names.get("group", "rg-a").lower() != "rg-a"
+                    else None
+                )
+            )
+
+        return narrow
+
+    @pytest.mark.parametrize("kind", ["machine", "flexible scale set", "uniform scale set", "pool", "notebook"])
+    def test_is_not_gone_where_the_role_does_not_cover_it_any_more(
+        self, cloud: Cloud, azure: Build, narrowed: Callable[[], None], kind: str
+    ) -> None:
+        here = cloud.compute.machine("here", group="rg-a")
+        if kind == "machine":
+            cloud.compute.machine("there", group="rg-b", location="eastus")
+        elif kind == "pool":
+            cloud.aks.pool(cloud.aks.cluster("ml", group="rg-b"), "gpu")
+        elif kind == "notebook":
+            cloud.ml.instance(cloud.ml.workspace(group="rg-b"))
+        else:
+            cloud.scale_sets.scale_set(group="rg-b", flexible=kind.startswith("flexible"))
+        found = azure()
+        before = found.list()
+        assert before.complete
+        narrowed()
+        for _ in range(3):
+            after = found.list()
+            assert set(by_path(after)) == {here}
+            complete = {report.part: report.complete for report in after.parts}
+            lost = [one for one in before.records if one.ref.external_id != here]
+            assert lost
+            for one in lost:
+                assert not complete.get(one.listed_in or one.ref.region, complete["*"]), one.ref.external_id
+
+    def test_is_told_with_the_permission_it_takes(
+        self, cloud: Cloud, azure: Build, narrowed: Callable[[], None]
+    ) -> None:
+        there = cloud.compute.machine("there", group="rg-b")
+        found = azure()
+        found.list()
+        narrowed()
+        told = fault(found.list(), "westeurope")
+        assert told.permission == "Microsoft.Compute/virtualMachines/read"
+        assert f"lists lack {there}, which is not known to be gone" in told.sentence
+
+    def test_is_gone_where_azure_says_so_by_its_id(self, cloud: Cloud, azure: Build) -> None:
+        cloud.compute.machine("here")
+        there = cloud.compute.machine("there")
+        found = azure()
+        found.list()
+        cloud.compute.vanish(there)
+        assert found.list().complete
+        asked = cloud.counted["VirtualMachines_Get"]
+        assert asked == 1
+        assert found.list().complete
+        assert cloud.counted["VirtualMachines_Get"] == asked, "it is asked for once"
+
+    def test_is_not_asked_for_when_it_is_only_no_longer_ours(self, cloud: Cloud, azure: Build) -> None:
+        path = cloud.compute.machine("trainer")
+        found = azure()
+        found.list()
+        cloud.compute.machines[path.lower()].properties["hardwareProfile"]["vmSize"] = "Standard_D4s_v5"
+        assert (found.list().records, found.list().complete) == ((), True)
+        assert cloud.counted["VirtualMachines_Get"] == 0
+
+    def test_is_there_when_it_is_there(self, cloud: Cloud, azure: Build) -> None:
+        there = cloud.compute.machine("there")
+        found = azure()
+        found.list()
+        with cloud.within(only("VirtualMachines_ListAll", answer({"value": []}))):
+            for _ in range(2):
+                told = found.list()
+                assert fault(told, "westeurope").sentence == f"Azure's lists lack {there}, which is there"
+                assert not part(told, "westeurope").complete
+        assert found.list().complete
+
+    def test_is_in_doubt_when_it_is_too_much_to_be_asked_for(
+        self, cloud: Cloud, azure: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(inventory, "MOST_ALONE", 3)
+        paths = [cloud.compute.machine(f"m{number}") for number in range(5)]
+        found = azure()
+        found.list()
+        for path in paths:
+            cloud.compute.vanish(path)
+        assert [part.complete for part in found.list().parts if part.part == "westeurope"] == [False]
+        assert found.list().complete
+        assert cloud.counted["VirtualMachines_Get"] == 5
+
+    def test_a_failure_in_between_makes_nobody_forget(
+        self, cloud: Cloud, azure: Build, narrowed: Callable[[], None]
+    ) -> None:
+        cloud.compute.machine("there", group="rg-b")
+        found = azure()
+        found.list()
+        with cloud.unreachable():
+            found.list()
+        narrowed()
+        assert not part(found.list(), "westeurope").complete
 
 
 class TestDescribe:
