@@ -271,6 +271,8 @@ TEXT = re.compile(
     r"( (running )?in [^\W\da-z_][\w.'-]*( [^\W\da-z_][\w.'-]*)*)?"  # a place: words in capitals
 )
 HOURS_A_MONTH = 730
+MOST_OF_A_PART = 1_000_000
+"""Of any currency: no part of a machine costs more an hour, and what does could not be stored."""
 
 
 def read(sku: Json) -> Sku | None:
@@ -291,7 +293,7 @@ def _read(sku: Json) -> Sku | None:
     if known is None or category.get("usageType") not in usages or expression["usageUnit"] != _unit(known[0]):
         return None
     paid = next((price for tier in expression["tieredRates"] if (price := _amount(tier["unitPrice"]))[0] > 0), None)
-    if paid is None:
+    if paid is None or paid[0] > MOST_OF_A_PART:
         return None
     amount, currency = paid
     part, capacity = known

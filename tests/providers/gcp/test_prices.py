@@ -496,6 +496,9 @@ BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
     "words for a number": lambda sku: sku["pricingInfo"][0]["pricingExpression"]["tieredRates"][0].update(
         unitPrice={"currencyCode": "USD", "units": "cheap"}
     ),
+    "more than anything costs": lambda sku: sku["pricingInfo"][0]["pricingExpression"]["tieredRates"][0].update(
+        unitPrice={"currencyCode": "USD", "units": "9" * 30}
+    ),
 }
 
 
