@@ -778,7 +778,6 @@ class TestWhatBecameOfActs:
             answer({}, status=202),
             answer({"status": "InProgress", "error": "?"}),
             answer({"status": 3}),
-            answer({"status": "Failed", "error": {"code": "Odd", "details": 3}}),
             Refusal(401, "ExpiredAuthenticationToken", "The token has expired.").reply,
             Refusal(403, "AuthorizationFailed", "You may not.").reply,
             Refusal(404, "SubscriptionNotFound", "There is none.").reply,
