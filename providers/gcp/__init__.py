@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from providers.gcp.client import Client
 
 PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
-SERVICE_ACCOUNT = r"^[^@\s/]+@[^@\s/]+$"
+SERVICE_ACCOUNT = re.compile(r"[^@\s/]+@[^@\s/]+")
+ENDPOINT = re.compile(r"https?://[^\s/]+/?")
 METRIC = r"^[a-z0-9.-]+(/[A-Za-z0-9_:.-]+)+$"
 
 
@@ -47,6 +48,18 @@ def _left_out(value: object) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError("write a list of project ids and folders, like [sandbox-1, folders/123456789]")
     return tuple(one if isinstance(one, str) and re.fullmatch(r"folders/\d+", one) else _project(one) for one in value)
+
+
+def _service_account(value: object) -> object:
+    if isinstance(value, str) and not SERVICE_ACCOUNT.fullmatch(value):
+        raise ValueError("write the address of a service account, like curfew@research-gpus.iam.gserviceaccount.com")
+    return value
+
+
+def _endpoint(value: object) -> object:
+    if isinstance(value, str) and not ENDPOINT.fullmatch(value):
+        raise ValueError("write an address without a path, like https://host:port")
+    return value
 
 
 def _credentials(value: object) -> object:
@@ -91,9 +104,9 @@ class Config(BaseModel):
     credentials: Annotated[str, BeforeValidator(_credentials)] = "default"
     """`default`: where all Google tools find them. `anonymous`: none, for stand-ins. Else the path of a service
     account's key file, or the key itself (`${NAME}`)."""
-    impersonate: Annotated[str, Field(pattern=SERVICE_ACCOUNT)] | None = None
+    impersonate: Annotated[str | None, BeforeValidator(_service_account)] = None
     """A service account to act as, by its address."""
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+/?$")] | None = None
+    endpoint: Annotated[str | None, BeforeValidator(_endpoint)] = None
     """Another address for every Google API this asks: a stand-in, or private endpoints, with `{service}` in the place
     of each one's name, as in `https://{service}-corp.p.googleapis.com`."""
     monitoring: CloudMonitoringMetrics = CloudMonitoringMetrics()
