@@ -71,6 +71,8 @@ PROMPT_LATEST_SECONDS = 9.0
 `Capabilities.act_timeout_seconds`."""
 CONNECTIONS = 64
 MOST_BYTES = 256 * 2**20
+MOST_PAGES = 10_000
+"""Of one list; a hundred thousand machines take a fifth of them."""
 _LONGEST_REASON = 300
 
 
@@ -133,7 +135,7 @@ class Client:
     def pages(self, path: str, *, version: str, query: Query | None = None, prompt: bool = False) -> Iterator[Json]:
         """A list, page by page. Those before an error are valid, but not all."""
         page, link = self.get(path, version=version, query=query, prompt=prompt), ""
-        while True:
+        for _ in range(MOST_PAGES):
             if not isinstance(page.get("value"), list):
                 raise Unreachable(f"Azure, GET {path} was answered without value")
             yield page
@@ -143,6 +145,7 @@ class Client:
             if following == link:
                 raise Unreachable(f"Azure, GET {path} was answered with the same page again and again")
             page, link = self.follow(following, prompt=prompt), following
+        raise Unreachable(f"Azure, GET {path} was answered with more than {MOST_PAGES} pages")
 
     def follow(self, link: str, *, prompt: bool = False) -> Json:
         """An address that Azure itself gave: of the next page, or of an operation."""
@@ -151,7 +154,7 @@ class Client:
     def prices(self, query: Query) -> Iterator[Json]:
         """Pages of the Retail Prices API, which wants no login and gets none."""
         path, asked = "/api/retail/prices", query
-        while True:
+        for _ in range(MOST_PAGES):
             page = self._asked("GET", path, query=asked, prompt=True, retail=True).body
             yield page
             following = urlsplit(str(page.get("NextPageLink") or ""))
@@ -160,6 +163,7 @@ class Client:
             if path == (path := f"{following.path}?{following.query}"):
                 raise Unreachable("Azure Retail Prices answered with the same page again and again")
             asked = {}
+        raise Unreachable(f"Azure Retail Prices answered with more than {MOST_PAGES} pages")
 
     def outcome(self, operation: str, what: str) -> Outcome:
         """How an act stands: `what`, as sentences call it. Raises what keeps that from being known."""

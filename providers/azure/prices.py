@@ -31,6 +31,8 @@ SIZES_PER_CALL = 15
 AT_ONCE = 4
 PATIENCE_SECONDS = 40.0
 """A cycle does not wait longer for prices that have a table to fall back on."""
+MOST_MICROS = 1_000_000 * 1_000_000
+"""No machine costs a million an hour, and what does could not be stored."""
 UNREADABLE = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -183,7 +185,7 @@ def read(item: Json) -> Meter | None:
     if not by_the_hour or item["currencyCode"] != CURRENCY or OTHERS.search(" / ".join(names)):
         return None
     micros = to_micros(Decimal(str(item["retailPrice"])))  # the shortest that reads as this float is what was written
-    if micros <= 0:
+    if not 0 < micros <= MOST_MICROS:
         return None
     since, until = datetime.fromisoformat(item["effectiveStartDate"]), item.get("effectiveEndDate")
     return Meter(

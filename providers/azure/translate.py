@@ -80,6 +80,18 @@ def location(said: str) -> str:
     return said.replace(" ", "").lower()
 
 
+def text(said: object) -> str:
+    """A name as it can be kept: anything but a text would be met far from here, and a database takes no NUL."""
+    if not isinstance(said, str):
+        raise TypeError("names and tags are texts")
+    return said.replace("\0", "\ufffd") if "\0" in said else said
+
+
+def tags_of(answer: Answer) -> Mapping[str, str]:
+    """Tags, which are texts; one without a value has an empty one."""
+    return {text(name): text("" if value is None else value) for name, value in (answer.get("tags") or {}).items()}
+
+
 def check_account(path: str, account: str) -> None:
     """Another subscription's resource must be neither shown nor touched in this one's place."""
     if path.lower().split("/", 3)[2] != account:
@@ -559,7 +571,7 @@ def record(
         machine=machine,
         around=around,
         bought=told,
-        tags=vm.get("tags") or {},
+        tags=tags_of(vm),
         scale_set=scale_set_of(vm),
         fully_described=fully_described,
     )
@@ -601,7 +613,7 @@ def machine_record(
     return ResourceRecord(
         ref=ResourceRef(provider="azure", account=account, region=region, kind=Kind.INSTANCE, external_id=path),
         incarnation=str(told["vmId"]).lower(),
-        name=vm["name"],
+        name=text(vm["name"]),
         zone=f"{region}-{zones[0]}" if zones else None,
         sku=machine.name or sku_of(vm),
         gpu_vendor=devices.vendor if devices else None,
@@ -759,7 +771,7 @@ def compute_record(
     told = compute.get("properties") or {}
     own = told.get("properties") or {}
     path, region, devices = canonical(compute["id"]), compute_region(compute), machine.devices
-    tags = compute.get("tags") or {}
+    tags = tags_of(compute)
     lowered = named(tags)
     word = str(own.get("state") or "").lower()
     deleting = str(told.get("provisioningState")).lower() == "deleting"
@@ -768,7 +780,7 @@ def compute_record(
     return ResourceRecord(
         ref=ResourceRef(provider="azure", account=account, region=region, kind=Kind.NOTEBOOK, external_id=path),
         incarnation=created.isoformat() if created else path,
-        name=compute["name"],
+        name=text(compute["name"]),
         zone=None,
         sku=machine.name or compute_sku(compute),
         gpu_vendor=devices.vendor if devices else None,

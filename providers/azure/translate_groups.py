@@ -27,6 +27,8 @@ from providers.azure.translate import (
     lock_protections,
     named,
     tag_protections,
+    tags_of,
+    text,
     utc,
 )
 from providers.records import (
@@ -89,11 +91,6 @@ def may_have_instances(scale_set: Answer) -> bool:
     return bool(capacity_of(scale_set)) or not settled
 
 
-def tags_of(answer: Answer) -> Mapping[str, str]:
-    found: Mapping[str, str] = answer.get("tags") or {}
-    return found
-
-
 def of_node_pool(answer: Answer) -> bool:
     """Whether AKS keeps a scale set or a machine for a node pool. That stands for its scale sets."""
     return AKS_POOL in named(tags_of(answer))
@@ -129,7 +126,7 @@ def instance_record(
         machine=machine,
         around=around,
         bought=bought,
-        tags={**tags_of(scale_set), **(instance.get("tags") or {})},
+        tags={**tags_of(scale_set), **tags_of(instance)},
         scale_set=scale_set["id"],
         fully_described=fully_described,
         listed_in=SCALE_SETS,
@@ -218,7 +215,7 @@ def record_of_scale_set(
         seen=seen,
         skus=skus,
         incarnation=str(told.get("uniqueId") or path).lower(),
-        name=scale_set["name"],
+        name=text(scale_set["name"]),
         zones=scale_set.get("zones") or (),
         tags=tags,
         capacity=capacity,
@@ -333,7 +330,7 @@ def record_of_node_pool(
     if not (seen.members or has_accelerators(skus, seen.types)):
         return None
     path = canonical(f"{cluster['id']}/agentPools/{pool['name']}")
-    tags = {**(cluster.get("tags") or {}), **(pool.get("tags") or {})}
+    tags = {**tags_of(cluster), **tags_of(pool)}
     lowered, keeps = named(tags), _keeps_nodes(pool)
     stopped = _power(pool) == "stopped" or _power(cluster.get("properties") or {}) == "stopped"
     nodes_in = f"/subscriptions/{account}/resourcegroups/{node_group_of(cluster)}"
@@ -344,7 +341,7 @@ def record_of_node_pool(
         seen=seen,
         skus=skus,
         incarnation=_pool_incarnation(cluster, pool),
-        name=pool["name"],
+        name=text(pool["name"]),
         zones=pool.get("availabilityZones") or (),
         tags=tags,
         capacity=_pool_capacity(pool),

@@ -191,6 +191,15 @@ class TestWhatIsAsked:
         with pytest.raises(Unreachable, match="again and again"):
             listed(calls)
 
+    @pytest.mark.parametrize(("rows", "next_link"), [("value", "nextLink"), ("Items", "NextPageLink")])
+    def test_so_has_one_that_leads_to_ever_new_pages(
+        self, cloud: Cloud, say: Say, calls: Client, monkeypatch: pytest.MonkeyPatch, rows: str, next_link: str
+    ) -> None:
+        monkeypatch.setattr(client, "MOST_PAGES", 3)
+        say(lambda call: answer({rows: [1], next_link: f"{cloud.endpoint}{ALL}?$skiptoken={len(cloud.calls)}"}))
+        with pytest.raises(Unreachable, match="more than 3 pages"):
+            _ = listed(calls) if rows == "value" else [*calls.prices({})]
+
     def test_the_case_of_a_path_does_not_matter(self, cloud: Cloud, calls: Client) -> None:
         cloud.compute.machine("Trainer", group="RG-ML")
         assert calls.get(MACHINE.upper(), version=VERSION)["name"] == "Trainer"

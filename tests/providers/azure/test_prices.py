@@ -113,6 +113,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "another currency": {"currencyCode": "EUR"},
     "another region": {"region": "northeurope"},
     "nothing": {"price": 0.0},
+    "more than can be stored": {"price": 1e300},
     "a price ahead": {"since": "2026-12-01T00:00:00Z"},
     "a price that has ended": {"since": "2026-10-01T00:00:00Z", "effectiveEndDate": "2026-11-16T09:00:00Z"},
     "one for reference only": {"isPrimaryMeterRegion": False, "since": "2026-05-01T00:00:00Z"},

@@ -510,6 +510,14 @@ class TestProtection:
     def test_a_time_at_the_end_of_all_calendars_is_none(self, said: str) -> None:
         assert a_record(timeCreated=said).created_at is None
 
+    def test_tags_are_texts(self) -> None:
+        assert a_record(Tags={"team": None, "note": "a\0b"}).tags == {"team": "", "note": "a\ufffdb"}
+        for said in (5, ["x"], {"a": "b"}):
+            with pytest.raises(TypeError):
+                a_record(Tags={"team": said})
+            with pytest.raises(TypeError):
+                a_record(Name=said)
+
     def test_a_tag_is_quoted_as_it_is_written(self) -> None:
         [found] = a_record(Tags={"Curfew-Protect": "Friday"}).protections
         assert found.sentence == "its tag Curfew-Protect says 'Friday'"
@@ -812,7 +820,7 @@ def read_by_microsoft(answer: dict[str, Any]) -> dict[str, Any]:
         "incarnation": vm.vm_id.lower(),
         "zone": f"{vm.location}-{vm.zones[0]}" if vm.zones else None,
         "sku": vm.hardware_profile.vm_size.lower(),
-        "tags": dict(vm.tags or {}),
+        "tags": {name: value.replace("\0", "\ufffd") for name, value in (vm.tags or {}).items()},
         "created_at": vm.time_created,
         "powered_off": power.get("PowerState") == "stopped"
         and not {vm.provisioning_state.lower(), power.get("ProvisioningState")} & {"creating", "updating"},
