@@ -129,6 +129,8 @@ class GcpInventory:
         """The groups that machines say they were made by, by project and the machine's id; that never changes."""
         self._switched_off: dict[tuple[str, str], SwitchedOff] = {}
         """Lists whose API is not enabled in a project."""
+        self._had: set[tuple[str, str]] = set()
+        """Lists that had something once."""
         self._behind_notebooks: dict[str, frozenset[Place]] = {}
         """The machines behind Workbench instances, by project, as last told."""
         self._lists: Mapping[str, tuple[Callable[[str], AnyList], AnyList]] = {
@@ -232,9 +234,15 @@ class GcpInventory:
                 raise Forbidden(
                     f"{off.sentence}, which the credentials belong to; until it is, nothing is known of {project}"
                 ) from off
+            if (project, what) in self._had:  # switching an API off does not end what runs
+                raise Forbidden(
+                    f"{off.sentence}, though something of it was there: it is taken to be there still"
+                ) from off
             self._switched_off[project, what] = SwitchedOff(at=self._now(), said_twice=before is not None)
             return nothing
         self._switched_off.pop((project, what), None)
+        if answer != nothing:
+            self._had.add((project, what))
         return answer
 
     def _settled(self, looks: Sequence[Look]) -> tuple[Sequence[Look], Mapping[str, Mapping[str, Sequence[str]]]]:

@@ -15,6 +15,8 @@ from providers.records import InventoryAnswer
 from tests.providers.gcp.cloud import PROJECT, Cloud
 from tests.providers.gcp.cloud_refusals import forbidden, service_disabled
 
+NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
+
 
 def listed(cloud: Cloud, *projects: str) -> InventoryAnswer:
     config = Config(projects=projects or (PROJECT,), credentials="anonymous", endpoint=cloud.endpoint)
@@ -69,10 +71,30 @@ def test_what_is_said_once_is_asked_again_as_two_answers_end_what_was_there(clou
         seen.append(len(inventory.list().records))
         now += timedelta(minutes=1)
     assert seen == [0, 1, 1, 1]
+
+
+def test_what_is_said_twice_holds(cloud: Cloud) -> None:
     cloud.projects[PROJECT].disabled.add("tpu")
-    for _ in range(4):
-        inventory.list()
-    assert cloud.counted["tpu.projects.locations.nodes.list"] == 4 + 2, "what is said twice holds"
+    config = Config(projects=(PROJECT,), credentials="anonymous", endpoint=cloud.endpoint)
+    inventory = build(config, BuildContext(source="google", now=lambda: NOW)).inventory
+    assert inventory is not None
+    for _ in range(6):
+        assert inventory.list().complete
+    assert cloud.counted["tpu.projects.locations.nodes.list"] == 2
+
+
+def test_what_was_there_is_not_ended_by_an_api_that_is_switched_off(cloud: Cloud) -> None:
+    cloud.tpus.node()
+    config = Config(projects=(PROJECT,), credentials="anonymous", endpoint=cloud.endpoint)
+    inventory = build(config, BuildContext(source="google", now=lambda: NOW)).inventory
+    assert inventory is not None
+    assert len(inventory.list().records) == 1
+    cloud.projects[PROJECT].disabled.add("tpu")
+    for _ in range(3):
+        answer = inventory.list()
+        assert not answer.complete
+        [words] = faults(answer).values()
+        assert "it is taken to be there still" in words
 
 
 def test_a_project_is_asked_for_its_number_once(cloud: Cloud) -> None:
