@@ -431,7 +431,11 @@ class ScaleSets:
         path = f"/subscriptions/{ref.account}/providers/Microsoft.Insights/autoscalesettings"
         try:
             with not_its_own("the list of autoscale settings"):
-                return [one for one in calls.items(path, version=AUTOSCALE) if _target(one) == ref.external_id.lower()]
+                return [
+                    one
+                    for one in calls.items(path, version=AUTOSCALE)
+                    if _target(one) == translate.folded(ref.external_id)
+                ]
         except NotEnabled:
             return ()
 
@@ -451,11 +455,11 @@ def _unique_id(scale_set: Answer) -> str:
 
 
 def _id(setting: Answer) -> str:
-    return str(setting["id"]).lower()
+    return translate.folded(str(setting["id"]))
 
 
 def _target(setting: Answer) -> str:
-    return str(setting["properties"].get("targetResourceUri") or "").lower()
+    return translate.folded(str(setting["properties"].get("targetResourceUri") or ""))
 
 
 def _enabled(settings: Sequence[Json]) -> Sequence[Json]:

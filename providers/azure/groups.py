@@ -126,7 +126,7 @@ class Groups:
             others=others,
             kept=kept,
             types=self._types.type_of,
-            autoscale=self._surroundings.autoscales(ref.account).get(ref.external_id.lower()),
+            autoscale=self._surroundings.autoscales(ref.account).get(translate.folded(ref.external_id)),
         )
         return translate_groups.record_of_scale_set(
             scale_set, seen, account=ref.account, around=around, fully_described=True

@@ -225,7 +225,7 @@ class AzureInventory:
             for page in self._client.pages(path, version=COMPUTE):
                 with readable(path):
                     # a list that moves while it is read may tell of one twice
-                    new = {key: vm for vm in page["value"] if (key := vm["id"].lower()) not in ids}
+                    new = {key: vm for vm in page["value"] if (key := translate.folded(vm["id"])) not in ids}
                     ids |= new.keys()
                     machines: Sequence[Answer] = [*new.values()]
                     wanted: dict[str, set[str]] = {}
@@ -245,7 +245,7 @@ class AzureInventory:
                         if machine is None and translate.may_have_accelerators(sku):
                             unjudged.add((sku, translate.location(vm["location"])))
                         if scale_set := translate.scale_set_of(vm):
-                            beside.setdefault(scale_set.lower(), []).append(translate.canonical(vm["id"]))
+                            beside.setdefault(translate.folded(scale_set), []).append(translate.canonical(vm["id"]))
         except ProviderError as error:
             if not ids:
                 raise
@@ -266,7 +266,7 @@ class AzureInventory:
         try:
             with readable(path):
                 for vm in items(self._client, path, version=COMPUTE, query={"statusOnly": "true"}):
-                    views[vm["id"].lower()] = Power(view_in(vm), translate.location(vm.get("location") or ""))
+                    views[translate.folded(vm["id"])] = Power(view_in(vm), translate.location(vm.get("location") or ""))
         except ProviderError as error:
             if not views:
                 raise
@@ -302,9 +302,9 @@ class AzureInventory:
         for path in [*look.doubtful()][:MOST_ALONE]:
             yield "alone", path, partial(self._alone, one, path)
         for scale_set in look.asked_sets(types):
-            yield "instances", scale_set["id"].lower(), partial(self._groups.instances, one, scale_set)
+            yield "instances", translate.folded(scale_set["id"]), partial(self._groups.instances, one, scale_set)
         for workspace in look.workspaces.answers:
-            yield "computes", workspace["id"].lower(), partial(self._computes, one, workspace)
+            yield "computes", translate.folded(workspace["id"]), partial(self._computes, one, workspace)
         if look.has_ours(types):
             yield surroundings.LOCKS, "", partial(self._surroundings.locks, one)
             yield surroundings.GROUPS, "", partial(self._surroundings.owners, one)
@@ -350,7 +350,9 @@ class AzureInventory:
                 locks=around(surroundings.LOCKS),
                 owners=around(surroundings.GROUPS),
                 addresses=around(surroundings.ADDRESSES),
-                placements={one["id"].lower() for one in look.scale_sets.answers if translate_groups.only_places(one)},
+                placements={
+                    translate.folded(one["id"]) for one in look.scale_sets.answers if translate_groups.only_places(one)
+                },
             ),
             autoscales=around(surroundings.AUTOSCALES),
             faults=faults,
@@ -400,7 +402,7 @@ class AzureInventory:
             if scale_set is not None:
                 path = translate.canonical(scale_set)
                 if translate_groups.only_places(another(self._client, path, version=COMPUTE)):
-                    placements = (path.lower(),)
+                    placements = (translate.folded(path),)
             around = self._surroundings.of_one(ref.account, ref.external_id, addresses=True, placements=placements)
             return translate.record(
                 vm, view_in(vm), account=ref.account, machine=machine, around=around, fully_described=True

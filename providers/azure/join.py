@@ -76,7 +76,7 @@ class Look:
         found = {
             key: translate.location(machine.answer["location"])
             for machine in self.machines.found
-            if (key := machine.answer["id"].lower()) not in views or views[key].view.power is None
+            if (key := translate.folded(machine.answer["id"])) not in views or views[key].view.power is None
         }
         if self.machines.complete:
             found |= {key: views[key].region for key in views.keys() - self.machines.ids}
@@ -148,7 +148,7 @@ def joined(look: Look, more: More, types: Types) -> Joined:
 def _machines(look: Look, more: More, types: Types) -> Iterator[ResourceRecord]:
     """Each as both lists together tell it, or as it is by itself."""
     for machine in look.machines.found:
-        power = look.powers.views.get(machine.answer["id"].lower())
+        power = look.powers.views.get(translate.folded(machine.answer["id"]))
         if power is not None and power.view.power is not None:
             yield _record(machine.answer, power.view, machine.type, look, more)
     for answer in _alone(more):
@@ -180,7 +180,7 @@ def _instances(scale_set: Answer, look: Look, more: More, types: Types) -> Itera
 
 
 def _told(scale_set: Answer, more: More) -> Members:
-    return more.instances.get(scale_set["id"].lower(), Members())
+    return more.instances.get(translate.folded(scale_set["id"]), Members())
 
 
 # Those that make them.
@@ -192,11 +192,11 @@ def _scale_sets(look: Look, more: More, types: Types, machines: Sequence[Resourc
         if translate_groups.of_node_pool(scale_set) or _unseen(scale_set, look, more):
             continue
         seen = Seen(
-            members=members.get(scale_set["id"].lower(), ()),
-            others=_others(scale_set, look, more, members.get(scale_set["id"].lower(), ())),
+            members=members.get(translate.folded(scale_set["id"]), ()),
+            others=_others(scale_set, look, more, members.get(translate.folded(scale_set["id"]), ())),
             kept=_kept(scale_set, more),
             types=types,
-            autoscale=more.autoscales.get(scale_set["id"].lower()),
+            autoscale=more.autoscales.get(translate.folded(scale_set["id"])),
         )
         record = translate_groups.record_of_scale_set(scale_set, seen, account=look.subscription, around=more.around)
         if record is not None:
@@ -216,15 +216,15 @@ def _kept(scale_set: Answer, more: More) -> Sequence[str]:
 
 def _others(scale_set: Answer, look: Look, more: More, members: Sequence[ResourceRecord]) -> Sequence[str]:
     """Machines of a set that are no records of ours, for want of accelerators or of an answer: they go with it, too."""
-    path = scale_set["id"].lower()
+    path = translate.folded(scale_set["id"])
     if translate_groups.is_uniform(scale_set):
         found = [translate.canonical(one["id"]) for one in _told(scale_set, more).answers]
     else:
         ours = (
             machine.answer["id"]
             for machine in look.machines.found
-            if (translate.scale_set_of(machine.answer) or "").lower() == path
-            and more.alone.get(machine.answer["id"].lower(), machine) is not None
+            if translate.folded(translate.scale_set_of(machine.answer) or "") == path
+            and more.alone.get(translate.folded(machine.answer["id"]), machine) is not None
         )
         found = [*map(translate.canonical, ours), *look.machines.beside.get(path, ())]
     known = {one.ref.external_id for one in members}
@@ -236,10 +236,10 @@ def _by_set(look: Look, more: More, machines: Sequence[ResourceRecord]) -> Mappi
     flexible = {}
     for answer in (*(machine.answer for machine in look.machines.found), *_alone(more)):
         if scale_set := translate.scale_set_of(answer):
-            flexible[answer["id"].lower()] = scale_set.lower()
+            flexible[translate.folded(answer["id"])] = translate.folded(scale_set)
     found: dict[str, list[ResourceRecord]] = {}
     for record in machines:
-        path = record.ref.external_id.lower()
+        path = translate.folded(record.ref.external_id)
         owner = flexible.get(path) or path.rpartition("/virtualmachines/")[0]
         found.setdefault(owner, []).append(record)
     return found

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from providers.azure import translate
 from providers.azure.client import Client, Query
 from providers.errors import ProviderError, Unreachable
 from providers.records import Fault
@@ -31,7 +32,7 @@ def items(client: Client, path: str, *, version: str, query: Query | None = None
     told = set[str]()
     for page in client.pages(path, version=version, query=query):
         for answer in page["value"]:
-            key = str(answer.get("id") or "").lower()
+            key = translate.folded(str(answer.get("id") or ""))
             if not key or key not in told:
                 told.add(key)
                 yield answer

@@ -36,7 +36,7 @@ def missing(before: Known, found: Joined, look: Look, more: More) -> Known:
     lacking = before.keys() - known(found.records)
     lacking = {one for one in lacking if complete.get(before[one], complete.get(EVERY_REGION, False))}
     listed = {*_listed(look, more)} if lacking else set()
-    return {one: before[one] for one in sorted(lacking) if one.lower() not in listed}
+    return {one: before[one] for one in sorted(lacking) if translate.folded(one) not in listed}
 
 
 def _listed(look: Look, more: More) -> Iterator[str]:
@@ -44,10 +44,10 @@ def _listed(look: Look, more: More) -> Iterator[str]:
     yield from look.machines.ids
     yield from more.alone
     for answers in (look.scale_sets.answers, more.computes, *(one.answers for one in more.instances.values())):
-        yield from (answer["id"].lower() for answer in answers)
+        yield from (translate.folded(answer["id"]) for answer in answers)
     for cluster in look.clusters.answers:
         for pool in translate_groups.pools_of(cluster):
-            yield translate.canonical(f"{cluster['id']}/agentPools/{pool['name']}").lower()
+            yield translate.folded(f"{cluster['id']}/agentPools/{pool['name']}")
 
 
 def is_there(client: Client, path: str) -> bool:

@@ -54,10 +54,19 @@ SPELLED = {
 }
 
 
+def folded(path: str) -> str:
+    """In small letters, as Azure compares ids: letter by letter, where each has one of the other case. The sign for
+    kelvin is no K to it, though Unicode's small letter of both is k: they are names of two things.
+    """
+    if path.isascii():
+        return path.lower()
+    return "".join(low if (low := letter.lower()).upper() == letter else letter for letter in path)
+
+
 @lru_cache(maxsize=65536)
 def canonical(path: str) -> str:
     """An id in the one spelling that ours have: names in small letters, types as the manuals write them."""
-    parts = path.lower().split("/")
+    parts = folded(path).split("/")
     if len(parts) < 9 or not len(parts) % 2 or parts[0]:
         raise ValueError(f"{path!r} is no id of a resource")
     _, _, subscription, _, group, _, namespace, *rest = parts
@@ -68,7 +77,7 @@ def canonical(path: str) -> str:
 
 def group_of(path: str) -> str:
     """The resource group an id is of, in small letters."""
-    return path.split("/", 5)[4].lower()
+    return folded(path.split("/", 5)[4])
 
 
 def last(path: str) -> str:
@@ -353,7 +362,7 @@ NOTHING = Around()
 def locks_of(answers: Iterable[Answer]) -> dict[str, list[Lock]]:
     found: dict[str, list[Lock]] = {}
     for answer in answers:
-        scope = answer["id"].lower().partition("/providers/microsoft.authorization/locks/")[0]
+        scope = folded(answer["id"]).partition("/providers/microsoft.authorization/locks/")[0]
         level = str((answer.get("properties") or {}).get("level") or "")
         found.setdefault(scope, []).append(Lock(name=answer["name"], level=level))
     return found
@@ -361,7 +370,7 @@ def locks_of(answers: Iterable[Answer]) -> dict[str, list[Lock]]:
 
 def owners_of(answers: Iterable[Answer]) -> dict[str, str]:
     """Of resource groups."""
-    return {answer["name"].lower(): answer["managedBy"] for answer in answers if answer.get("managedBy")}
+    return {folded(answer["name"]): answer["managedBy"] for answer in answers if answer.get("managedBy")}
 
 
 def dynamic_addresses(answers: Iterable[Answer]) -> dict[str, str]:
@@ -369,8 +378,8 @@ def dynamic_addresses(answers: Iterable[Answer]) -> dict[str, str]:
     found = {}
     for answer in answers:
         told = answer.get("properties") or {}
-        interface, _, name = (
-            str((told.get("ipConfiguration") or {}).get("id") or "").lower().partition("/ipconfigurations/")
+        interface, _, name = folded(str((told.get("ipConfiguration") or {}).get("id") or "")).partition(
+            "/ipconfigurations/"
         )
         if name and str(told.get("publicIPAllocationMethod")).lower() == "dynamic" and told.get("ipAddress"):
             found[interface] = str(told["ipAddress"])
@@ -379,7 +388,7 @@ def dynamic_addresses(answers: Iterable[Answer]) -> dict[str, str]:
 
 def scopes(path: str) -> Sequence[str]:
     """Everything a lock can be on that holds for a resource, in small letters: its subscription first."""
-    parts = path.lower().split("/")
+    parts = folded(path).split("/")
     ends = (3, 5, *range(9, len(parts) + 1, 2))
     return ["/".join(parts[:end]) for end in ends]
 
@@ -414,7 +423,7 @@ def _where(scope: str, path: str) -> str:
         return "its subscription"
     if depth == 4:
         return "its resource group" if group_of(path) == last(scope) else f"the resource group {last(scope)}"
-    return "it" if scope == path.lower() else f"{last(scope)}, which it belongs to"
+    return "it" if scope == folded(path) else f"{last(scope)}, which it belongs to"
 
 
 # Who owns it.
@@ -475,7 +484,7 @@ BATCH_GROUP = "azurebatch-"
 def managed_by(path: str, tags: Tags, around: Around, *, owner: str | None, scale_set: str | None) -> str | None:
     """`owner` is what the machine's own `managedBy` says, `scale_set` the id of the one it is in."""
     group = group_of(path)
-    keeper = around.owners.get(group, "").lower()
+    keeper = folded(around.owners.get(group, ""))
     if tags and (found := _in_kubernetes(group, tags, keeper)):
         return found
     own = (owner or "").lower()
@@ -486,7 +495,7 @@ def managed_by(path: str, tags: Tags, around: Around, *, owner: str | None, scal
         return found
     if group.startswith(BATCH_GROUP):
         return f"batch:{group}"
-    if scale_set is not None and scale_set.lower() not in around.placements:
+    if scale_set is not None and folded(scale_set) not in around.placements:
         return f"vmss:{last(scale_set).lower()}"
     return None
 
@@ -717,7 +726,7 @@ def _given_up(told: Answer, around: Around) -> str:
     if not around.addresses:
         return ""
     interfaces = (told.get("networkProfile") or {}).get("networkInterfaces") or ()
-    found = (around.addresses.get(str(one.get("id") or "").lower()) for one in interfaces)
+    found = (around.addresses.get(folded(str(one.get("id") or ""))) for one in interfaces)
     return ", ".join(address for address in found if address)
 
 

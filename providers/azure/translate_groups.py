@@ -20,6 +20,7 @@ from providers.azure.translate import (
     Tags,
     canonical,
     capacity_type,
+    folded,
     group_of,
     last,
     location,
@@ -160,7 +161,7 @@ def autoscales(answers: Iterable[Answer]) -> dict[str, Autoscale]:
     found = {}
     for answer in answers:
         told = answer.get("properties") or {}
-        target = str(told.get("targetResourceUri") or "").lower()
+        target = folded(str(told.get("targetResourceUri") or ""))
         sizes = [profile.get("capacity") or {} for profile in told.get("profiles") or ()]
         if told.get("enabled", True) and target and sizes:
             found[target] = Autoscale(
@@ -285,7 +286,7 @@ def pool_alone(answer: Answer) -> Answer:
 
 def node_group_of(cluster: Answer) -> str:
     """The resource group its machines are in, in small letters."""
-    return str((cluster.get("properties") or {}).get("nodeResourceGroup") or "").lower()
+    return folded(str((cluster.get("properties") or {}).get("nodeResourceGroup") or ""))
 
 
 def pool_skus(pool: Answer) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from providers.records import (
     Verb,
 )
 from tests.providers.azure.cloud import NO_ANSWER, OTHER, SUBSCRIPTION, Call, Cloud, Reply, answer
+from tests.providers.azure.cloud_compute import Machine
 from tests.providers.azure.cloud_refusals import forbidden, group_not_found, not_registered
 from tests.providers.azure.cloud_skus import Size
 
@@ -835,6 +836,33 @@ class TestNotebooks:
         cloud.ml.instance(cloud.ml.workspace(), size="STANDARD_ND9_X9_V9")
         found = azure().list()
         assert (found.records, part(found, "Azure ML compute").complete) == ((), False)
+
+
+class TestNamesThatLookAlike:
+    """Azure compares letters one by one, and not all that Unicode calls one letter are one to it."""
+
+    def test_are_of_two_machines(self, cloud: Cloud, azure: Build) -> None:
+        ours = cloud.compute.machine("trainer", group="workers")
+        [machine] = cloud.compute.machines.values()
+        theirs = ours.replace("workers", "wor\N{KELVIN SIGN}ers")
+        other = Machine(
+            body={**machine.body, "id": theirs, "properties": {**machine.properties, "vmId": "another"}},
+            power="deallocated",
+        )
+        both = (machine, other)
+        cloud.rules += [
+            states_only(answer({"value": [one.status() for one in both]})),
+            plain_only(answer({"value": [one.told(shouted=True) for one in both]})),
+        ]
+        states = {path: record.state for path, record in by_path(azure().list()).items()}
+        assert states == {ours: State.RUNNING, theirs: State.STOPPED}
+
+    @pytest.mark.parametrize("group", ["Ünïcode", "ΟΔΟΣ", "Москва", "STRASSE"])
+    def test_the_case_of_all_others_does_not_matter(self, cloud: Cloud, azure: Build, group: str) -> None:
+        cloud.compute.machine("trainer", group=group)
+        [record] = azure().list().records
+        assert record.state is State.RUNNING
+        assert record.ref.external_id == translate.canonical(record.ref.external_id.upper())
 
 
 class TestWhatListsLack:
