@@ -359,6 +359,9 @@ class Around:
 NOTHING = Around()
 
 
+DELETE_LOCK = "CanNotDelete"
+
+
 def locks_of(answers: Iterable[Answer]) -> dict[str, list[Lock]]:
     found: dict[str, list[Lock]] = {}
     for answer in answers:
@@ -407,7 +410,7 @@ def lock_blockers(
     for scope, lock in _locks_on(path, around, further):
         if lock.level.lower() == "cannotdelete":
             sentence = f"the lock {lock.name!r} on {_where(scope, path)} forbids to delete {what}"
-            yield Blocker(verb=verb, code="CanNotDelete", sentence=sentence)
+            yield Blocker(verb=verb, code=DELETE_LOCK, sentence=sentence)
 
 
 def _locks_on(path: str, around: Around, further: Sequence[str]) -> Iterable[tuple[str, Lock]]:

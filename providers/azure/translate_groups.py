@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from providers.azure import translate
 from providers.azure.translate import (
     AKS_POOL,
+    DELETE_LOCK,
     NO_TAG,
     NOTHING,
     Around,
@@ -227,7 +229,7 @@ def record_of_scale_set(
         protections=_protections(lowered, seen, lock_protections(path, around)),
         blockers=(
             *_set_blockers(told, capacity),
-            *lock_blockers(path, around, verb=Verb.SCALE_TO_ZERO, what="its instances"),
+            *_locked(lock_blockers(path, around, verb=Verb.SCALE_TO_ZERO, what="its instances"), seen),
         ),
         losses=_losses(seen.size, "instance"),
         remarks=(seen.autoscale.remark,) if seen.autoscale else (),
@@ -353,7 +355,11 @@ def record_of_node_pool(
         protections=_protections(lowered, seen, lock_protections(path, around, nodes_in)),
         blockers=(
             *_pool_blockers(cluster, pool),
-            *(() if keeps else lock_blockers(path, around, nodes_in, verb=Verb.SCALE_TO_ZERO, what="its nodes")),
+            *(
+                ()
+                if keeps
+                else _locked(lock_blockers(path, around, nodes_in, verb=Verb.SCALE_TO_ZERO, what="its nodes"), seen)
+            ),
         ),
         losses=_storage_losses(seen) if keeps else _losses(seen.size, "node"),
         remarks=_pool_remarks(pool),
@@ -540,6 +546,17 @@ def _protections(tags: Tags, seen: Seen, locks: Iterable[Protection]) -> tuple[P
                 sentence = f"of its member {one.name}: {protection.sentence}"
                 found.append(Protection(source=protection.source, sentence=sentence, until=protection.until))
     return tuple(found)
+
+
+def _locked(own: Iterable[Blocker], seen: Seen) -> Iterable[Blocker]:
+    """What forbids to delete its machines: its own locks, else the first of theirs."""
+    found = [*own]
+    if not found:
+        theirs = ((one, blocker) for one in seen.members for blocker in one.blockers if blocker.code == DELETE_LOCK)
+        for one, blocker in islice(theirs, 1):
+            sentence = f"of its member {one.name}: {blocker.sentence}"
+            found.append(Blocker(verb=Verb.SCALE_TO_ZERO, code=DELETE_LOCK, sentence=sentence))
+    return found
 
 
 def _losses(number: int, what: str) -> tuple[Loss, ...]:

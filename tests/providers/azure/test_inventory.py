@@ -806,6 +806,24 @@ class TestLocks:
         for record in (by_path(found.list())[path], found.describe(ref(path))):
             assert [one.source for one in record.protections] == ["ReadOnly lock"]
 
+    @pytest.mark.parametrize("kind", ["flexible", "uniform", "pool"])
+    def test_that_keep_a_member_keep_its_group(self, cloud: Cloud, azure: Build, kind: str) -> None:
+        """Scaling in would delete the others, and fail of this one."""
+        if kind == "pool":
+            path = cloud.aks.pool(cloud.aks.cluster("ml"), "gpu")
+            [scale_set] = cloud.scale_sets.scale_sets.values()
+            cloud.locks.lock(scale_set.body["id"])
+        else:
+            path = cloud.scale_sets.scale_set("workers", flexible=kind == "flexible")
+            members = cloud.compute.machines.values() if kind == "flexible" else ()
+            cloud.locks.lock(next((one.id for one in members), f"{path}/virtualMachines/0"))
+        found = azure()
+        for record in (by_path(found.list())[path], found.describe(ref(path, Kind.NODE_GROUP))):
+            [blocker] = [one for one in record.blockers if one.verb is Verb.SCALE_TO_ZERO]
+            assert blocker.code == "CanNotDelete"
+            assert "of its member" in blocker.sentence
+            assert "the lock 'keep' on" in blocker.sentence
+
     def test_that_are_not_told_leave_nothing_fully_described(self, cloud: Cloud, azure: Build) -> None:
         path = cloud.compute.machine("trainer", lock="ReadOnly")
         found = azure()
