@@ -162,7 +162,8 @@ def participle(verb: object) -> str:
 
 
 def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """Who acted is named as they are: `token:lead`, `link:mai@example.org`."""
+    return text if text.startswith(("token:", "link:")) else text[:1].upper() + text[1:]
 
 
 def gpus(resource: Mapping[str, Any]) -> str:

@@ -320,3 +320,16 @@ def test_sentences_made_elsewhere_tell_the_time_of_their_reader(told: str, says:
 )
 def test_moments_are_told_relative_to_now(seconds: int, says: str) -> None:
     assert wording.relative(NOW + timedelta(seconds=seconds), NOW) == says
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("token:lead asked to undo it.", "token:lead asked to undo it."),
+        ("link:mai@example.org asked for it.", "link:mai@example.org asked for it."),
+        ("all 8 H100 have been idle.", "All 8 H100 have been idle."),
+        ("", ""),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_but_for_names(told: str, said: str) -> None:
+    assert wording.capital(told) == said
