@@ -94,7 +94,7 @@ class ActionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRow:
-    """How a source does: `fine`, `partly` (some parts failed), `failing`, or `new` (never asked)."""
+    """How a source does: `fine`, `partly` (something of it failed), `failing`, or `new` (never asked)."""
 
     name: str
     provider: str
@@ -305,7 +305,8 @@ def sources(session: Session) -> list[SourceRow]:
 def source_row(name: str, provider: str, state: SourceState | None) -> SourceRow:
     if state is None:
         return SourceRow(name=name, provider=provider, health="new", succeeded_at=None, faults=())
-    broken = [part for part in state.parts if not part.get("complete")]
+    # a part can be complete and lack what acting takes: locks that must not be read, sizes that are not told
+    broken = [part for part in state.parts if not part.get("complete") or part.get("fault")]
     faults = tuple(f"{part.get('part')}: {_sentence(part.get('fault'))}" for part in broken)
     if state.fault is not None:
         return SourceRow(

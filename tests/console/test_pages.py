@@ -279,11 +279,13 @@ class TestTheFirstPage:
 
     def test_shows_how_each_source_does(self, house: House) -> None:
         now = house.clock.now()
-        for name in ("new", "fine", "half", "broken"):
+        for name in ("new", "fine", "half", "whole", "broken"):
             house.document("source", name, provider="aws")
         part = {"part": "us-east-1", "complete": False, "fault": {"code": "Throttled", "sentence": "slow down"}}
         house.add(SourceState(source="fine", succeeded_at=now, parts=[{"part": "eu", "complete": True}]))
         house.add(SourceState(source="half", parts=[part]))
+        unread = {"part": "*", "complete": True, "fault": {"code": "Forbidden", "sentence": "locks/read is missing"}}
+        house.add(SourceState(source="whole", succeeded_at=now, parts=[unread]))
         house.add(SourceState(source="broken", fault={"code": "Forbidden", "sentence": "ec2:DescribeInstances"}))
         house.log_in()
         told = text_of(house.client.get("/"))
@@ -291,6 +293,7 @@ class TestTheFirstPage:
             "Not asked yet new",
             "Fine fine aws, last complete answer now",
             "In part half aws, never answered completely us-east-1: slow down",
+            "In part whole aws, last complete answer now *: locks/read is missing",
             "Failing broken aws, never answered completely ec2:DescribeInstances",
         ):
             assert says in told
