@@ -17,7 +17,13 @@ Closed on purpose: only a cloud's own package sees the SDK's exceptions, so the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from providers.records import Fault
+
+T = TypeVar("T")
+_LONGEST_REASON = 300
 
 
 class ProviderError(Exception):
@@ -77,3 +83,27 @@ class Refused(ProviderError):
 
 class Misconfigured(ProviderError):
     code = "Misconfigured"
+
+
+def shortened(text: str) -> str:
+    """What somebody else said, in one line of at most 300 characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
+
+
+def or_raise(answer: T | ProviderError) -> T:
+    """An answer in whose place an error may stand."""
+    if isinstance(answer, ProviderError):
+        raise answer
+    return answer
+
+
+def together(faults: Sequence[Fault]) -> Fault | None:
+    """One fault to report for all: the first, and how many more there were."""
+    if not faults:
+        return None
+    first, more = faults[0], len(faults) - 1
+    if not more:
+        return first
+    sentence = f"{first.sentence}; and {more} more question{'s' if more > 1 else ''} went unanswered"
+    return Fault(code=first.code, sentence=sentence, permission=first.permission)

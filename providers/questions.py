@@ -6,7 +6,8 @@ An error stands in the place of each answer that failed, or that is late.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Condition, Lock, Thread
 from time import monotonic
@@ -16,6 +17,7 @@ from providers.errors import ProviderError, Unreachable
 
 K = TypeVar("K", bound=tuple[Hashable, ...])
 T = TypeVar("T")
+B = TypeVar("B")
 
 
 class Questions(Generic[K]):
@@ -110,6 +112,21 @@ class _Round(Generic[K, T]):
                 key = self._waiting[account].popleft()
                 self._open[key] = datetime.now(UTC)
             yield key
+
+
+def batches(items: Sequence[B], size: int) -> Iterator[Sequence[B]]:
+    """What fits one question at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Whatever is not where a cloud puts it means that it is not that cloud who answers."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise Unreachable(f"GET {path} was answered with what cannot be read ({type(error).__name__})") from error
 
 
 def _outcome(question: Callable[[], T]) -> Callable[[], T | ProviderError]:

@@ -215,12 +215,6 @@ class Client:
         return _Asker(credentials=self._credentials, pace=self._pace, prompt=prompt, reading=reading)
 
 
-def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """What fits one call at a time."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 def _at(path: Sequence[str], answer: Any, service: str, region: str, operation: str) -> Any:
     """An answer that lacks what AWS always says is not AWS's: a proxy's page must not read as an empty account."""
     for key in path:

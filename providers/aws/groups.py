@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any, cast
 
 from providers.aws import translate, translate_groups
-from providers.aws.client import Client, batches, translated
+from providers.aws.client import Client, translated
 from providers.aws.translate import MachineType
 from providers.aws.translate_groups import Launch, Seen
 from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
+from providers.questions import batches
 from providers.records import Fault, ResourceRecord, ResourceRef
 
 Answer = Mapping[str, Any]

@@ -14,13 +14,13 @@ from typing import Any, Literal, TypeVar, cast
 
 from providers.aws import translate
 from providers.aws.accounts import Accounts, Roster
-from providers.aws.client import Client, batches, translated
+from providers.aws.client import Client, translated
 from providers.aws.groups import Groups, Templates
 from providers.aws.reservations import DIGEST, Reader
 from providers.aws.translate import MachineType
-from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
+from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported, or_raise
 from providers.progress import Progress
-from providers.questions import Questions
+from providers.questions import Questions, batches
 from providers.records import (
     CapacityType,
     Fault,
@@ -142,7 +142,7 @@ class Ec2Inventory:
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         """One machine or group, fresh, with all that takes a question of its own. Raises rather than leave one open."""
         key = (ref.account, ref.region, ref.kind, ref.external_id)
-        return _or_raise(self._questions.answers({key: partial(self._describe, ref)})[key])
+        return or_raise(self._questions.answers({key: partial(self._describe, ref)})[key])
 
     def _describe(self, ref: ResourceRef) -> ResourceRecord:
         client = self._accounts.of(ref.account)
@@ -166,7 +166,7 @@ class Ec2Inventory:
 
     def _roster(self) -> Roster:
         """Raises when it is not known whose resources to see."""
-        return _or_raise(self._questions.answers({("", "accounts"): self._accounts.roster})["", "accounts"])
+        return or_raise(self._questions.answers({("", "accounts"): self._accounts.roster})["", "accounts"])
 
     def _asked_regions(self, roster: Roster) -> tuple[Mapping[str, Sequence[str]], Sequence[PartReport]]:
         """Regions by account, and what is not known of that. Raises only when nothing else is left to ask."""
@@ -383,12 +383,6 @@ class Ec2Inventory:
                     f"{ref.external_id} belongs to account {ref.account}, but the credentials are of account {account}"
                 ) from None
             raise
-
-
-def _or_raise(answer: T | ProviderError) -> T:
-    if isinstance(answer, ProviderError):
-        raise answer
-    return answer
 
 
 def _instances(page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

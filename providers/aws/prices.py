@@ -17,10 +17,10 @@ from typing import Any
 
 from providers.aws.accounts import Accounts
 from providers.aws.builtin import builtin_price, place_of
-from providers.aws.client import UNREADABLE, batches
+from providers.aws.client import UNREADABLE
 from providers.errors import ProviderError, Unreachable
 from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Key, Memory, Rate, to_micros
-from providers.questions import Questions
+from providers.questions import Questions, batches
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
 AT_ONCE = 8

@@ -16,9 +16,8 @@ from typing import Any
 
 from providers.aws import CloudWatchMetrics
 from providers.aws.accounts import Accounts
-from providers.aws.client import batches
 from providers.errors import ProviderError
-from providers.questions import Questions
+from providers.questions import Questions, batches
 from providers.records import Fault, PartReport, ResourceRecord, ResourceRef, Series, Signal, TelemetryAnswer
 
 SERIES_PER_CALL = 500

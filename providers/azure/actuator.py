@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from providers.azure import translate, translate_groups
 from providers.azure.client import Accepted, Client, Json, NotEnabled, NotThere, Query
-from providers.azure.listing import readable
 from providers.azure.surroundings import not_its_own
 from providers.errors import (
     Conflict,
@@ -30,7 +29,7 @@ from providers.errors import (
     Unreachable,
     Unsupported,
 )
-from providers.questions import Questions
+from providers.questions import Questions, readable
 from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb
 
 Answer = Mapping[str, Any]

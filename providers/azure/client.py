@@ -43,8 +43,9 @@ from providers.errors import (
     Throttled,
     Unreachable,
     Unsupported,
+    shortened,
 )
-from providers.pace import Pace, answered_in_the_end
+from providers.pace import Pace, answered_in_the_end, retry_after
 
 Json = dict[str, Any]
 Query = Mapping[str, str | int]
@@ -73,7 +74,6 @@ CONNECTIONS = 64
 MOST_BYTES = 256 * 2**20
 MOST_PAGES = 10_000
 """Of one list; a hundred thousand machines take a fifth of them."""
-_LONGEST_REASON = 300
 
 
 class NotEnabled(Forbidden):
@@ -275,7 +275,7 @@ class Client:
         return Accepted(
             body=answer,
             operation=self._of_ours(link) if link and pending and method != "GET" else None,
-            retry_after=_retry_after(response.headers),
+            retry_after=retry_after(response.headers.get("Retry-After")),
             status=response.status_code,
         )
 
@@ -433,7 +433,7 @@ def refusal(where: str, status: int, headers: Mapping[str, str], body: bytes) ->
     told = _error(body)
     if told is None:
         return _strange(where, status, headers)
-    return of_code(where, told, status, retry_after=_retry_after(headers))
+    return of_code(where, told, status, retry_after=retry_after(headers.get("Retry-After")))
 
 
 def of_code(where: str, told: Json, status: int = 0, *, retry_after: float | None = None) -> ProviderError:
@@ -491,10 +491,10 @@ def _strange(where: str, status: int, headers: Mapping[str, str]) -> ProviderErr
     if 300 <= status < 400:
         return Misconfigured(f"{where} is sent elsewhere, and we do not follow; write the final address as endpoint:")
     if status == 429:
-        return Throttled(f"{where} was asked too often", retry_after=_retry_after(headers))
+        return Throttled(f"{where} was asked too often", retry_after=retry_after(headers.get("Retry-After")))
     if status in (401, 403, 404):
         return NotThere(f"{where} was answered with status {status}, but not as Azure does")
-    return Unreachable(f"{where} failed with status {status}", retry_after=_retry_after(headers))
+    return Unreachable(f"{where} failed with status {status}", retry_after=retry_after(headers.get("Retry-After")))
 
 
 def _error(body: bytes) -> Json | None:
@@ -510,11 +510,6 @@ def _error(body: bytes) -> Json | None:
         return None
     plain = {key[:1].lower() + key[1:]: value for key, value in error.items()}
     return plain if plain.get("code") else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    value = str(headers.get("Retry-After") or "")
-    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else None
 
 
 def _no_answer(where: str, error: sdk.AzureError) -> ProviderError:
@@ -550,5 +545,4 @@ def _oauth(error: sdk.ClientAuthenticationError) -> str:
 
 
 def _short(text: str) -> str:
-    words = " ".join(text.split()).rstrip(".")
-    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
+    return shortened(text).rstrip(".")

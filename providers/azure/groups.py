@@ -11,12 +11,13 @@ from typing import Any
 
 from providers.azure import machine_types, translate, translate_groups
 from providers.azure.client import Client
-from providers.azure.listing import Listed, items, listed, readable, together
+from providers.azure.listing import Listed, items, listed
 from providers.azure.machine_types import MachineTypes
 from providers.azure.surroundings import Surroundings, another, not_its_own
 from providers.azure.translate import NOTHING, Around
 from providers.azure.translate_groups import Seen
-from providers.errors import Unreachable
+from providers.errors import Unreachable, together
+from providers.questions import readable
 from providers.records import Fault, ResourceRecord, ResourceRef
 
 Answer = Mapping[str, Any]

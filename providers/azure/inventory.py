@@ -17,14 +17,14 @@ from providers.azure import machine_types, missing, surroundings, translate, tra
 from providers.azure.client import Client, NotEnabled
 from providers.azure.groups import COMPUTE, EXPANDED, Groups, Members
 from providers.azure.join import EVERY_REGION, Joined, Look, Machine, Machines, More, Power, Powers, joined, view_in
-from providers.azure.listing import Listed, items, listed, readable
+from providers.azure.listing import Listed, items, listed
 from providers.azure.machine_types import MachineTypes
 from providers.azure.missing import LEARNING, Known
 from providers.azure.surroundings import Surroundings, another
 from providers.azure.translate import Around
-from providers.errors import Misconfigured, NotFound, ProviderError, Unreachable
+from providers.errors import Misconfigured, NotFound, ProviderError, Unreachable, or_raise
 from providers.progress import Progress
-from providers.questions import Questions
+from providers.questions import Questions, readable
 from providers.records import Fault, InventoryAnswer, Kind, PartReport, ResourceRecord, ResourceRef
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ class AzureInventory:
         if ref.account not in self._subscriptions:
             raise Misconfigured(f"subscription {ref.account} is none of this source's")
         key: Key = (f"describe in {_row(ref.account)}", (ref.account, ref.kind, ref.external_id))
-        return _or_raise(self._questions.answers({key: partial(self._describe, ref)})[key])
+        return or_raise(self._questions.answers({key: partial(self._describe, ref)})[key])
 
     # all lists
 
@@ -424,12 +424,6 @@ def _all_machines(subscription: str) -> str:
 
 def _row(subscription: str) -> str:
     return str(crc32(subscription.encode()) % ROWS)
-
-
-def _or_raise(answer: T | ProviderError) -> T:
-    if isinstance(answer, ProviderError):
-        raise answer
-    return answer
 
 
 def _told(answer: T | ProviderError, failed: Callable[[Fault], T]) -> T:

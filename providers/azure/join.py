@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from providers.azure import translate, translate_groups
 from providers.azure.groups import Members
-from providers.azure.listing import Listed, together
+from providers.azure.listing import Listed
 from providers.azure.translate import NOTHING, PLAIN, Around, MachineType, View
 from providers.azure.translate_groups import Autoscale, Seen, Types
+from providers.errors import together
 from providers.records import Fault, PartReport, ResourceRecord
 
 Answer = Mapping[str, Any]

@@ -6,13 +6,13 @@ What the things in it mean is `translate`'s business.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from providers.azure import translate
 from providers.azure.client import Client, Query
-from providers.errors import ProviderError, Unreachable
+from providers.errors import ProviderError
+from providers.questions import readable
 from providers.records import Fault
 
 Answer = Mapping[str, Any]
@@ -50,23 +50,3 @@ def listed(client: Client, path: str, *, version: str, query: Query | None = Non
             raise
         return Listed(answers=answers, complete=False, fault=error.as_fault())
     return Listed(answers=answers)
-
-
-@contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Whatever is not where Azure puts it means that it is not Azure who answers."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
-        raise Unreachable(f"GET {path} was answered with what cannot be read ({type(error).__name__})") from error
-
-
-def together(faults: Sequence[Fault]) -> Fault | None:
-    """One fault to report for all: the first, and how many more there were."""
-    if not faults:
-        return None
-    first, more = faults[0], len(faults) - 1
-    if not more:
-        return first
-    sentence = f"{first.sentence}; and {more} more question{'s' if more > 1 else ''} went unanswered"
-    return Fault(code=first.code, sentence=sentence, permission=first.permission)

@@ -11,9 +11,10 @@ from threading import Lock
 
 from providers.azure import translate
 from providers.azure.client import Client
-from providers.azure.listing import items, readable
+from providers.azure.listing import items
 from providers.azure.translate import MachineType
 from providers.errors import NotFound, ProviderError, Unsupported
+from providers.questions import readable
 from providers.records import Fault
 
 VERSION = "2021-07-01"

@@ -13,8 +13,7 @@ from providers.azure import translate, translate_groups
 from providers.azure.client import Client, NotEnabled
 from providers.azure.groups import AKS, COMPUTE
 from providers.azure.join import EVERY_REGION, Joined, Look, More
-from providers.azure.listing import together
-from providers.errors import NotFound, ProviderError, Unreachable
+from providers.errors import NotFound, ProviderError, Unreachable, together
 from providers.records import Fault, PartReport, ResourceRecord
 
 LEARNING = "2024-10-01"

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 from providers.azure import translate, translate_groups
 from providers.azure.client import Client, Json, NotEnabled, Query
-from providers.azure.listing import items, readable
+from providers.azure.listing import items
 from providers.azure.translate import Around, Lock
 from providers.azure.translate_groups import Autoscale
 from providers.errors import NotFound, Unreachable
+from providers.questions import readable
 
 LOCKS, GROUPS, ADDRESSES, AUTOSCALES = "locks", "resource groups", "public addresses", "autoscale settings"
 VERSIONS = {

@@ -39,9 +39,10 @@ from providers.errors import (
     Throttled,
     Unreachable,
     Unsupported,
+    shortened,
 )
 from providers.gcp import Config
-from providers.pace import Pace, answered_in_the_end
+from providers.pace import Pace, answered_in_the_end, retry_after
 
 Json = dict[str, Any]
 Query = Mapping[str, str | int | Sequence[str]]
@@ -76,7 +77,6 @@ MOST_BYTES = 256 * 2**20
 """No answer is longer; a page of 500 machines has a hundredth of it."""
 MOST_PAGES = 10_000
 """No list has more; who goes on for ever would be listened to for ever, and all of it kept."""
-_LONGEST_REASON = 300
 
 
 class NotEnabled(Forbidden):
@@ -530,10 +530,8 @@ def _permission(words: str) -> str | None:
 
 def _retry_after(headers: Mapping[str, str], told: Json) -> float | None:
     delays = (str(detail.get("retryDelay") or "").removesuffix("s") for detail in _details(told))
-    for value in (str(headers.get("Retry-After") or ""), *delays):
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value)
-    return None
+    said = (retry_after(value) for value in (headers.get("Retry-After"), *delays))
+    return next((seconds for seconds in said if seconds is not None), None)
 
 
 def _no_answer(where: str, error: Exception) -> ProviderError:
@@ -573,5 +571,4 @@ def _refused_credentials(sentence: str, error: sdk.RefreshError) -> ProviderErro
 
 
 def _short(text: str) -> str:
-    words = " ".join(text.split()).rstrip(".")
-    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
+    return shortened(text).rstrip(".")

@@ -9,13 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from providers.errors import Misconfigured, NotFound, ProviderError, Unreachable
+from providers.errors import Misconfigured, NotFound, ProviderError, Unreachable, together
 from providers.gcp import machine_types, translate, translate_groups
 from providers.gcp.client import Client
-from providers.gcp.listing import Silent, aggregated, readable
-from providers.gcp.machine_types import MachineTypes, batches, named
+from providers.gcp.listing import Silent, aggregated
+from providers.gcp.machine_types import MachineTypes, named
 from providers.gcp.translate import MachineType
 from providers.gcp.translate_groups import Autoscaler, Launch, Seen, Types
+from providers.questions import batches, readable
 from providers.records import Fault, ResourceRecord, ResourceRef
 
 Answer = Mapping[str, Any]
@@ -322,14 +323,3 @@ class GroupLists:
 
 def _project_path(url: str) -> str:
     return f"projects/{url.partition('projects/')[2]}"
-
-
-def together(faults: Sequence[Fault]) -> Fault | None:
-    """One fault to report for all: the first, and how many more there were."""
-    if not faults:
-        return None
-    first, more = faults[0], len(faults) - 1
-    if not more:
-        return first
-    sentence = f"{first.sentence}; and {more} more question{'s' if more > 1 else ''} went unanswered"
-    return Fault(code=first.code, sentence=sentence, permission=first.permission)

@@ -16,17 +16,17 @@ from zlib import crc32
 
 import orjson
 
-from providers.errors import Forbidden, Misconfigured, NotFound, ProviderError, Unsupported
+from providers.errors import Forbidden, Misconfigured, NotFound, ProviderError, Unsupported, or_raise, together
 from providers.gcp import machine_types, translate, translate_groups
 from providers.gcp.client import Client, NotEnabled
-from providers.gcp.groups import GroupLists, Groups, Pools, together
+from providers.gcp.groups import GroupLists, Groups, Pools
 from providers.gcp.join import Listed, Look, Machine, Machines, Place, joined, notebook_places, reports
-from providers.gcp.listing import PAGE, Silent, aggregated, readable
-from providers.gcp.machine_types import MachineTypes, batches, named
+from providers.gcp.listing import PAGE, Silent, aggregated
+from providers.gcp.machine_types import MachineTypes, named
 from providers.gcp.projects import Projects, Roster
 from providers.gcp.translate import MachineType
 from providers.progress import Progress
-from providers.questions import Questions
+from providers.questions import Questions, batches, readable
 from providers.records import Fault, InventoryAnswer, Kind, PartReport, ResourceRecord, ResourceRef
 
 T = TypeVar("T")
@@ -184,7 +184,7 @@ class GcpInventory:
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         """One machine, group, notebook or TPU, fresh. Raises rather than leave anything of it open."""
         key: Key = (f"describe in {_row(ref.account)}", (ref.account, ref.external_id))
-        return _or_raise(self._questions.answers({key: partial(self._describe, ref)})[key])
+        return or_raise(self._questions.answers({key: partial(self._describe, ref)})[key])
 
     # all lists
 
@@ -458,9 +458,3 @@ def _with_faults(look: Look, faults: Sequence[Fault]) -> Look:
 
 def _told(answer: T | ProviderError, failed: Callable[[Fault], T]) -> T:
     return failed(answer.as_fault()) if isinstance(answer, ProviderError) else answer
-
-
-def _or_raise(answer: T | ProviderError) -> T:
-    if isinstance(answer, ProviderError):
-        raise answer
-    return answer

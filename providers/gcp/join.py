@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from providers.gcp import translate, translate_groups
 from providers.gcp.groups import Group, Groups, Pools
-from providers.gcp.listing import readable
 from providers.gcp.translate import last
 from providers.gcp.translate_groups import GKE_GROUP, Seen, Types
+from providers.questions import readable
 from providers.records import Fault, PartReport, ResourceRecord
 
 Answer = Mapping[str, Any]

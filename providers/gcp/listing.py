@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from providers.errors import Unreachable
 from providers.gcp.client import Client
 from providers.gcp.translate import region_of
+from providers.questions import readable
 from providers.records import Fault
 
 Answer = Mapping[str, Any]
@@ -97,12 +97,3 @@ WORDS = {
     "instanceTemplates": "the instance templates",
     "instances": "the machines",
 }
-
-
-@contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Whatever is not where Google puts it means that it is not Google who answers."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise Unreachable(f"GET {path} was answered with what cannot be read ({type(error).__name__})") from error

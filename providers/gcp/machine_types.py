@@ -5,13 +5,14 @@ What the answers mean is `translate`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from threading import Condition
 
 from providers.errors import NotFound, ProviderError, Unreachable, Unsupported
 from providers.gcp import translate
 from providers.gcp.client import Client
 from providers.gcp.translate import MachineType
+from providers.questions import batches
 from providers.records import Fault
 
 TYPES_PER_CALL = 20
@@ -106,8 +107,3 @@ def fault_of(builtin: Collection[str], unjudged: Collection[str], unanswered: Ma
 def named(names: Sequence[str]) -> str:
     """A filter for things by these names. They are letters, digits and dashes."""
     return " OR ".join(f'(name = "{name}")' for name in names)
-
-
-def batches(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), size):
-        yield names[start : start + size]

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from providers.errors import ProviderError
 from providers.gcp import Config
 from providers.gcp.client import Client, NotEnabled
-from providers.gcp.listing import readable
+from providers.questions import readable
 from providers.records import Fault
 
 HOLDS = timedelta(minutes=10)

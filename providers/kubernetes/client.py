@@ -46,8 +46,10 @@ from providers.errors import (
     Throttled,
     Unreachable,
     Unsupported,
+    shortened,
 )
 from providers.kubernetes import Config
+from providers.pace import retry_after
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -68,7 +70,6 @@ CONNECTIONS = 64
 PAGE = 500
 MOST_BYTES = 256 * 2**20
 """No answer is longer; a page of 500 large pods has a tenth of it."""
-_LONGEST_REASON = 300
 
 JSON = "application/json"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -432,7 +433,7 @@ def refusal(
     name: str, method: str, path: str, status: int, headers: Mapping[str, str], body: bytes
 ) -> ProviderError | Gone:
     told = _status(body)
-    words = _short(str(told.get("message") or ""))
+    words = shortened(str(told.get("message") or ""))
     reason = f": {words}" if words else ""
     details = told.get("details") or {}
     if status == 410:
@@ -480,25 +481,19 @@ def _permission(words: str) -> str | None:
 
 
 def _retry_after(headers: Mapping[str, str], details: Mapping[str, Any]) -> float | None:
-    value = str(headers.get("Retry-After") or details.get("retryAfterSeconds") or "")
-    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else None
+    return retry_after(headers.get("Retry-After") or str(details.get("retryAfterSeconds") or ""))
 
 
 def _no_answer(name: str, error: Exception) -> Unreachable:
     if isinstance(error, (ConnectTimeoutError, ReadTimeoutError, TimeoutError)):
         return Unreachable(f"{name} gave no answer in time")
     if isinstance(error, SSLError):
-        return Unreachable(f"{name} cannot be talked to by TLS: {_short(str(error))}")
+        return Unreachable(f"{name} cannot be talked to by TLS: {shortened(str(error))}")
     if isinstance(error, NameResolutionError):
         return Unreachable(f"{name} cannot be found: its host name has no address")
     if isinstance(error, (ProtocolError, IncompleteRead)):
         return Unreachable(f"{name} hung up")
     return Unreachable(f"{name} gave no answer: {type(error).__name__}")
-
-
-def _short(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
 
 
 def _listed(names: Sequence[str]) -> str:

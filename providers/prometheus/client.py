@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import httpx
 
-from providers.errors import Forbidden, Misconfigured, ProviderError, Throttled, Unreachable
+from providers.errors import Forbidden, Misconfigured, ProviderError, Throttled, Unreachable, shortened
 from providers.pace import retry_after
 from providers.prometheus import Config
 
@@ -27,7 +27,6 @@ ANSWER_SECONDS = QUERY_SECONDS + 10
 """Longest time until the answer is here in full."""
 MOST_BYTES = 64 * 2**20
 """An answer longer than this is not read to its end, but asked for in parts."""
-_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +124,7 @@ def _trusted(ca_file: str | None) -> ssl.SSLContext:
 def _no_answer(url: str, error: httpx.HTTPError) -> ProviderError:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return Misconfigured(f"{url} shows a certificate nobody here trusts; name its CA in ca_file")
-    return Unreachable(f"{url} gave no answer: {_short(str(error) or type(error).__name__)}")
+    return Unreachable(f"{url} gave no answer: {shortened(str(error) or type(error).__name__)}")
 
 
 def _result(url: str, headers: httpx.Headers, body: bytes) -> Sequence[Row]:
@@ -141,7 +140,7 @@ def _result(url: str, headers: httpx.Headers, body: bytes) -> Sequence[Row]:
     if not isinstance(data, dict) or data.get("resultType") not in ("vector", "matrix"):
         raise not_one
     if answer.get("warnings"):
-        raise Unreachable(f"{url} answers in part only: {_short('; '.join(map(str, answer['warnings'])))}")
+        raise Unreachable(f"{url} answers in part only: {shortened('; '.join(map(str, answer['warnings'])))}")
     if answer.get("isPartial"):
         raise Unreachable(f"{url} answers in part only: some of its storage gave no answer")
     try:
@@ -186,10 +185,5 @@ def _words(body: bytes) -> str:
         answer = json.loads(body)
     except ValueError:
         text = body.decode(errors="replace").strip()
-        return "" if text.startswith("<") else _short(text)
-    return _short(str(answer.get("error") or answer.get("message") or "")) if isinstance(answer, dict) else ""
-
-
-def _short(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _LONGEST_REASON else words[:_LONGEST_REASON] + "…"
+        return "" if text.startswith("<") else shortened(text)
+    return shortened(str(answer.get("error") or answer.get("message") or "")) if isinstance(answer, dict) else ""
