@@ -470,7 +470,7 @@ _START_RESTRICTED = Blocker(
     code="StartRestricted",
     sentence="Google restricts its starting after suspicious activity, so it could not be started again",
 )
-_DELETION_PROTECTION = Blocker(verb=Verb.TERMINATE, code="deletionProtection", sentence="its deletion protection is on")
+_DELETION_PROTECTION = Blocker(verb=Verb.TERMINATE, code="DeletionProtection", sentence="its deletion protection is on")
 
 
 def _blockers(instance: Answer, sku: str, scheduling: Answer, devices: Devices | None) -> tuple[Blocker, ...]:

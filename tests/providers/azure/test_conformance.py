@@ -128,12 +128,4 @@ def world(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 class TestAzure(ProviderContract):
-    def test_the_list_names_the_account_that_answered(self, world: World) -> None:
-        """A list of subscriptions may grow, so its identity is none of them; whose each machine is, is told with it."""
-        refs = {world.machine(), world.machine(elsewhere=True)}
-        inventory = world.provider.inventory
-        assert inventory is not None
-        answer = inventory.list()
-        assert answer.identity == world.identity
-        assert {record.ref for record in answer.records} == refs
-        assert {record.ref.account for record in answer.records} == {SUBSCRIPTION, OTHER}
+    pass

@@ -255,7 +255,7 @@ class TestTheOfficialClient:
                 record.created_at,
                 record.tags,
                 int(record.losses[0].sentence.split(" GB")[0].replace(",", "")) if record.losses else 0,
-                any(blocker.code == "deletionProtection" for blocker in record.blockers),
+                any(blocker.code == "DeletionProtection" for blocker in record.blockers),
             )
             for record in records
             if record.ref.kind is Kind.INSTANCE

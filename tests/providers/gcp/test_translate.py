@@ -373,7 +373,7 @@ class TestProtection:
     def test_deletion_protection_keeps_it_from_being_deleted_only(self) -> None:
         record = a_record(deletionProtection=True)
         assert record.protections == ()
-        assert codes(record, Verb.TERMINATE) == ["deletionProtection"]
+        assert codes(record, Verb.TERMINATE) == ["DeletionProtection"]
         assert codes(record, Verb.STOP) == []
 
 
@@ -733,5 +733,5 @@ class TestTheOfficialTypes:
             )
         }  # fmt: skip
         ours["local disks"] = int(erased.pop()) if erased else 0
-        ours["protected from deletion"] = codes(record, Verb.TERMINATE) == ["deletionProtection"]
+        ours["protected from deletion"] = codes(record, Verb.TERMINATE) == ["DeletionProtection"]
         assert ours == read_by_google(instance, machine=machine, group=group)
