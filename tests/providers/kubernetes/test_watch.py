@@ -236,9 +236,13 @@ class FakeClient:
     def __init__(self, *, lists: list[Any], watches: list[Any]) -> None:
         self.lists, self.watches = lists, watches
         self.asked: list[str] = []
+        self.answers_once: Callable[[], bool] | None = None
+        """Lists wait until this is so."""
 
     def pages(self, path: str, *, accept: str) -> Iterator[Json]:
         self.asked.append("list")
+        if self.answers_once is not None:
+            until(self.answers_once)
         told = self.lists.pop(0) if len(self.lists) > 1 else self.lists[0]
         if isinstance(told, Exception):
             raise told
@@ -352,8 +356,12 @@ def test_a_list_that_fails_is_told_with_its_reason_and_tried_again_by_the_next_l
     monkeypatch.setattr(module, "PAUSE_SECONDS", 30.0)
     client = FakeClient(lists=[fault, [page(thing("a", 1), version=5)]], watches=[])
     watched = watching(client)
+    client.answers_once = lambda: (
+        watched._hurry
+    )  # one that failed before anybody looks is tried again by the first look
     try:
         first = watched.look(patience=10)
+        client.answers_once = None
         second = watched.look(patience=10)
     finally:
         watched.close()
