@@ -98,12 +98,12 @@ def or_raise(answer: T | ProviderError) -> T:
     return answer
 
 
-def together(faults: Sequence[Fault]) -> Fault | None:
-    """One fault to report for all: the first, and how many more there were."""
+def together(faults: Sequence[Fault], *, about: str = "") -> Fault | None:
+    """One fault to report for all: the first, and how many more there were. `about`: ` about groups`, if all are."""
     if not faults:
         return None
     first, more = faults[0], len(faults) - 1
     if not more:
         return first
-    sentence = f"{first.sentence}; and {more} more question{'s' if more > 1 else ''} went unanswered"
+    sentence = f"{first.sentence}; and {more} more question{'s' if more > 1 else ''}{about} went unanswered"
     return Fault(code=first.code, sentence=sentence, permission=first.permission)

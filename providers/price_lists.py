@@ -4,7 +4,7 @@ price is not. Whom to ask, and what machines are made of, is each cloud's own bu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 from providers.errors import ProviderError
-from providers.records import CapacityType
+from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
 MICROS = 1_000_000
 ASK_AGAIN = timedelta(minutes=10)
@@ -89,6 +89,19 @@ class Memory(Generic[Told]):
         """In words, why `told` has no answer; empty when it was never asked."""
         entry = self._entries.get(key)
         return entry.why_none if entry is not None else ""
+
+
+def quoted(
+    records: Iterable[ResourceRecord],
+    alike: Callable[[ResourceRecord], Hashable],
+    prices: Callable[[Sequence[ResourceRecord]], Sequence[Price | None]],
+) -> Mapping[ResourceRef, Price]:
+    """What each costs. `prices` is asked for one of each sort; `alike` says what a price depends on."""
+    counted = [record for record in records if record.ref.kind.counted]  # a group costs what its members cost
+    examples = {alike(record): record for record in counted}
+    priced = dict(zip(examples, prices([*examples.values()]), strict=True))
+    found = ((record.ref, priced[alike(record)]) for record in counted)
+    return {ref: price for ref, price in found if price is not None}
 
 
 def to_micros(amount: Decimal | Fraction) -> int:

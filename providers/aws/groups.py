@@ -14,7 +14,7 @@ from providers.aws import translate, translate_groups
 from providers.aws.client import Client, translated
 from providers.aws.translate import MachineType
 from providers.aws.translate_groups import Launch, Seen
-from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported
+from providers.errors import Misconfigured, NotFound, ProviderError, Unsupported, together
 from providers.questions import batches
 from providers.records import Fault, ResourceRecord, ResourceRef
 
@@ -23,6 +23,8 @@ Faults = list[Fault]
 Templates = dict[tuple[str, str, str], Launch]
 """What launch templates say by region, id and number of the version; that never changes."""
 
+ABOUT = " about groups"
+"""What questions of this file are about, where several went unanswered."""
 PAGE = 100
 """Groups per page, EC2 Auto Scaling's most."""
 TYPES_PER_CALL = 100
@@ -51,9 +53,9 @@ class Groups:
         faults: Faults = []
         try:
             with translated("autoscaling", region, "DescribeAutoScalingGroups"):
-                return self._listed(region, instances, faults), _together(faults)
+                return self._listed(region, instances, faults), together(faults, about=ABOUT)
         except ProviderError as error:  # an answer that is not AWS's
-            return (), _together([error.as_fault(), *faults])
+            return (), together([error.as_fault(), *faults], about=ABOUT)
 
     def describe(self, ref: ResourceRef) -> ResourceRecord:
         """One group, fresh, with its members, launch template and refreshes. Raises rather than leave one open."""
@@ -330,17 +332,6 @@ def _untold(group: Answer, region: str) -> Fault:
             "not exist any more: whether it is one with accelerators cannot be told"
         ),
     )
-
-
-def _together(faults: Sequence[Fault]) -> Fault | None:
-    """One fault to report for all: the first, and how many more there were."""
-    if not faults:
-        return None
-    first, more = faults[0], len(faults) - 1
-    if not more:
-        return first
-    sentence = f"{first.sentence}; and {more} more question{'s' if more > 1 else ''} about groups went unanswered"
-    return Fault(code=first.code, sentence=sentence, permission=first.permission)
 
 
 @cache

@@ -19,7 +19,7 @@ from providers.aws.accounts import Accounts
 from providers.aws.builtin import builtin_price, place_of
 from providers.aws.client import UNREADABLE
 from providers.errors import ProviderError, Unreachable
-from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Key, Memory, Rate, to_micros
+from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Key, Memory, Rate, quoted, to_micros
 from providers.questions import Questions, batches
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
@@ -58,15 +58,14 @@ class AwsPrices:
 
     def quote(self, records: Sequence[ResourceRecord]) -> Mapping[ResourceRef, Price]:
         """Never raises: a service that fails leaves its earlier answers standing, and then the next one counts."""
+        return quoted(records, _alike, self._prices)
+
+    def _prices(self, examples: Sequence[ResourceRecord]) -> Sequence[Price | None]:
         now = self._now()
-        records = [record for record in records if record.ref.kind.counted]  # a group costs what its members cost
-        examples = {_alike(record): record for record in records}
         with self._lock:
-            self._ask_spot([one for one in examples.values() if one.capacity_type is CapacityType.SPOT], now)
-            self._ask_list([one for one in examples.values() if self._spot_rate(one, now) is None], now)
-            prices = {alike: self._price(one, now) for alike, one in examples.items()}
-        quoted = ((record.ref, prices[_alike(record)]) for record in records)
-        return {ref: price for ref, price in quoted if price is not None}
+            self._ask_spot([one for one in examples if one.capacity_type is CapacityType.SPOT], now)
+            self._ask_list([one for one in examples if self._spot_rate(one, now) is None], now)
+            return [self._price(one, now) for one in examples]
 
     def _price(self, record: ResourceRecord, now: datetime) -> Price | None:
         """The best that is known, and in words what it is."""

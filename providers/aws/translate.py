@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
+from providers import builtin_tables
 from providers.protections import tag_protections
 from providers.records import (
     Blocker,
@@ -116,8 +115,6 @@ class BuiltinType:
 @cache
 def builtin_types() -> Mapping[str, BuiltinType]:
     """The built-in table by type; `machine_types.csv` says where it is from."""
-    text = files("providers.aws").joinpath("machine_types.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
         row["sku"]: BuiltinType(
             machine=MachineType(
@@ -132,7 +129,7 @@ def builtin_types() -> Mapping[str, BuiltinType]:
             ),
             usd_per_hour=Decimal(row["usd_per_hour"]) if row["usd_per_hour"] else None,
         )
-        for row in rows
+        for row in builtin_tables.rows("providers.aws", "machine_types.csv")
     }
 
 

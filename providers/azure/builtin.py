@@ -4,13 +4,12 @@ machines of Azure (a Kubernetes node) may price them too.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 
+from providers import builtin_tables
 from providers.price_lists import to_micros
 from providers.records import Price
 
@@ -46,9 +45,7 @@ def spelled(sku: str) -> str:
 @cache
 def machine_prices() -> Mapping[str, Listed]:
     """The built-in table by size in lower case; `machine_prices.csv` says where it is from."""
-    text = files("providers.azure").joinpath("machine_prices.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
         row["sku"].lower(): Listed(sku=row["sku"], region=row["region"], usd_per_hour=Decimal(row["usd_per_hour"]))
-        for row in rows
+        for row in builtin_tables.rows("providers.azure", "machine_prices.csv")
     }

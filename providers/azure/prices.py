@@ -17,7 +17,7 @@ from threading import Lock
 from providers.azure.builtin import builtin_price, spelled
 from providers.azure.client import Client, Json
 from providers.errors import ProviderError, Unreachable
-from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Key, Memory, Rate, to_micros
+from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Key, Memory, Rate, quoted, to_micros
 from providers.questions import Questions
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
@@ -58,14 +58,13 @@ class AzurePrices:
 
     def quote(self, records: Sequence[ResourceRecord]) -> Mapping[ResourceRef, Price]:
         """Never raises: a list that fails leaves its earlier answers standing, and then the built-in table counts."""
+        return quoted(records, _alike, self._prices)
+
+    def _prices(self, examples: Sequence[ResourceRecord]) -> Sequence[Price | None]:
         now = self._now()
-        records = [record for record in records if record.ref.kind.counted]  # a group costs what its members cost
-        examples = {_alike(record): record for record in records}
         with self._lock:
-            self._ask(map(_key, examples.values()), now)
-            prices = {alike: self._price(one, now) for alike, one in examples.items()}
-        quoted = ((record.ref, prices[_alike(record)]) for record in records)
-        return {ref: price for ref, price in quoted if price is not None}
+            self._ask(map(_key, examples), now)
+            return [self._price(one, now) for one in examples]
 
     def _price(self, record: ResourceRecord, now: datetime) -> Price | None:
         """The best that is known, and in words what it is."""

@@ -4,18 +4,17 @@ nothing is decided.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import cache, lru_cache
-from importlib.resources import files
 from math import ceil
 from typing import Any
 
+from providers import builtin_tables
 from providers.errors import Unreachable
-from providers.protections import moment
+from providers.protections import PROTECTING_TAGS, UNTIL, moment
 from providers.records import (
     Blocker,
     CapacityType,
@@ -221,8 +220,6 @@ def _accelerator(name: str) -> tuple[str | None, str | None, int | None]:
 @cache
 def builtin_types() -> Mapping[str, MachineType]:
     """The built-in table by size in small letters; `machine_types.csv` says where it is from."""
-    text = files("providers.azure").joinpath("machine_types.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
         row["sku"].lower(): MachineType(
             name=row["sku"],
@@ -235,7 +232,7 @@ def builtin_types() -> Mapping[str, MachineType]:
             ),
             local_storage_gib=int(row["local_storage_gib"]),
         )
-        for row in rows
+        for row in builtin_tables.rows("providers.azure", "machine_types.csv")
     }
 
 
@@ -541,11 +538,6 @@ def cluster_of(group: str, tags: Tags, keeper: str) -> str:
         return last(keeper)
     parts = group.split("_")
     return parts[-2] if len(parts) > 3 and parts[0] == "mc" else group
-
-
-PROTECTING_TAGS = ("curfew-protect", "karpenter.sh/do-not-disrupt", "downscaler/exclude", "downscaler/force-uptime")
-"""Tags that protect by whatever value, short of `false`."""
-UNTIL = "downscaler/exclude-until"
 
 
 def tag_protections(tags: Tags) -> Iterable[Protection]:

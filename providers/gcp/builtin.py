@@ -4,15 +4,14 @@ call, and no SDK, so that whoever else meets machines of Google Cloud (a Kuberne
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
-from importlib.resources import files
 
+from providers import builtin_tables
 from providers.price_lists import NOT_ITS_OWN, to_micros
 from providers.records import CapacityType, Kind, Price, ResourceRecord
 
@@ -116,8 +115,6 @@ def fees_of(record: ResourceRecord) -> str:
 @cache
 def machine_types() -> Mapping[str, MachineType]:
     """The built-in table by type; `machine_prices.csv` says where it is from."""
-    text = files("providers.gcp").joinpath("machine_prices.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
         row["sku"]: MachineType(
             parts=_parts(
@@ -131,7 +128,7 @@ def machine_types() -> Mapping[str, MachineType]:
             on_demand=Decimal(row["on_demand"]) if row["on_demand"] else None,
             spot=Decimal(row["spot"]) if row["spot"] else None,
         )
-        for row in rows
+        for row in builtin_tables.rows("providers.gcp", "machine_prices.csv")
     }
 
 

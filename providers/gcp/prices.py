@@ -17,7 +17,7 @@ from threading import Lock
 from providers.errors import Forbidden, ProviderError, Unreachable
 from providers.gcp.builtin import LOCAL_SSD, Parts, builtin_price, fees_of, parts_of, words_of
 from providers.gcp.client import Client, Json, NotEnabled
-from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Memory, Rate, to_micros
+from providers.price_lists import EVERYBODY, NOT_ITS_OWN, Memory, Rate, quoted, to_micros
 from providers.questions import Questions
 from providers.records import CapacityType, Price, ResourceRecord, ResourceRef
 
@@ -125,15 +125,14 @@ class GcpPrices:
 
     def quote(self, records: Sequence[ResourceRecord]) -> Mapping[ResourceRef, Price]:
         """Never raises: a catalogue that fails leaves the earlier one standing, and then the built-in table counts."""
+        return quoted(records, _alike, self._prices)
+
+    def _prices(self, examples: Sequence[ResourceRecord]) -> Sequence[Price | None]:
         now = self._now()
-        records = [record for record in records if record.ref.kind.counted]  # a group costs what its members cost
-        examples = {_alike(record): record for record in records}
         with self._lock:
             if examples:
                 self._ask(now)
-            prices = {alike: self._price(one, now) for alike, one in examples.items()}
-        quoted = ((record.ref, prices[_alike(record)]) for record in records)
-        return {ref: price for ref, price in quoted if price is not None}
+            return [self._price(one, now) for one in examples]
 
     def _price(self, record: ResourceRecord, now: datetime) -> Price | None:
         """The best that is known, and in words what it is."""

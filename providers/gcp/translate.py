@@ -4,16 +4,15 @@ decided.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from importlib.resources import files
 from math import ceil, prod
 from typing import Any
 
+from providers import builtin_tables
 from providers.errors import Unreachable
 from providers.records import (
     Blocker,
@@ -190,8 +189,6 @@ def machine_type(answer: Answer) -> MachineType:
 @cache
 def builtin_types() -> Mapping[str, MachineType]:
     """The built-in table by type; `machine_types.csv` says where it is from."""
-    text = files("providers.gcp").joinpath("machine_types.csv").read_text("utf-8")
-    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
     return {
         row["sku"]: MachineType(
             devices=Devices(
@@ -203,7 +200,7 @@ def builtin_types() -> Mapping[str, MachineType]:
             ),
             local_storage_gb=int(row["local_storage_gb"]),
         )
-        for row in rows
+        for row in builtin_tables.rows("providers.gcp", "machine_types.csv")
     }
 
 
