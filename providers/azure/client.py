@@ -31,6 +31,7 @@ from azure.mgmt.core import ARMPipelineClient
 from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 from requests.adapters import HTTPAdapter
 
+from providers.answers import whole
 from providers.azure import Config, ManagedIdentity, ServicePrincipal, Token
 from providers.errors import (
     Conflict,
@@ -71,7 +72,6 @@ PROMPT_LATEST_SECONDS = 9.0
 """A second attempt at an act begins at most so long after the first, so that both end within
 `Capabilities.act_timeout_seconds`."""
 CONNECTIONS = 64
-MOST_BYTES = 256 * 2**20
 MOST_PAGES = 10_000
 """Of one list; a hundred thousand machines take a fifth of them."""
 
@@ -280,18 +280,10 @@ class Client:
         )
 
     def _read(self, response: HttpResponse, where: str, seconds: float) -> bytes:
-        until = self._monotonic() + seconds
-        body = bytearray()
         try:
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > MOST_BYTES:
-                    raise Unreachable(f"{where} was answered with more than {MOST_BYTES // 2**20} MiB")
-                if self._monotonic() > until:
-                    raise Unreachable(f"{where} was not answered in full within {seconds:g} s")
+            return whole(response.iter_bytes(), where, seconds=seconds, monotonic=self._monotonic)
         finally:
             response.close()
-        return bytes(body)
 
     def _of_ours(self, link: str) -> str:
         """Path and query of a link, if it stays where we ask: a token must not be sent elsewhere."""

@@ -28,6 +28,7 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
+from providers.answers import whole
 from providers.errors import (
     Conflict,
     Forbidden,
@@ -73,8 +74,6 @@ PROMPT_LATEST_SECONDS = 9.0
 """A second attempt at an act begins at most so long after the first: it too then ends within 50 s however slowly it is
 answered, which leaves the calls before it the rest of `Capabilities.act_timeout_seconds`."""
 CONNECTIONS = 64
-MOST_BYTES = 256 * 2**20
-"""No answer is longer; a page of 500 machines has a hundredth of it."""
 MOST_PAGES = 10_000
 """No list has more; who goes on for ever would be listened to for ever, and all of it kept."""
 
@@ -199,7 +198,12 @@ class Client:
                     stream=True,
                     hooks={"response": partial(_close_with, answers)},
                 )
-                told = self._read(response, where, PROMPT_SILENCE_SECONDS if prompt else ANSWER_SECONDS)
+                told = whole(
+                    response.iter_content(2**18),
+                    where,
+                    seconds=PROMPT_SILENCE_SECONDS if prompt else ANSWER_SECONDS,
+                    monotonic=self._monotonic,
+                )
         except (requests.RequestException, sdk.GoogleAuthError) as error:
             raise _no_answer(where, error) from error
         if not 200 <= response.status_code < 300:
@@ -211,17 +215,6 @@ class Client:
         if not isinstance(answer, dict):
             raise Unreachable(f"{where} was not answered as Google's APIs do")
         return answer
-
-    def _read(self, response: requests.Response, where: str, seconds: float) -> bytes:
-        until = self._monotonic() + seconds
-        body = bytearray()
-        for chunk in response.iter_content(2**18):
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise Unreachable(f"{where} was answered with more than {MOST_BYTES // 2**20} MiB")
-            if self._monotonic() > until:
-                raise Unreachable(f"{where} was not answered in full within {seconds:g} s")
-        return bytes(body)
 
     def _address(self, service: str) -> str:
         if self._config.endpoint is None:

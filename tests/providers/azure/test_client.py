@@ -666,7 +666,7 @@ class TestWhatIsNotAzure:
             stop(calls)
 
     def test_an_answer_without_end(self, say: Say, calls: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(client, "MOST_BYTES", 10)
+        monkeypatch.setattr("providers.answers.MOST_BYTES", 10)
         say(answer({"value": ["x" * 100]}))
         with pytest.raises(Unreachable, match="more than"):
             stop(calls)

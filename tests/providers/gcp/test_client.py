@@ -526,7 +526,7 @@ class TestWhatIsNotGoogle:
             stop(calls)
 
     def test_an_answer_without_end(self, wire: Wire, calls: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(client, "MOST_BYTES", 10)
+        monkeypatch.setattr("providers.answers.MOST_BYTES", 10)
         wire.say(answer({"items": ["x" * 100]}))
         with pytest.raises(Unreachable, match="more than"):
             stop(calls)
