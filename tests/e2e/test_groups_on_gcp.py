@@ -72,8 +72,9 @@ class Here:
     def worked(self, machine: str, *, percent: float, hours: float = 2) -> None:
         """A machine that was started so many hours ago, and what its GPUs did in the last one."""
         instance = self.cloud.compute.instances[machine]
-        instance["lastStartTimestamp"] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="milliseconds")
-        now = int(time.time())
+        now = int(time.time())  # a whole second, as Curfew counts: of a fraction it would count a second less
+        started = datetime.fromtimestamp(now, UTC) - timedelta(hours=hours)
+        instance["lastStartTimestamp"] = started.isoformat(timespec="milliseconds")
         kind = self.cloud.catalogue.machine_types[instance["machineType"].rpartition("/")[2]]
         for gpu in range(kind.accelerators):
             self.cloud.monitoring.push(
