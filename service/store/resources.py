@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -11,7 +12,7 @@ from itertools import islice
 from sys import intern
 from typing import Any
 
-from sqlalchemy import ColumnElement, func
+from sqlalchemy import ColumnElement, func, inspect
 from sqlmodel import Session, col, select
 
 from providers.records import (
@@ -31,7 +32,7 @@ from providers.records import (
 )
 from service.model import Known, Lent, SourceAnswer
 from service.store.database import write
-from service.store.tables import Resource, SourceState
+from service.store.tables import Resource, SourceState, UtcDateTime
 
 IDENTITY_CHANGED = "IdentityChanged"
 AT_ONCE = 1000
@@ -240,6 +241,27 @@ def _values(known: Known) -> dict[str, Any]:
         lent_share=str(known.lent.share) if known.lent else None,
         lent_micros=known.lent.micros if known.lent else None,
     )
+
+
+def to_json(known: Known) -> str:
+    """A value as one line of text, for places without tables: `from_json` reads it back."""
+    return json.dumps(_values(known), default=_as_text, separators=(",", ":"), sort_keys=True)
+
+
+def _as_text(value: datetime) -> str:
+    return value.isoformat()
+
+
+def from_json(text: str) -> Known:
+    """The value that `to_json` wrote. What an older version did not write yet is as new resources have it."""
+    values = json.loads(text)
+    for name in _MOMENTS:
+        if values.get(name) is not None:
+            values[name] = datetime.fromisoformat(values[name])
+    return known_of(Resource(**values))
+
+
+_MOMENTS = tuple(name for name, column in inspect(Resource).columns.items() if isinstance(column.type, UtcDateTime))
 
 
 @lru_cache(maxsize=4096)

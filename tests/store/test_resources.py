@@ -138,3 +138,15 @@ def test_what_is_remembered_is_what_is_there(database: Database, happened: list[
     assert read(database, remembered) == read(database)
     with database.reading() as session:
         assert set(read(database)) == {row.id for row in session.exec(select(Resource)) if row.ended_at is None}
+
+
+def test_a_resource_written_as_one_line_of_text_reads_back_the_same() -> None:
+    everything = known("i-1", started_at=NOW, ended_at=NOW, owner="ada@example.org", project="apollo")
+    for one in (known("i-1"), everything):
+        assert resources.from_json(resources.to_json(one)) == one
+
+
+def test_a_line_from_before_a_column_was_there_reads_as_new_resources_have_it() -> None:
+    text = resources.to_json(known("i-1")).replace('"powered_off":false,', "")
+    assert "powered_off" not in text
+    assert resources.from_json(text) == known("i-1")
