@@ -17,10 +17,12 @@ import uvicorn
 
 from service.app import create_app
 from service.apply import apply_paths
+from service.holder import is_gone
 from service.jobs import Jobs
 from service.runtime import compose
 from service.secrets import Secrets
 from service.settings import SHORTEST_TOKEN, Settings
+from service.store import backtests
 
 log = structlog.get_logger()
 
@@ -41,6 +43,8 @@ def _serve(settings: Settings, listening: socket.socket, say: Callable[[str], No
     rt = compose(settings)
     rt.database.upgrade()
     rt.database.check_writable()
+    with rt.database.transaction() as session:
+        backtests.give_up(session, now=rt.clock.now(), is_gone=is_gone)
     apply_paths(rt, [Path(path) for path in settings.apply.split(":") if path], by="start")
     jobs = Jobs(rt)
     app = create_app(rt)

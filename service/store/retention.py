@@ -19,13 +19,16 @@ from sqlmodel import Session, col, select
 
 from service.model import ActionStatus, Status
 from service.store import audit, lease, sums, totals
+from service.store.backtests import UNFINISHED
 from service.store.database import Database
 from service.store.resources import may_be_removed
 from service.store.tables import (
     Action,
     Audit,
     AuditHorizon,
+    Backtest,
     Cycle,
+    Document,
     Finding,
     LinkUse,
     MeterInterval,
@@ -94,6 +97,7 @@ def _removing(keep: Keep, now: datetime) -> Iterator[tuple[str, Batch]]:
         yield "actions", lambda session: _actions(session, long_ago)
         yield "messages", lambda session: _messages(session, long_ago)
         yield "used links", lambda session: _used_links(session, long_ago)
+        yield "back-tests", lambda session: _backtests(session, long_ago)
     if keep.meter is not None:
         rolled_up = now - keep.meter
         yield "intervals", lambda session: sums.roll_up(session, rolled_up, at_most=AT_ONCE)
@@ -200,6 +204,23 @@ def _count_and_remove(
     rows = session.connection().execute(columns(*kinds, func.count()).where(which).group_by(*kinds))
     totals.add_to_tally(session, family, {tuple(labels): number for *labels, number in rows})
     session.connection().execute(delete(table).where(which))
+
+
+def _backtests(session: Session, before: datetime) -> int:
+    """But for those that a policy was let enforce by, while there is such a policy."""
+    policy = exists().where(col(Document.kind) == "policy", col(Document.name) == col(Backtest.policy))
+    old = (
+        select(Backtest.id)
+        .where(
+            col(Backtest.asked_at) < before,
+            col(Backtest.status).not_in(UNFINISHED),
+            ~and_(col(Backtest.relied_on_at).is_not(None), policy),
+        )
+        .order_by(col(Backtest.asked_at))
+    )
+    ids = session.exec(old.limit(AT_ONCE)).all()
+    session.connection().execute(delete(Backtest).where(col(Backtest.id).in_(ids)))
+    return len(ids)
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

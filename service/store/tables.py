@@ -445,6 +445,67 @@ class Outbox(SQLModel, table=True):
     error: str | None = None
 
 
+class Backtest(SQLModel, table=True):
+    """A policy tried on what was seen, by this service: asked for, under way, or with its report."""
+
+    __tablename__ = "backtest"
+    __table_args__ = (
+        Index("backtest_asked", "asked_at", "id"),
+        Index("backtest_policy", "policy", "digest", "status"),
+    )
+
+    id: str = Field(default_factory=new_id, primary_key=True)
+    policy: str
+    digest: str
+    """`policies.digest`: of the policy as it was when it was tried."""
+    body: dict[str, Any] = _json()
+    """The policy as it was written, with `${SECRET}` names unresolved."""
+    project: str | None = Field(default=None, index=True)
+    """It saw what belonged to this one only; None: the whole installation's."""
+    question: dict[str, Any] = _json()
+    """What else was asked, in the words of the one who asked."""
+    horizon_seconds: int
+    """A stop is false when work is seen within this time after it."""
+    step_seconds: int
+    """How far one look is from the next."""
+    asked_by: str
+    asked_at: datetime = _utc(nullable=False)
+    started_at: datetime | None = _utc()
+    finished_at: datetime | None = _utc()
+    status: str = "queued"
+    """queued, running, done, failed"""
+    holder: str
+    """The process that does it."""
+    alive_at: datetime = _utc(nullable=False)
+    """Its last sign of life, in real time."""
+    progress_share: float = 0.0
+    progress_words: str = ""
+    error: str | None = None
+    data_from: datetime | None = _utc()
+    data_to: datetime | None = _utc()
+    """The stretch of the past of which something was known."""
+    stops: int | None = None
+    decided: int | None = None
+    undecided: int | None = None
+    false_stops: int | None = None
+    relied_on_at: datetime | None = _utc()
+    """When a policy was last let enforce because of it."""
+    report: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))
+    """`service.backtest.report.as_json`."""
+
+
+class BacktestOverride(SQLModel, table=True):
+    """A person let this very policy enforce without a back-test. It holds until the policy changes."""
+
+    __tablename__ = "backtest_override"
+
+    policy: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    reason: str
+    allowed_by: str
+    allowed_at: datetime = _utc(nullable=False)
+
+
 class Audit(SQLModel, table=True):
     """Who did what, when and why. Append-only: the database itself refuses updates, and deletes of what is younger than
     `AuditHorizon` says."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, and_, or_, true
+from sqlalchemy.orm import defer
 from sqlmodel import Session, SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
@@ -18,6 +19,7 @@ from service.store import ledger
 from service.store.documents import Confinement
 from service.store.tables import (
     Action,
+    Backtest,
     Cycle,
     Document,
     Finding,
@@ -111,6 +113,23 @@ def cycles(session: Session, *, cursor: str | None, limit: int) -> Page[Cycle]:
         session,
         select(Cycle),
         [(Cycle.started_at, datetime), (Cycle.id, str)],
+        cursor=cursor,
+        limit=limit,
+        newest_first=True,
+    )
+
+
+def backtests(
+    session: Session, *, filters: Mapping[str, Collection[str]], sees: Confinement, cursor: str | None, limit: int
+) -> Page[Backtest]:
+    """Newest first, without their reports."""
+    statement = _filtered(select(Backtest), Backtest, filters, sees).options(
+        defer(Backtest.report, raiseload=True)  # type: ignore[arg-type]  # SQLModel types columns as their values
+    )
+    return _page(
+        session,
+        statement,
+        [(Backtest.asked_at, datetime), (Backtest.id, str)],
         cursor=cursor,
         limit=limit,
         newest_first=True,
