@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -135,6 +137,45 @@ class DisruptionBudget(_Part):
     """Money per hour of what is disturbed within an hour; a plain number holds in each currency by itself."""
 
 
+def _positive(share: float) -> float:
+    if share > 0:
+        return share
+    raise ValueError("a share of nothing is what mode: observe says; write 1% or more")
+
+
+class Rollout(_Part):
+    """On which share of its scope a policy goes as far as its mode says; the rest is only observed."""
+
+    share: Annotated[Share, AfterValidator(_positive)]
+    """What it begins with. Who is in is told by a hash, so that whoever is in at 5% is in at 25%."""
+    steps: tuple[Share, ...] = ()
+    """What the share rises to, one after the other; with none it stays as it is."""
+    every: Duration = Field(timedelta(days=7), gt=timedelta(0))
+    """How long a share lasts at least."""
+    max_false_stops: Share = 0.01
+    """Of the stops that are decided since the share began. With more it falls back, to observing everything."""
+    min_stops: int = Field(5, ge=1, strict=True)
+    """Without so many decided stops a share does not rise: nothing was learnt from it."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Rollout:
+        shares = (self.share, *self.steps)
+        if any(after <= before for before, after in pairwise(shares)):
+            written = ", ".join(format_share(share) for share in shares)
+            raise ValueError(f"steps: each must be larger than the one before, these are {written}")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """From the first to the last."""
+        return (self.share, *self.steps)
+
+
+def _long_form(value: Any) -> Any:
+    """`5%` is short for a share that stays as it is."""
+    return value if value is None or isinstance(value, Mapping | Rollout) else {"share": value}
+
+
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -155,6 +196,8 @@ class BasePolicy(_Part):
     ] = ()
     disruption_budget: DisruptionBudget = DisruptionBudget()
     approval: Literal["required"] | None = None
+    rollout: Annotated[Rollout | None, BeforeValidator(_long_form, json_schema_input_type=str | Rollout | None)] = None
+    """With which share of its scope it begins, and how that rises; without one everybody is met at once."""
     cool_down: Duration = timedelta(hours=4)
     """How long a resource that was restarted is left alone."""
     description: str = ""
