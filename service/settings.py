@@ -9,14 +9,25 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from policies.policy import Mode
-from policies.quantities import Share
+from policies.quantities import Share, format_share
 
 CommaList = Annotated[
     tuple[str, ...],
@@ -31,6 +42,49 @@ SHORTEST_KEY = 32
 SHORTEST_RETENTION = 40
 """In days: what is younger is still worked with."""
 LONGEST_RETENTION = 36_500
+EXAMPLE = "{days: 14, max_false_stops: 1%, min_stops: 20}"
+
+
+class RequireBacktest(BaseModel):
+    """What a policy's back-test must show before the policy may enforce. Whether one does: `service.gate`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    days: int
+    """Of history that it saw, at least."""
+    max_false_stops: Share
+    """Of its decided stops, at most."""
+    min_stops: int
+    """Decided, at least: of a few nobody can tell a share."""
+
+    @field_validator("days", "min_stops", mode="before")
+    @classmethod
+    def _at_least_one(cls, value: Any, field: ValidationInfo) -> int:
+        if type(value) is not int or not 1 <= value <= 1_000_000:
+            raise ValueError(f"{field.field_name}: {value!r} is no whole number of 1 or more")
+        return value
+
+    def __str__(self) -> str:
+        return (
+            f"at least {self.days} days of history, at least {self.min_stops} decided stops, "
+            f"at most {format_share(self.max_false_stops)} of them false"
+        )
+
+
+def _requirement(value: Any) -> Any:
+    """A flow mapping of YAML, which JSON is too; nothing is none."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        found = value
+    if found is None:
+        return None
+    wanted = [*RequireBacktest.model_fields]
+    if not isinstance(found, Mapping) or sorted(map(str, found)) != sorted(wanted):
+        raise ValueError(f"must say {', '.join(wanted)} and nothing else, like {EXAMPLE}; this says {value!r}")
+    return found
 
 
 class Settings(BaseSettings):
@@ -68,6 +122,9 @@ class Settings(BaseSettings):
     """Serve `/metrics` without a token."""
     breaker: Share = 0.3
     """Share of the installation's GPUs that may be stopped within an hour before everything is held. With its %."""
+    require_backtest: Annotated[RequireBacktest | None, NoDecode, BeforeValidator(_requirement)] = None
+    """What a policy must have passed before its mode may become `enforce`, like
+    `{days: 14, max_false_stops: 1%, min_stops: 20}`. None by default: then people alone decide."""
     apply: str = ""
     """Files or folders applied at start, separated by `:`."""
     secrets_dir: Path | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,47 @@ def test_a_crash_while_the_key_is_made_leaves_none(tmp_path: Path, monkeypatch: 
             Settings(home=tmp_path).signing_key()
     assert not (tmp_path / "secret_key").exists()
     assert len(Settings(home=tmp_path).signing_key()) >= 32
+
+
+REQUIRED = {
+    "as YAML is written": "{days: 14, max_false_stops: 1%, min_stops: 20}",
+    "as JSON is written": '{"days": 14, "max_false_stops": "1%", "min_stops": 20}',
+    "over several lines": "days: 14\nmax_false_stops: 1%\nmin_stops: 20\n",
+}
+
+
+@pytest.mark.parametrize("case", REQUIRED)
+def test_what_a_back_test_must_show_is_a_mapping(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURFEW_REQUIRE_BACKTEST", REQUIRED[case])
+    required = Settings().require_backtest
+    assert required is not None
+    assert (required.days, required.max_false_stops, required.min_stops) == (14, 0.01, 20)
+
+
+@pytest.mark.parametrize("blank", [*BLANK, "null"])
+def test_no_back_test_is_required_where_nothing_is_said(blank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURFEW_REQUIRE_BACKTEST", blank)
+    assert Settings().require_backtest is None
+
+
+NO_REQUIREMENT = {
+    "a key is missing": ("{days: 14, min_stops: 20}", "must say days, max_false_stops, min_stops and nothing else"),
+    "a key is misspelt": ("{day: 14, max_false_stops: 1%, min_stops: 20}", "like {days: 14, max_false_stops: 1%"),
+    "there is one too many": ("{days: 1, max_false_stops: 1%, min_stops: 1, hours: 2}", "and nothing else"),
+    "it is a number": ("14", "must say days"),
+    "it is a list": ("[14, 1%, 20]", "must say days"),
+    "it is no YAML": ("{days: 14", "must say days"),
+    "there are too few days": ("{days: 0, max_false_stops: 1%, min_stops: 20}", "days: 0 is no whole number"),
+    "the days are a duration": ("{days: 14d, max_false_stops: 1%, min_stops: 20}", "days: '14d' is no whole number"),
+    "no stop is enough": ("{days: 14, max_false_stops: 1%, min_stops: 0}", "min_stops: 0 is no whole number"),
+    "the share has no sign": ("{days: 14, max_false_stops: 1, min_stops: 20}", "write it with its sign, like 10%"),
+    "the share is beyond all": ("{days: 14, max_false_stops: 101%, min_stops: 20}", "is no share"),
+}
+
+
+@pytest.mark.parametrize("case", NO_REQUIREMENT)
+def test_an_unclear_requirement_is_refused_at_the_start(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, says = NO_REQUIREMENT[case]
+    monkeypatch.setenv("CURFEW_REQUIRE_BACKTEST", given)
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        Settings()
