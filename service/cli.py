@@ -250,6 +250,79 @@ def _previewed(client: Client, name: str, body: dict[str, Any], limit: int) -> A
 
 
 @app.command()
+def backtest(
+    file: File,
+    history: Annotated[
+        str | None,
+        typer.Option(
+            "--history",
+            help="Replay this history here: a folder, or s3://… and the like. Else a service does.",
+            metavar="PLACE",
+        ),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="From this moment on, like 2026-11-01 (midnight in UTC) or with a time."),
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Up to this moment, which is not included.")] = None,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only what belonged to it.")] = None,
+    false_stop_within: Annotated[
+        str, typer.Option(help="A stop is false when work is seen so soon after it.", metavar="DURATION")
+    ] = "2h",
+    max_false_stops: Annotated[
+        str, typer.Option(help="The share of false stops you would bear.", metavar="SHARE")
+    ] = "1%",
+    sweep: Annotated[bool, typer.Option(help="Try other terms too and recommend some.")] = True,
+    step: Annotated[
+        str | None,
+        typer.Option(help="With --history: how far one look is from the next; default: 60s.", metavar="DURATION"),
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="With --history: a price file, whose prices win over the recorded ones.")
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page with charts, too; it needs no other file.", metavar="FILE.html")
+    ] = None,
+    fail_on_false_stops: Annotated[
+        bool,
+        typer.Option(
+            "--fail-on-false-stops", help="Exit code 1 if more than --max-false-stops are false, or none is decided."
+        ),
+    ] = False,
+) -> None:
+    """Print what policies would have done to the past: what they stop and save, whom they warn and whom they hurt.
+
+    Times are printed in your own zone. Of several policies, JSON and YAML are a list.
+    """
+    from service import cli_backtest
+
+    asked = cli_backtest.asked(
+        from_=from_,
+        to=to,
+        project=project,
+        false_stop_within=false_stop_within,
+        max_false_stops=max_false_stops,
+        sweep=sweep,
+        step=step,
+        prices=prices,
+    )
+    code = cli_backtest.run(
+        [(text["name"], text["text"]) for text in _texts(file)["files"]],
+        asked,
+        history=history,
+        client=_client,
+        output=output.value,
+        page=page,
+        fail_on_false_stops=fail_on_false_stops,
+        out=_console(),
+        err=_console(err=True),
+    )
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
 def library(
     name: Annotated[str | None, typer.Argument(help="Print this one.")] = None,
 ) -> None:

@@ -13,9 +13,6 @@ from datetime import date, datetime, timedelta, tzinfo
 from math import sqrt
 from typing import Any
 
-from policies.policy import BasePolicy, IdlePolicy
-from policies.quantities import format_duration
-
 Found = Mapping[str, Any]
 """A report as JSON, or a part of it."""
 
@@ -25,18 +22,6 @@ MOST_DAYS = 62
 """A longer time is shown by month."""
 NOBODY = "nobody is named"
 NO_PROJECT = "no project"
-
-
-def marked(found: Found, policy: BasePolicy) -> dict[str, Any]:
-    """The report with its policy's own point of the sweep marked as `own`."""
-    if found["sweep"] is None or not isinstance(policy, IdlePolicy):
-        return dict(found)
-    ours = (format_duration(policy.idle.for_), policy.idle.utilisation_below, format_duration(policy.grace))
-    points = [
-        {**point, "own": (point["for"], point["utilisation_below"], point["grace"]) == ours}
-        for point in found["sweep"]["points"]
-    ]
-    return {**found, "sweep": {**found["sweep"], "points": points}}
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
