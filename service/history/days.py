@@ -10,17 +10,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from service.history.layout import WHOLE_DAY, History, Table
+from service.history.layout import COMPACTED, REPLACES, WHOLE_DAY, History, Table, midnight, name_of
 
 STAGING = ".import-"
 """How the folders begin in which an import works."""
@@ -28,6 +27,9 @@ MOVES = "moves.json"
 """What is still to be moved; once it is there the import is decided, whatever ends the process."""
 LOCK = ".lock"
 ROW_GROUP = 122_880
+DAY = 86_400
+MEMORY = "2GB"
+"""What making days may take; what does not fit lies on the disk of the history meanwhile."""
 FOREVER = 2**62
 
 
@@ -52,8 +54,10 @@ class Staging:
     """Whatever is made along the way may lie here too; it is gone in the end."""
     links: Path
     """A folder whose path is plain: DuckDB takes `*` and `[` of a path for a pattern, and these are people's."""
+    sql: duckdb.DuckDBPyConnection
+    """Works in files beside what it makes, with so much memory and no more."""
     _made: dict[tuple[Table, date], list[str]] = field(default_factory=dict)
-    """The parts that each new file takes the place of, as the file system names them."""
+    """The files that lie in each new one's place, as the file system names them."""
 
     @property
     def plain(self) -> str:
@@ -66,9 +70,10 @@ class Staging:
         link.symlink_to(file.resolve())
         return str(link)
 
-    def put(self, connection: duckdb.DuckDBPyConnection, table: Table, day: date, rows: str) -> int:
+    def put(self, table: Table, day: date, rows: str) -> int:
         """Make a day's file of these rows (a SELECT of the table's columns) and those that are there. How many of them
         are in it now."""
+        there = self.history.written(table, day)
         parts = self.history.parts(table, day)
         columns = ", ".join(table.columns)
         if parts:
@@ -76,31 +81,64 @@ class Staging:
             old = f"SELECT {columns} FROM read_parquet([{files}], union_by_name=true, hive_partitioning=false)"
             new_, old_ = ("winner", "loser") if self.wins is Wins.NEW else ("loser", "winner")
             rows = f"WITH {new_} AS ({rows}), {old_} AS ({old}), {_OVERLAID[table]}"
-        name = f"{table}-{day.isoformat()}.parquet"
         typed = ", ".join(f"{column}::{kind} AS {column}" for column, kind in table.columns.items())
-        written = connection.execute(
-            f"COPY (SELECT {typed} FROM ({rows}) ORDER BY {table.order}) TO {quoted(f'{self.plain}/{name}')} "
-            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+        replaced = json.dumps([name for path in there if (name := name_of(path)) != WHOLE_DAY])
+        written = self.sql.execute(
+            f"COPY (SELECT {typed} FROM ({rows}) ORDER BY {table.order}) "
+            f"TO {quoted(f'{self.plain}/{_name(table, day)}')} (FORMAT parquet, COMPRESSION zstd, "
+            f"ROW_GROUP_SIZE {ROW_GROUP}, KV_METADATA {{{REPLACES}: {quoted(replaced)}}})"
         ).fetchall()
-        self._made[table, day] = [self._named(part) for part in parts]
+        self._made[table, day] = there
         return int(written[0][0])
 
-    def commit(self) -> None:
-        """Let the new days take the places of the old ones."""
-        moves = [
-            {
-                "from": f"{table}-{day.isoformat()}.parquet",
-                "to": f"{self.history.folder(table, day)}/{WHOLE_DAY}",
-                "instead_of": parts,
-            }
-            for (table, day), parts in sorted(self._made.items())
+    def keep(self, rows: Sequence[tuple[str, int, int, str]]) -> None:
+        """Take in what resources were: resource, from, until, known. `put_resources` makes days of them."""
+        import numpy
+
+        resources, times, untils, known = zip(*rows, strict=True)
+        batch = {
+            "resource": numpy.array(resources, dtype=object),
+            "time": numpy.array(times, dtype=numpy.int64),
+            "until": numpy.array(untils, dtype=numpy.int64),
+            "known": numpy.array(known, dtype=object),
+        }
+        self.sql.register("batch", batch)
+        self.sql.execute("INSERT INTO known SELECT resource, time, until, known FROM batch")
+        self.sql.unregister("batch")
+
+    def put_resources(self, progress: Callable[[float, str], None]) -> None:
+        """Each day for itself: a stretch that lasts longer is in each of its days."""
+        days = [
+            date(1970, 1, 1) + timedelta(days=row[0])
+            for row in self.sql.execute(
+                f"SELECT DISTINCT unnest(range(time // {DAY}, (until - 1) // {DAY} + 1)) AS d FROM known ORDER BY d"
+            ).fetchall()
         ]
+        for count, day in enumerate(days):
+            progress(count / len(days), f"resources on {day.isoformat()}")
+            first, last = midnight(day), midnight(day) + DAY
+            self.put(
+                Table.RESOURCES,
+                day,
+                f"SELECT resource, greatest(time, {first}) AS time, least(until, {last}) AS until, known FROM known "
+                f"WHERE time < {last} AND until > {first}",
+            )
+
+    def commit(self) -> None:
+        """Let the new days take the places of the old ones. Raises Busy."""
+        moves = []
+        for (table, day), there in sorted(self._made.items()):
+            now = self.history.written(table, day)
+            if set(there) - set(now) or any(path.endswith((COMPACTED, WHOLE_DAY)) for path in set(now) - set(there)):
+                raise Busy(f"{self.history.shown}: {day.isoformat()} was compacted meanwhile; try again")
+            to = f"{self.history.folder(table, day)}/{WHOLE_DAY}"
+            moves.append(_Move(made=_name(table, day), to=to, instead_of=[path for path in there if path != to]))
         if not self.history.local:
             _upload(self.history, self.folder, moves)
             return
         plan = self.folder / f"{MOVES}.part"
         with plan.open("w") as file:
-            json.dump(moves, file)
+            json.dump([asdict(move) for move in moves], file)
             file.flush()
             os.fsync(file.fileno())
         plan.rename(self.folder / MOVES)
@@ -111,32 +149,41 @@ class Staging:
             return part
         return str(self.links / "history" / Path(part).relative_to(root_of(self.history)))
 
-    def _named(self, part: str) -> str:
-        return part if self.history.local else str(self.history.files._strip_protocol(part))
+
+@dataclass(frozen=True)
+class _Move:
+    """A file that was made, where it goes, and what goes then. It says itself whose place it takes, so that nothing
+    counts twice in between."""
+
+    made: str
+    to: str
+    instead_of: Sequence[str]
+
+
+def _name(table: Table, day: date) -> str:
+    return f"{table}-{day.isoformat()}.parquet"
 
 
 def _move(folder: Path) -> None:
     """Carry out what was decided; what of it is done already is done."""
-    for move in json.loads((folder / MOVES).read_text()):
-        target = Path(move["to"])
+    for move in (_Move(**values) for values in json.loads((folder / MOVES).read_text())):
+        target = Path(move.to)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if (folder / move["from"]).exists():
-            os.replace(folder / move["from"], target)
-        for part in move["instead_of"]:
-            if Path(part) != target:
-                Path(part).unlink(missing_ok=True)
+        if (folder / move.made).exists():
+            os.replace(folder / move.made, target)
+        for part in move.instead_of:
+            Path(part).unlink(missing_ok=True)
     (folder / MOVES).unlink()
 
 
-def _upload(history: History, folder: Path, moves: Sequence[dict[str, Any]]) -> None:
+def _upload(history: History, folder: Path, moves: Sequence[_Move]) -> None:
     """Each file appears as a whole; should it be cut off between two, the same import again puts it right."""
     for move in moves:
-        history.files.makedirs(move["to"].rpartition("/")[0], exist_ok=True)
-        history.files.put_file(str(folder / move["from"]), move["to"])
+        history.files.makedirs(move.to.rpartition("/")[0], exist_ok=True)
+        history.files.put_file(str(folder / move.made), move.to)
     for move in moves:
-        for part in move["instead_of"]:
-            if part != move["to"]:
-                history.files.rm_file(part)
+        for part in move.instead_of:
+            history.files.rm_file(part)
 
 
 @contextmanager
@@ -148,10 +195,30 @@ def staging(history: History, wins: Wins) -> Iterator[Staging]:
         if root is not None:
             (Path(links) / "history").symlink_to(root.resolve())
         try:
-            yield Staging(history=history, wins=wins, folder=folder, links=Path(links))
+            with closing(_connect(history, Path(links) / "folder")) as sql:
+                yield Staging(history=history, wins=wins, folder=folder, links=Path(links), sql=sql)
         finally:
             if not (folder / MOVES).exists():  # else the next one carries it out
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connect(history: History, folder: Path) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(
+        str(folder / "work.db"),
+        config={
+            "memory_limit": MEMORY,
+            "temp_directory": str(folder / "spilled"),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+        },
+    )
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+    connection.execute("CREATE TABLE known (resource VARCHAR, time BIGINT, until BIGINT, known VARCHAR)")
+    if not history.local:
+        connection.register_filesystem(history.files)
+    return connection
 
 
 @contextmanager
@@ -169,9 +236,7 @@ def _alone(history: History) -> Iterator[Path | None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Busy(
-                    f"{history.location}: another import is under way there; try again when it is done"
-                ) from None
+                raise Busy(f"{history.shown}: another import is under way there; try again when it is done") from None
             for left in root.glob(f"{STAGING}*"):
                 if (left / MOVES).exists():
                     _move(left)

@@ -18,13 +18,12 @@ from babel.numbers import list_currencies
 
 from providers.records import CapacityType, Kind, Price, ResourceRecord, ResourceRef, State
 from service.documents import nearest
-from service.history.days import Staging, Wins, quoted, staging
+from service.history.days import DAY, Staging, Wins, quoted, staging
 from service.history.layout import History, Table, midnight
 from service.model import Known
 from service.pipeline.price import DEAREST_MICROS
 from service.store.resources import to_json
 
-DAY = 86_400
 LATEST = midnight(date(2100, 1, 1))
 MILLISECONDS = 10**11
 """Seconds of the year 5138: a time from here on was surely counted in milliseconds."""
@@ -36,7 +35,6 @@ first samples away; longer than any warm-up before, it takes none."""
 PORTION = 20_000_000
 """Rows that are taken out of all of them at a time, whole days, so that no day is looked for in everything."""
 AT_ONCE = 20_000
-MEMORY = "2GB"
 OFFENCE = "curfew: a row is wrong"
 ROUNDING = 1e-6
 """How far above the most a ratio may be: sums of shares are not exact."""
@@ -116,13 +114,10 @@ def import_table(file: str, history: History, reading: Reading, progress: Progre
     """Everything in a file, or nothing. Raises Unreadable, days.Busy, or OSError."""
     path = _local(file)
     with staging(history, Wins.NEW) as place:
-        connection = _connect(history, place)
         try:
-            return _Import(path, place, connection, reading, progress).run()
+            return _Import(path, place, reading, progress).run()
         except duckdb.Error as error:
             raise _said(error, path) from error
-        finally:
-            connection.close()
 
 
 def _local(file: str) -> Path:
@@ -139,25 +134,6 @@ def _local(file: str) -> Path:
     if path.stat().st_size == 0:
         raise Unreadable(f"{file}: is empty")
     return path
-
-
-def _connect(history: History, place: Staging) -> duckdb.DuckDBPyConnection:
-    """Works on files beside what it makes, with so much memory and no more."""
-    connection = duckdb.connect(
-        f"{place.plain}/work.db",
-        config={
-            "memory_limit": MEMORY,
-            "temp_directory": f"{place.plain}/spilled",
-            "preserve_insertion_order": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "allow_community_extensions": False,
-        },
-    )
-    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = true; SET enable_progress_bar_print = false")
-    if not history.local:
-        connection.register_filesystem(history.files)
-    return connection
 
 
 def _said(error: duckdb.Error, path: Path) -> Exception:
@@ -186,12 +162,10 @@ class _Check:
 class _Import:
     """One file on its way into a history."""
 
-    def __init__(
-        self, path: Path, place: Staging, connection: duckdb.DuckDBPyConnection, reading: Reading, progress: Progress
-    ) -> None:
+    def __init__(self, path: Path, place: Staging, reading: Reading, progress: Progress) -> None:
         self._path = path
         self._place = place
-        self._sql = connection
+        self._sql = place.sql
         self._reading = reading
         self._progress = progress
         self._source = ""
@@ -206,7 +180,7 @@ class _Import:
         days = self._days()
         self._activity(days)
         self._stretches()
-        self._resources()
+        self._place.put_resources(lambda share, words: self._progress(0.95 + 0.04 * share, words))
         found = self._found(days)
         self._progress(0.99, "moving it into place")
         self._place.commit()
@@ -465,7 +439,7 @@ class _Import:
                 f"FROM {of_day} AND utilisation IS NOT NULL GROUP BY resource, gpu, time"
             )
             self._written += self._one("SELECT count(*) FROM once")
-            self._place.put(self._sql, Table.ACTIVITY, day, "SELECT * FROM once")
+            self._place.put(Table.ACTIVITY, day, "SELECT * FROM once")
             self._sql.execute("INSERT INTO device SELECT DISTINCT resource, gpu FROM once")
         self._pieces(of_day)
 
@@ -545,8 +519,7 @@ class _Import:
             SELECT resource, min(since) AS time, max(until) AS until,
                    {", ".join(f"any_value({name}) AS {name}" for name in attributes)}
             FROM numbered GROUP BY resource, number;
-            CREATE TABLE gpus AS SELECT resource, count(DISTINCT gpu)::INTEGER AS gpus FROM device GROUP BY resource;
-            CREATE TABLE known (resource VARCHAR, time BIGINT, until BIGINT, known VARCHAR)
+            CREATE TABLE gpus AS SELECT resource, count(DISTINCT gpu)::INTEGER AS gpus FROM device GROUP BY resource
             """
         )
         total = max(1, self._one("SELECT count(*) FROM stretch"))
@@ -560,45 +533,10 @@ class _Import:
         done = 0
         while rows := reader.fetchmany(AT_ONCE):
             values = [dict(zip(names, row, strict=True)) for row in rows]
-            self._keep([(row["resource"], row["time"], row["until"], to_json(life.known(row))) for row in values])
+            self._place.keep([(row["resource"], row["time"], row["until"], to_json(life.known(row))) for row in values])
             done += len(rows)
             self._progress(0.9 + 0.05 * done / total, "resources")
         reader.close()
-
-    def _keep(self, rows: Sequence[tuple[str, int, int, str]]) -> None:
-        import numpy
-
-        resources, times, untils, known = zip(*rows, strict=True)
-        self._sql.register(
-            "batch",
-            {
-                "resource": numpy.array(resources, dtype=object),
-                "time": numpy.array(times, dtype=numpy.int64),
-                "until": numpy.array(untils, dtype=numpy.int64),
-                "known": numpy.array(known, dtype=object),
-            },
-        )
-        self._sql.execute("INSERT INTO known SELECT resource, time, until, known FROM batch")
-        self._sql.unregister("batch")
-
-    def _resources(self) -> None:
-        """Each day for itself: a stretch that lasts longer is in each of its days."""
-        days = [
-            _day(row[0])
-            for row in self._sql.execute(
-                "SELECT DISTINCT unnest(range(time // 86400, (until - 1) // 86400 + 1)) AS d FROM known ORDER BY d"
-            ).fetchall()
-        ]
-        for count, day in enumerate(days):
-            self._progress(0.95 + 0.04 * count / len(days), f"resources on {day.isoformat()}")
-            first, last = midnight(day), midnight(day) + DAY
-            self._place.put(
-                self._sql,
-                Table.RESOURCES,
-                day,
-                f"SELECT resource, greatest(time, {first}) AS time, least(until, {last}) AS until, known FROM known "
-                f"WHERE time < {last} AND until > {first}",
-            )
 
     def _found(self, days: Mapping[date, int]) -> Imported:
         row = self._row("SELECT count(*), count(utilisation), bool_or(naive) FROM sample")
