@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from policies.policy import Mode
+from service.backtests import Backtests
 from service.census import Census
 from service.clock import AcceleratedClock, Clock, RealClock
 from service.fleet import Fleet
@@ -95,6 +96,7 @@ class Runtime:
     fleet: Fleet = field(repr=False)
     channels: Channels = field(repr=False)
     links: Links = field(repr=False)
+    backtests: Backtests = field(repr=False)
     prices: PriceFile = field(default_factory=PriceFile, repr=False)
     rates: Rates = field(default_factory=Rates, repr=False)
     holder: str = ""
@@ -126,11 +128,13 @@ def compose(settings: Settings, *, clock: Clock | None = None, database: Databas
     """A runtime from settings. Raises ValueError for settings that cannot work."""
     check_channels(settings)
     clock = clock or _clock(settings)
+    database = database or Database(settings.resolved_database_url)
     secrets = Secrets(folder=settings.secrets_dir)
+    holder = this_process()
     return Runtime(
         settings=settings,
         clock=clock,
-        database=database or Database(settings.resolved_database_url),
+        database=database,
         secrets=secrets,
         fleet=Fleet(
             secrets=secrets,
@@ -141,9 +145,10 @@ def compose(settings: Settings, *, clock: Clock | None = None, database: Databas
         ),
         channels=Channels(settings, secrets),
         links=Links(settings.signing_key(), settings.public_url),
+        backtests=Backtests(database, clock, location=str(getattr(settings, "history", "") or ""), holder=holder),
         prices=PriceFile.read(settings.prices) if settings.prices else PriceFile(),
         rates=Rates.read(settings.rates) if settings.rates else Rates(),
-        holder=this_process(),
+        holder=holder,
     )
 
 

@@ -56,6 +56,7 @@ def _serve(settings: Settings, listening: socket.socket, say: Callable[[str], No
         _Server(config, settings, rt.database.kind, say).run(sockets=[listening])
     finally:
         jobs.stop()
+        rt.backtests.stop()
         rt.database.close()
 
 

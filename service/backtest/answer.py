@@ -20,6 +20,8 @@ def answer(history: History, question: Question, progress: Progress) -> dict[str
     """Raises NotReplayable or ValueError with a sentence."""
     from service.backtest.replay import backtest  # with numpy, which nothing else needs
 
+    if not history.days():
+        raise ValueError("there is no history yet: nothing was recorded or imported")
     return marked(as_json(backtest(history, question, progress)), question.policy)
 
 
