@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from service import cli_history
 from service.visible import visible
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ app.add_typer(notify_commands, name="notify")
 app.add_typer(db_commands, name="db")
 guardrail_commands = typer.Typer(help="Policies in other words.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(guardrail_commands, name="guardrails")
+app.add_typer(cli_history.app, name="history")
 
 UNUSABLE, FOUND_CHANGES = 2, 3
 
