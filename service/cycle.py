@@ -1,4 +1,4 @@
-"""The whole cycle on one screen: collect → decide → write → enforce → verify → notify → export.
+"""The whole cycle on one screen: collect → decide → write → enforce → verify → notify → export → record.
 
 `decide` is the pure middle (reconcile, attribute, price, evaluate, meter, plan). Read this function first.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from service import metrics
+from service.history.record import Sight
 from service.holder import is_gone
 from service.model import SourceAnswer
 from service.pipeline.alert import budget_alerts
@@ -24,11 +25,12 @@ from service.pipeline.evaluate import Look, longest_window
 from service.pipeline.meter import LONGEST_GAP
 from service.pipeline.notify import drain
 from service.pipeline.plan import InForce, Limits, Standing
+from service.pipeline.rollout import all_advanced, messages
 from service.pipeline.tell import queued
 from service.pipeline.verify import note_resumed, verify
 from service.report import Report
 from service.runtime import Runtime, View
-from service.store import audit, cycles, findings, lease, ledger, resources, spend
+from service.store import audit, cycles, findings, lease, ledger, resources, rollouts, spend
 from service.store.database import trouble_of
 from service.store.documents import Documents, load
 from service.store.tables import Hold
@@ -106,7 +108,7 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
 
     # 4. Write what changed, in one transaction.
     with report.step("write") as said:
-        _write(rt, held, documents, collected, ruling, now)
+        _write(rt, held, documents, collected, world, ruling, now)
         said["summary"] = f"{len(ruling.changed)} resources and {len(ruling.plan.findings)} findings changed"
 
     # 5. Act: first what an earlier cycle left open, then what is due. Each target is looked at again by itself.
@@ -143,6 +145,10 @@ def _govern(rt: Runtime, held: lease.Held, report: Report, now: datetime) -> Non
         rt.memory.unknown_since = dict(ruling.plan.unknown_since)
         rt.metrics = metrics.page(rt, ruling.look, ruling.judged, now)
 
+    # 9. Keep what was seen, for back-tests.
+    with report.step("record") as said:
+        said["summary"] = _record(rt, world, ruling, now)
+
 
 def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetime) -> World:
     """Everything the ruling rests on, read in one transaction."""
@@ -160,6 +166,8 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
         intervals = rt.memory.latest.follow(session)
         last_look = cycles.last_look(session)
         spent = spend.spent(session, windows(documents.projects, now), now, rt.memory.paces)
+        policies = documents.policies.values()
+        rolled_out = all_advanced(policies, *rollouts.read(session, policies, now), now)
     return World(
         known=known,
         answers=collected.answers,
@@ -183,6 +191,7 @@ def _world(rt: Runtime, documents: Documents, collected: Collected, now: datetim
             breaker=rt.settings.breaker,
             links_usable=rt.links.usable,
             verbs=rt.fleet.verbs(),
+            rollouts=rolled_out,
         ),
         intervals=intervals,
         last_look=last_look,
@@ -201,7 +210,13 @@ def _longest_gap(rt: Runtime) -> timedelta:
 
 
 def _write(
-    rt: Runtime, held: lease.Held, documents: Documents, collected: Collected, ruling: Ruling, now: datetime
+    rt: Runtime,
+    held: lease.Held,
+    documents: Documents,
+    collected: Collected,
+    world: World,
+    ruling: Ruling,
+    now: datetime,
 ) -> None:
     """All or nothing, and only under the newest lease."""
     with rt.database.transaction() as session:
@@ -216,9 +231,29 @@ def _write(
             audit.record(
                 session, at=now, actor="curfew", verb="hold", object="hold/breaker", reason=ruling.plan.breaker
             )
-        alerts = budget_alerts(session, ruling.look.budgets, rt.rates, now)
-        queued(session, [*ruling.plan.messages, *alerts], dict(documents.projects), rt.settings.notify, now)
+        fallen = rollouts.save(session, world.limits.rollouts, now)
+        told = [message for stage in fallen for message in messages(documents.policies[stage.policy], stage, now)]
+        told += budget_alerts(session, ruling.look.budgets, rt.rates, now)
+        queued(session, [*ruling.plan.messages, *told], dict(documents.projects), rt.settings.notify, now)
     rt.memory.resources.written(ruling.by_id, revision)
+
+
+def _record(rt: Runtime, world: World, ruling: Ruling, now: datetime) -> str:
+    """What samples were left behind belongs to this look, kept or not."""
+    left = {ref: series for memory in rt.memory.samples.values() for ref, series in memory.take_left().items()}
+    if rt.recorder is None:
+        return "no history is kept"
+    return rt.recorder.see(
+        Sight(
+            at=now,
+            resources=ruling.look.resources,
+            seen=ruling.look.seen,
+            series=world.telemetry.series,
+            ambiguous=world.telemetry.ambiguous,
+            gone=left,
+            speaks=world.longest_gap,
+        )
+    )
 
 
 def _hands(rt: Runtime, held: lease.Held, limits: Limits, look: Look) -> Hands:

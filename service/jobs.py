@@ -15,6 +15,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from service.cycle import run_cycle
+from service.history.compact import Compactor
 from service.holder import is_gone
 from service.runtime import Runtime
 from service.settings import Settings
@@ -42,6 +43,8 @@ class Jobs:
         self._lock = threading.Lock()
         self._running: str | None = None
         self._let_go_at: datetime | None = None
+        self._compactor = Compactor(rt.history) if rt.history is not None else None
+        self._compacted_at: datetime | None = None
         self._stopping = threading.Event()
         self._next: threading.Timer | None = None
         """A cycle before its time."""
@@ -72,6 +75,27 @@ class Jobs:
                 self._next.cancel()
         self._rt.fleet.end()
         self._worker.shutdown(wait=True)
+        self._close_history()
+
+    def _close_history(self) -> None:
+        """What is not written yet of what was seen, if nobody else governs meanwhile."""
+        rt = self._rt
+        if rt.recorder is None:
+            return
+        try:
+            with rt.database.transaction() as session:
+                held = lease.take(session, rt.holder, is_gone=is_gone)
+            if held is None:
+                return
+            rt.recorder.close(rt.clock.now())
+            with rt.database.transaction() as session:
+                lease.release(session, held)
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is not None:
+                log.error("the last of history could not be written", reason=trouble)
+            else:
+                log.exception("the last of history could not be written")
 
     def request(self, by: str) -> str:
         """Start a cycle, or answer the id of the one that is running."""
@@ -142,8 +166,10 @@ class Jobs:
             return
         try:
             retention.count(rt.database, held, now, enough=self._enough())
-            if self._let_go_at is None or not timedelta(0) <= now - self._let_go_at < LET_GO_EVERY:
+            if _due(self._let_go_at, now):
                 self._let_go(held, now)
+            if self._compactor is not None and _due(self._compacted_at, now):
+                self._compact(self._compactor, held, now)
         finally:
             with rt.database.transaction() as session:
                 lease.release(session, held)
@@ -157,9 +183,28 @@ class Jobs:
             log.info("let go of what is old", more=more, **_in_words(gone))
         self._let_go_at = None if more else now
 
+    def _compact(self, compactor: Compactor, held: lease.Held, now: datetime) -> None:
+        """The same with files of history."""
+
+        def still_ours() -> None:
+            with self._rt.database.transaction() as session:
+                lease.renew(session, held)
+
+        days = self._rt.settings.history_days
+        keep = timedelta(days=days) if days else None
+        enough = self._enough()
+        done = compactor.tidy(now, keep=keep, enough=enough, still_ours=still_ours)
+        if done:
+            log.info("tidied up history", **_in_words(done))
+        self._compacted_at = None if enough() else now
+
     def _enough(self) -> Callable[[], bool]:
         until = time.monotonic() + AT_MOST_SECONDS
         return lambda: self._stopping.is_set() or time.monotonic() >= until
+
+
+def _due(last: datetime | None, now: datetime) -> bool:
+    return last is None or not timedelta(0) <= now - last < LET_GO_EVERY
 
 
 def rested_at(before: float, began: float, ended: float) -> float:

@@ -15,6 +15,8 @@ from service.backtests import Backtests
 from service.census import Census
 from service.clock import AcceleratedClock, Clock, RealClock
 from service.fleet import Fleet
+from service.history.layout import History
+from service.history.record import Recorder
 from service.holder import this_process
 from service.model import Known
 from service.notify.channels import Channels, check_channels
@@ -99,6 +101,8 @@ class Runtime:
     backtests: Backtests = field(repr=False)
     prices: PriceFile = field(default_factory=PriceFile, repr=False)
     rates: Rates = field(default_factory=Rates, repr=False)
+    recorder: Recorder | None = field(default=None, repr=False)
+    """Keeps what is seen, and knows where; None: nothing is kept."""
     holder: str = ""
     """Who we are to the lease: this process, never another one on the same machine."""
     memory: Memory = field(default_factory=Memory, repr=False)
@@ -118,6 +122,11 @@ class Runtime:
     @property
     def post(self) -> Post:
         return Post(database=self.database, channels=self.channels, links=self.links, now=self.clock.now)
+
+    @property
+    def history(self) -> History | None:
+        """Where what was seen is kept."""
+        return None if self.recorder is None else self.recorder.history
 
     @property
     def ceiling(self) -> Mode:
@@ -145,11 +154,20 @@ def compose(settings: Settings, *, clock: Clock | None = None, database: Databas
         ),
         channels=Channels(settings, secrets),
         links=Links(settings.signing_key(), settings.public_url),
-        backtests=Backtests(database, clock, location=str(getattr(settings, "history", "") or ""), holder=holder),
+        backtests=Backtests(database, clock, location=settings.resolved_history or "", holder=holder),
         prices=PriceFile.read(settings.prices) if settings.prices else PriceFile(),
         rates=Rates.read(settings.rates) if settings.rates else Rates(),
+        recorder=_recorder(settings),
         holder=holder,
     )
+
+
+def _recorder(settings: Settings) -> Recorder | None:
+    location = settings.resolved_history
+    try:
+        return None if location is None else Recorder(History(location))
+    except ValueError as error:
+        raise ValueError(f"CURFEW_HISTORY: {error}; or set it to off") from None
 
 
 def _clock(settings: Settings) -> Clock:

@@ -17,6 +17,7 @@ import uvicorn
 
 from service.app import create_app
 from service.apply import apply_paths
+from service.history.layout import credentials
 from service.holder import is_gone
 from service.jobs import Jobs
 from service.runtime import compose
@@ -160,10 +161,13 @@ def mask_of(settings: Settings) -> Callable[[str], str]:
     """Takes the secrets of documents and our own out of a text."""
     secrets = Secrets(folder=settings.secrets_dir)
     ours = [secret.get_secret_value() for secret in (settings.admin_token, settings.secret_key) if secret]
+    logins = credentials(settings.resolved_history or "")
 
     def mask(text: str) -> str:
         for secret in ours:
             text = text.replace(secret, "***") if len(secret) >= SHORTEST_TOKEN else text  # the demo's is no secret
+        for login in logins:
+            text = text.replace(login, "***")
         return secrets.mask(text)
 
     return mask

@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     """Days that resources are shown after they ended or were orphaned, and until nothing tells of them; 0: for ever."""
     retention_audit_days: int = Field(0, ge=0, le=LONGEST_RETENTION)
     """Days that lines of the audit log are kept; 0: for ever, because how long is for a company's rules to say."""
+    history: SecretStr | None = None
+    """Where what was seen is kept for back-tests: a folder, or a URL that fsspec reaches like `s3://bucket/folder`; it
+    may hold a login. Default: `history` in `home`. Empty or `off`: nothing is kept."""
+    history_days: int = Field(400, ge=0, le=LONGEST_RETENTION)
+    """Days of it that are kept; 0: for ever."""
     retention_cycles: int = Field(1000, ge=1)
     """Reports of cycles that are kept; what they did lives on in findings, actions and the audit log."""
     demo_speed: float = Field(0, ge=0)
@@ -193,6 +198,14 @@ class Settings(BaseSettings):
             if url.startswith(scheme):
                 return "postgresql+psycopg://" + url.removeprefix(scheme)
         return url
+
+    @property
+    def resolved_history(self) -> str | None:
+        """Where history is kept; None: nowhere."""
+        if self.history is None:
+            return str(self.home / "history")
+        said = self.history.get_secret_value().strip()
+        return None if said in ("", "off") else said
 
     def signing_key(self) -> str:
         """The key links and sessions are signed with; made and kept on first use when none is set."""

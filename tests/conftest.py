@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("curfew")
+
+os.environ["CURFEW_HISTORY"] = "off"  # else every test would keep what it saw in the folder it was started from
 
 MONDAY = datetime(2026, 11, 16, 9, 0, tzinfo=UTC)
 

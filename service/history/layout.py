@@ -3,14 +3,20 @@
     LOCATION/activity/day=2026-11-22/*.parquet     what each GPU did
     LOCATION/resources/day=2026-11-22/*.parquet    what each resource was
 
-A day is a day in UTC. Its files are written once and never changed; compaction puts one file, `all.parquet`, in the
-place of many. Nothing here knows policies.
+A day is a day in UTC. Its files are written once, sorted as `Table.order`, and appear whole; compaction puts one file
+in the place of many: `…-all.parquet` within a day, `all.parquet` of a day that is over. Nothing here knows policies.
+
+A compacted file names in its own metadata (`REPLACES`) the files it was made of, and whatever it names does not count,
+though it may still lie there: a compaction that is cut off at any moment loses nothing and doubles nothing. What is
+written meanwhile, or later, is named by none and counts. Who deletes a compacted file deletes everything beside it too
+(`History.written`), for what it stood for would count again.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
@@ -21,6 +27,10 @@ import fsspec.implementations.local
 
 WHOLE_DAY = "all.parquet"
 """The one file of a compacted day, in the order of its table."""
+COMPACTED = f"-{WHOLE_DAY}"
+"""How the names of files end that stand for several of a day that goes on."""
+REPLACES = "curfew_replaces"
+"""Key of a compacted file's metadata: a JSON list of the names of the files it was made of."""
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})$")
 
 
@@ -69,15 +79,22 @@ class History:
     """A place with history in it, or about to be."""
 
     def __init__(self, location: str) -> None:
+        """Raises ValueError for a place that cannot be reached from here, with a sentence that shows no secret."""
         self.location = location.rstrip("/")
-        self._files, self._root = fsspec.core.url_to_fs(self.location)
+        self._files, self._root = _reached(self.location)
         self.local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
+
+    @property
+    def shown(self) -> str:
+        """Where it is, as people may be told: without what a URL says of a login."""
+        return shown(self.location)
 
     def days(self) -> list[date]:
         """Days of which anything is kept, ascending."""
         found = set()
         for table in Table:
             folder = f"{self._root}/{table}"
+            self._files.invalidate_cache(folder)
             for path in self._files.ls(folder, detail=False) if self._files.exists(folder) else ():
                 named = _DAY.search(str(path).rstrip("/"))
                 if named:
@@ -85,12 +102,31 @@ class History:
         return sorted(found)
 
     def parts(self, table: Table, day: date) -> list[str]:
-        """The files of one day, in the order they were written, as DuckDB reads them."""
+        """The files of one day that count, in the order they were written, as DuckDB reads them."""
+        written = self.written(table, day)
+        replaced = self._replaced(written) if len(written) > 1 else frozenset()
+        return [self.readable(path) for path in written if name_of(path) not in replaced]
+
+    def written(self, table: Table, day: date) -> list[str]:
+        """All files of one day, those too that a compacted one replaces, as the file system names them."""
         folder = self.folder(table, day)
-        if not self._files.exists(folder):
+        self._files.invalidate_cache(folder)  # others write there too
+        try:
+            found = self._files.ls(folder, detail=False)
+        except FileNotFoundError:
             return []
-        names = sorted(str(path) for path in self._files.ls(folder, detail=False) if str(path).endswith(".parquet"))
-        return [self.readable(name) for name in names]
+        return sorted(str(path) for path in found if str(path).endswith(".parquet"))
+
+    def _replaced(self, written: Iterable[str]) -> frozenset[str]:
+        """The names of files that others say they stand for."""
+        compacted = [self.readable(path) for path in written if path.endswith((COMPACTED, f"/{WHOLE_DAY}"))]
+        if not compacted:
+            return frozenset()
+        with self.connect() as connection:
+            told = connection.execute(
+                "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?", [compacted, REPLACES]
+            ).fetchall()
+        return frozenset(name for (text,) in told for name in json.loads(text))
 
     def folder(self, table: Table, day: date) -> str:
         """Where the files of one day lie, as the file system names it."""
@@ -122,6 +158,42 @@ class History:
         if not self.local:
             connection.register_filesystem(self._files)
         return connection
+
+
+def _reached(location: str) -> tuple[Any, str]:
+    """The file system of a place, and the place within it."""
+    try:
+        files, root = fsspec.core.url_to_fs(location)
+    except ImportError as error:  # says which package to install
+        raise ValueError(f"{shown(location)}: what reads such a place is not installed here. {error}") from None
+    except ValueError as error:
+        if "Protocol not known" not in str(error):
+            raise ValueError(f"{shown(location)} cannot be reached: {type(error).__name__}") from None
+        kind = location.partition("://")[0]
+        raise ValueError(
+            f"{shown(location)}: there is no kind of place {kind!r}; name a folder, or a URL like s3://bucket/folder"
+        ) from None
+    return files, str(root).rstrip("/")
+
+
+def shown(location: str) -> str:
+    """A place as people may be told of it: a URL may hold a login, and keys as parameters."""
+    return re.sub(r"(?<=\?).*", "***", re.sub(r"(?<=://).*@", "***@", location)) if "://" in location else location
+
+
+def credentials(location: str) -> list[str]:
+    """What of a place is secret: the password of its login, or all of it, and the values of its parameters."""
+    if "://" not in location:
+        return []
+    place, _, parameters = location.partition("://")[2].partition("?")
+    login = place.rpartition("@")[0]
+    values = [parameter.partition("=")[2] or parameter for parameter in parameters.split("&")]
+    return [secret for secret in (login.partition(":")[2] or login, *values) if secret]
+
+
+def name_of(path: str) -> str:
+    """The last part of a path."""
+    return path.rpartition("/")[2]
 
 
 def day_of(seconds: float) -> date:

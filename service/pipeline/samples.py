@@ -24,6 +24,7 @@ class SampleMemory:
 
     def __init__(self) -> None:
         self._series: dict[ResourceRef, tuple[Series, ...]] = {}
+        self._left: dict[ResourceRef, tuple[Series, ...]] = {}
         self._times: dict[tuple[int, int, int], tuple[int, ...]] = {}
         """Moments, by the first, the last and how many they are."""
         self._asked_until: dict[ResourceRef, datetime] = {}
@@ -81,6 +82,11 @@ class SampleMemory:
         """What is remembered of one resource. Whoever asks while newer samples come gets those that are there."""
         return self._series.get(ref, ())
 
+    def take_left(self) -> dict[ResourceRef, tuple[Series, ...]]:
+        """What was sampled of resources that are no longer asked about, told once: whoever keeps it has it alone."""
+        left, self._left = self._left, {}
+        return left
+
     def _ask(
         self,
         provider: TelemetryProvider,
@@ -119,7 +125,7 @@ class SampleMemory:
 
     def _forget_gone(self, refs: set[ResourceRef]) -> None:
         for gone in self._series.keys() - refs:
-            del self._series[gone]
+            self._left[gone] = self._series.pop(gone)
         for gone in self._asked_until.keys() - refs:
             del self._asked_until[gone]
 
