@@ -28,12 +28,14 @@ from service.documents import (
     written,
 )
 from service.files import FieldPath, Mistake, Parsed, RawDocument, Refused
+from service.gate import Gate, entering, gate_of, let_in, note, refusal
 from service.notify.channels import refusal_of
 from service.pipeline.attribute import attribute
 from service.runtime import Runtime
 from service.secrets import MissingSecret, Secrets, placeholders
 from service.settings import Settings
 from service.store import documents as store
+from service.store.backtests import forget_overrides
 from service.store.documents import Change
 from service.store.resources import load_known
 from service.targets import ForbiddenTarget, check_endpoint
@@ -51,13 +53,22 @@ def check(settings: Settings, raws: Iterable[RawDocument], mistakes: Sequence[Mi
 
 
 def plan(
-    session: Session, parsed: Sequence[Parsed], *, set_name: str | None, prune: bool, secrets: Secrets | None = None
+    session: Session,
+    parsed: Sequence[Parsed],
+    *,
+    set_name: str | None,
+    prune: bool,
+    gate: Gate,
+    secrets: Secrets | None = None,
 ) -> list[Change]:
-    """What applying would change. Raises Refused where a name leads nowhere, OwnedBySet where another set owns."""
+    """What applying would change. Raises Refused where a name leads nowhere or a policy may not enforce yet, OwnedBySet
+    where another set owns.
+    """
     budgets = store.spend_budgets(session)
     changes = store.plan_changes(session, [entry.document for entry in parsed], set_name=set_name, prune=prune)
     gone = [(change.kind, change.name) for change in changes if change.action == "delete"]
     check_names(session, parsed, [change.document for change in changes if change.document is not None], gone)
+    may_enforce = _at_the_gate(session, parsed, changes, gate)
     told = dict(_contested(session, changes))
     return [
         replace(
@@ -66,11 +77,38 @@ def plan(
                 *change.notes,
                 *_lost_budgets(session, change, budgets, changes),
                 *(told.get(change.name, ()) if change.kind == "project" else ()),
+                *(may_enforce.get(change.name, ()) if change.kind == "policy" else ()),
                 *_not_set(change, secrets),
             ),
         )
         for change in changes
     ]
+
+
+def carry_out(session: Session, changes: Sequence[Change], *, by: str, gate: Gate) -> None:
+    """Make the changes of a plan, in the transaction it was made in, and keep what new enforcing rests on."""
+    entered = entering(session, changes, gate)
+    store.apply_changes(session, changes, by=by, now=gate.now)
+    let_in(session, entered, gate, by=by)
+    for change in changes:
+        if change.kind == "policy" and change.action == "delete":
+            forget_overrides(session, change.name)
+
+
+def _at_the_gate(
+    session: Session, parsed: Sequence[Parsed], changes: Sequence[Change], gate: Gate
+) -> Mapping[str, Sequence[str]]:
+    """Policy → what lets it enforce. Raises Refused where nothing does."""
+    entered = entering(session, changes, gate)
+    raws = {entry.name: entry.raw for entry in parsed if entry.kind == "policy"}
+    mistakes = [
+        raws[policy.name].mistake(("mode",), refusal(standing, gate.required, raws[policy.name].file))
+        for policy, standing in entered
+        if gate.required is not None and not standing.passed and gate.override is None
+    ]
+    if mistakes:
+        raise Refused(mistakes[: files.MAX_MISTAKES])
+    return {policy.name: [note(standing, gate)] for policy, standing in entered}
 
 
 def _will_be(session: Session, kind: Kind, changes: Sequence[Change]) -> dict[str, AnyDocument]:
@@ -176,10 +214,11 @@ def apply_paths(runtime: Runtime, paths: Iterable[Path], *, by: str) -> list[Cha
     """Apply files or folders, each as the set of its folder's name: what `CURFEW_APPLY` does at start-up."""
     sets = [(files.set_of(path), check(runtime.settings, *read_texts(files.texts_at(path)))) for path in paths]
     changes: list[Change] = []
+    gate = gate_of(runtime)
     with runtime.database.transaction() as session:
         for set_name, parsed in sets:
-            planned = plan(session, parsed, set_name=set_name, prune=False, secrets=runtime.secrets)
-            store.apply_changes(session, planned, by=by, now=runtime.clock.now())
+            planned = plan(session, parsed, set_name=set_name, prune=False, gate=gate, secrets=runtime.secrets)
+            carry_out(session, planned, by=by, gate=gate)
             changes += planned
     return changes
 

@@ -25,6 +25,7 @@ STYLES = {
     "busy": "green", "idle": "yellow", "running": "green", "verified": "green", "enforced": "green",
     "warned": "yellow", "due": "red", "failed": "red", "refused": "magenta", "enforce": "bold",
     "create": "green", "update": "yellow", "delete": "red",
+    "passed": "green", "overridden": "magenta", "needed": "yellow",
 }  # fmt: skip
 """Colours of words; shown on a terminal only."""
 
@@ -109,6 +110,20 @@ def _name_of_resource(row: Mapping[str, Any]) -> str:
 
 def _set(row: Mapping[str, Any]) -> str:
     return str(row["metadata"]["set"] or "")
+
+
+def _marked(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How a policy stands where a back-test is required."""
+    mark: Mapping[str, Any] | None = row.get("metadata", {}).get("backtest")
+    return mark
+
+
+def _backtest(row: Mapping[str, Any]) -> Text:
+    """In a word: what lets it enforce, or that nothing does."""
+    mark = _marked(row)
+    if mark is None or not mark["required"]:
+        return Text("")
+    return word({"pass": "passed", "override": "overridden"}.get(mark["by"], "needed"))
 
 
 def _took(row: Mapping[str, Any]) -> str:
@@ -220,7 +235,7 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
     },
     "policies": {
         "name": text("name"), "type": text("type"), "mode": coloured("mode"), "action": text("action"),
-        "grace": text("grace"), "set": _set,
+        "grace": text("grace"), "back-test": _backtest, "set": _set,
     },
     "exemptions": {
         "name": text("name"), "until": when("until"), "from": lambda row: _get("policies", row) or "all policies",
@@ -257,15 +272,16 @@ def table(console: Console, kind: str, rows: Sequence[Mapping[str, Any]]) -> Non
     if not rows:
         console.print(f"There are no {kind}." if kind != "hold" else "Nothing is on hold.")
         return
+    columns = {head: cell for head, cell in COLUMNS[kind].items() if head != "back-test" or any(map(_marked, rows))}
     found = Table(box=None, pad_edge=False, header_style="bold")
-    for head in COLUMNS[kind]:
+    for head in columns:
         title = f"{head} ({zone()})" if head in TIMES else head
         found.add_column(title.upper(), overflow="fold", justify="right" if head == "per hour" else "left")
     rows = all_visible(rows)
     if kind == "resources":  # the API's order is by id, which says nothing to people
         rows = sorted(rows, key=lambda row: (row["project"] or "", row["name"]))
     for row in rows:
-        found.add_row(*(cell(row) for cell in COLUMNS[kind].values()))
+        found.add_row(*(cell(row) for cell in columns.values()))
     console.print(found)
 
 

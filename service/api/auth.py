@@ -53,6 +53,7 @@ NEEDS: Mapping[str, Role] = {
     "hold": Role.OPERATOR,
     "cycle": Role.OPERATOR,
     "documents": Role.ADMIN,
+    "override_backtest": Role.ADMIN,
     "tokens": Role.ADMIN,
 }
 """The least role that may do a thing."""

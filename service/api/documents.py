@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, cast
@@ -15,10 +15,12 @@ from sqlmodel import Session
 from service import apply, files
 from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import Problem, not_found, responses
-from service.api.shapes import Cursor, Limit, Listing, Shape
+from service.api.shapes import Cursor, Limit, Listing, Reason, Shape
 from service.api.writes import Body, Done, TheWrite, Write
 from service.documents import COLLECTIONS, MODELS, Kind, masked
 from service.files import Mistake, RawDocument, Refused
+from service.gate import Gate, Standing, gate_of, standings
+from service.runtime import Runtime
 from service.store import documents as store
 from service.store import overview, views
 from service.store.documents import Change
@@ -63,6 +65,34 @@ class Metadata(Shape):
     updated_at: datetime
     updated_by: str
 
+
+class BacktestMark(Shape):
+    """Whether a policy may enforce, where the installation requires a back-test."""
+
+    required: bool
+    """False for one that cannot act."""
+    passed: bool
+    passed_at: datetime | None
+    by: Literal["pass", "override"] | None
+    """A back-test that passed, or a person who answers for it."""
+    backtest: str | None = None
+    """The one that decides, or the newest of the policy as it is. What follows is its; all of it is for those who may
+    see what it saw."""
+    stops: int | None = None
+    decided: int | None = None
+    false_stops: int | None = None
+    rate: float | None = None
+    missing: str | None = None
+    """What there is instead of a pass."""
+    overridden_by: str | None = None
+    reason: str | None = None
+    """Why they did."""
+
+
+Override = Annotated[
+    Reason | None,
+    Query(description="why its policies may enforce though no back-test of them has passed; kept in the audit log"),
+]
 
 DocumentAnswer = dict[str, Any]
 """`kind`, `name`, all fields with their defaults, and `metadata`."""
@@ -118,16 +148,18 @@ def post_apply(
     set: Annotated[
         str | None, Query(min_length=1, max_length=100, description="the set of files that owns these documents")
     ] = None,
+    override_backtest: Override = None,
 ) -> JSONResponse:
     """Documents of a set can only be changed through it. A mistake anywhere, and nothing is applied."""
     require(write.principal, "documents")
+    gate = _gate(write, override_backtest)
     if prune and set is None:
         raise Problem(422, "InvalidRequest", "prune deletes what a set no longer has, so it needs `set`")
     runtime = write.runtime
     parsed = apply.check(runtime.settings, *documents_in(request, body))
 
     def planned(session: Session) -> list[Change]:
-        return apply.plan(session, parsed, set_name=set, prune=prune, secrets=runtime.secrets)
+        return apply.plan(session, parsed, set_name=set, prune=prune, gate=gate, secrets=runtime.secrets)
 
     if dry_run:
         with runtime.database.reading() as session:
@@ -136,10 +168,17 @@ def post_apply(
 
     def work(session: Session) -> Done:
         changes = planned(session)
-        store.apply_changes(session, changes, by=write.principal.actor, now=runtime.clock.now())
+        apply.carry_out(session, changes, by=write.principal.actor, gate=gate)
         return Done(body=ApplyAnswer(dry_run=False, changes=[_change(change) for change in changes]))
 
     return write.once(work)
+
+
+def _gate(write: Write, override: str | None) -> Gate:
+    """What new enforcing takes; whoever lets it pass must have the right to."""
+    if override is not None:
+        require(write.principal, "override_backtest")
+    return gate_of(write.runtime, override=override)
 
 
 def documents_in(request: Request, body: bytes) -> tuple[list[RawDocument], list[Mistake]]:
@@ -207,7 +246,8 @@ def _routes(collection: str, kind: Kind) -> None:
         with runtime.database.reading() as session:
             among = store.names_seen(session, kind, principal.projects)
             page = views.documents(session, kind, among=among, cursor=cursor, limit=limit)
-            items = [_seen(session, row, principal) for row in page.items]
+            marks = _marks(session, runtime, page.items, principal)
+            items = [_seen(session, row, principal, marks) for row in page.items]
         return Listing(items=items, next=page.next)
 
     @router.get(
@@ -225,7 +265,7 @@ def _routes(collection: str, kind: Kind) -> None:
             if row is None or (among is not None and name not in among):
                 raise not_found(kind, name)
             response.headers["ETag"] = _etag(row)
-            return _seen(session, row, principal)
+            return _seen(session, row, principal, _marks(session, runtime, [row], principal))
 
     @router.put(
         f"/{collection}/{{name}}",
@@ -237,11 +277,16 @@ def _routes(collection: str, kind: Kind) -> None:
         summary=f"Create or change a {kind}",
     )
     def put_document(
-        request: Request, write: TheWrite, name: str, body: Body, if_match: IfMatch = None
+        request: Request,
+        write: TheWrite,
+        name: str,
+        body: Body,
+        if_match: IfMatch = None,
+        override_backtest: Override = None,
     ) -> JSONResponse:
         """With `If-Match` only the version that was read is changed. 409 when a set of files owns it."""
         require(write.principal, "documents")
-        return _put(write, kind, _one_document(request, body, kind, name), if_match)
+        return _put(write, kind, _one_document(request, body, kind, name), if_match, _gate(write, override_backtest))
 
     @router.delete(
         f"/{collection}/{{name}}",
@@ -261,7 +306,7 @@ def _routes(collection: str, kind: Kind) -> None:
                 raise not_found(kind, name)
             _check_version(row, if_match)
             change = store.plan_delete(session, row)
-            store.apply_changes(session, [change], by=write.principal.actor, now=write.runtime.clock.now())
+            apply.carry_out(session, [change], by=write.principal.actor, gate=gate_of(write.runtime))
             return Done(body=_change(change))
 
         return write.once(work)
@@ -327,7 +372,7 @@ def _one_document(request: Request, body: bytes, kind: Kind, name: str) -> RawDo
     return RawDocument(file=raw.file, body=named, places=raw.places)
 
 
-def _put(write: Write, kind: Kind, raw: RawDocument, if_match: str | None) -> JSONResponse:
+def _put(write: Write, kind: Kind, raw: RawDocument, if_match: str | None, gate: Gate) -> JSONResponse:
     runtime = write.runtime
     parsed = apply.check(runtime.settings, [raw])
     name = parsed[0].name
@@ -335,8 +380,8 @@ def _put(write: Write, kind: Kind, raw: RawDocument, if_match: str | None) -> JS
     def work(session: Session) -> Done:
         before = store.find(session, kind, name, lock=True)
         _check_version(before, if_match)
-        changes = apply.plan(session, parsed, set_name=None, prune=False)
-        store.apply_changes(session, changes, by=write.principal.actor, now=runtime.clock.now())
+        changes = apply.plan(session, parsed, set_name=None, prune=False, gate=gate)
+        apply.carry_out(session, changes, by=write.principal.actor, gate=gate)
         row = store.find(session, kind, name)
         assert row is not None  # it was just written
         created = changes[0].action == "create"
@@ -359,7 +404,32 @@ def _etag(row: Document) -> str:
     return f'"{row.version}"'
 
 
-def _seen(session: Session, row: Document, principal: Principal) -> DocumentAnswer:
+def _marks(
+    session: Session, runtime: Runtime, rows: Sequence[Document], principal: Principal
+) -> Mapping[str, BacktestMark]:
+    """Policy → whether it may enforce; nothing where that takes nothing. Numbers are for those who may see them."""
+    policies = [policy for row in rows if row.kind == "policy" and (policy := store.policy_in(row)) is not None]
+    return {
+        name: _mark(standing, principal) for name, standing in standings(session, policies, gate_of(runtime)).items()
+    }
+
+
+def _mark(standing: Standing, principal: Principal) -> BacktestMark:
+    found, tried = standing, standing.backtest
+    mark = BacktestMark(required=found.required, passed=found.passed, passed_at=found.passed_at, by=found.by)
+    if not principal.sees_all and (tried is None or not principal.sees(tried.project)):
+        return mark
+    mark.missing = found.missing or None
+    if found.override is not None:
+        mark.overridden_by, mark.reason = found.override.allowed_by, found.override.reason
+    if tried is not None:
+        mark.backtest, mark.stops, mark.decided = tried.id, tried.stops, tried.decided
+        mark.false_stops = tried.false_stops
+        mark.rate = tried.false_stops / tried.decided if tried.decided and tried.false_stops is not None else None
+    return mark
+
+
+def _seen(session: Session, row: Document, principal: Principal, marks: Mapping[str, BacktestMark]) -> DocumentAnswer:
     """A document. It names no projects that its reader may not see; a source says how it does to those who see all."""
     found = _shown(row)
     for part in (found, found.get("scope", {})):
@@ -372,6 +442,8 @@ def _seen(session: Session, row: Document, principal: Principal) -> DocumentAnsw
             "last_complete": how.succeeded_at.isoformat() if how.succeeded_at else None,
             "faults": list(how.faults),
         }
+    if row.kind == "policy" and row.name in marks:
+        found["metadata"]["backtest"] = marks[row.name].model_dump(mode="json")
     return found
 
 

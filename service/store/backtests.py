@@ -4,12 +4,12 @@ enforce without one. Whether one is good enough is `service.gate`'s to say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
@@ -149,8 +149,22 @@ def listed(
     return views.backtests(session, filters=filters, sees=sees, cursor=cursor, limit=limit)
 
 
+def tried(session: Session, policies: Iterable[str], *, since: datetime) -> Mapping[str, Sequence[Backtest]]:
+    """Policy → what came to an end of those asked for since then, the newest first, without their reports."""
+    statement = select(Backtest).where(
+        col(Backtest.policy).in_(list(policies)),
+        col(Backtest.asked_at) >= since,
+        col(Backtest.status).in_([BacktestStatus.DONE.value, BacktestStatus.FAILED.value]),
+    )
+    newest_first = statement.order_by(col(Backtest.asked_at).desc(), col(Backtest.id).desc())
+    found: dict[str, list[Backtest]] = {}
+    for row in session.exec(newest_first.options(_without_report())):
+        found.setdefault(row.policy, []).append(row)
+    return found
+
+
 def done_of(session: Session, policy: str, digest: str) -> Sequence[Backtest]:
-    """All that came to their end of this very policy, the newest first, without their reports."""
+    """All that were done of this very policy, the newest first, without their reports."""
     statement = select(Backtest).where(
         Backtest.policy == policy, Backtest.digest == digest, Backtest.status == BacktestStatus.DONE.value
     )
@@ -171,13 +185,19 @@ def rely_on(session: Session, id: str, *, now: datetime) -> None:
     session.connection().execute(update(Backtest).where(col(Backtest.id) == id).values(relied_on_at=now))
 
 
-def override_of(session: Session, policy: str, digest: str) -> BacktestOverride | None:
-    """Who let this very policy enforce without a back-test."""
-    return session.get(BacktestOverride, (policy, digest))
+def overrides(session: Session, policies: Iterable[str]) -> Mapping[tuple[str, str], BacktestOverride]:
+    """(policy, digest) → who let this very policy enforce without a back-test."""
+    rows = session.exec(select(BacktestOverride).where(col(BacktestOverride.policy).in_(list(policies))))
+    return {(row.policy, row.digest): row for row in rows}
 
 
 def override(session: Session, policy: str, digest: str, *, reason: str, by: str, now: datetime) -> None:
     """A person lets it enforce. The first one to do so stays who did; each is in the audit log."""
-    if override_of(session, policy, digest) is None:
+    if session.get(BacktestOverride, (policy, digest)) is None:
         session.add(BacktestOverride(policy=policy, digest=digest, reason=reason, allowed_by=by, allowed_at=now))
         session.flush()
+
+
+def forget_overrides(session: Session, policy: str) -> None:
+    """The policy is gone; another one of its name is for somebody to answer for anew."""
+    session.connection().execute(delete(BacktestOverride).where(col(BacktestOverride.policy) == policy))

@@ -275,6 +275,15 @@ def read(row: Document) -> AnyDocument:
     return document
 
 
+def policy_in(row: Document) -> BasePolicy | None:
+    """A stored policy as a value; None when it can no longer be read, which is told elsewhere."""
+    try:
+        policy = read(row)
+    except UnreadableDocument:
+        return None
+    return policy if isinstance(policy, BasePolicy) else None
+
+
 def find(session: Session, kind: Kind, name: str, *, lock: bool = False) -> Document | None:
     statement = select(Document).where(Document.kind == kind, Document.name == name)
     return session.exec(statement.with_for_update() if lock else statement).first()

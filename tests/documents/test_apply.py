@@ -16,6 +16,7 @@ from service import apply, files
 from service.clock import SetClock
 from service.documents import MODELS, AnyDocument, effective, written
 from service.files import Refused
+from service.gate import Gate
 from service.secrets import Secrets
 from service.settings import Settings
 from service.store import documents as store
@@ -35,8 +36,9 @@ class Desk:
     ) -> list[Change]:
         parsed = apply.check(Settings(), *apply.read_texts([("team/all.yaml", text)]))
         with self.database.transaction() as session:
-            changes = apply.plan(session, parsed, set_name=set_name, prune=prune, secrets=secrets)
-            store.apply_changes(session, changes, by="token:ci", now=self.clock.now())
+            gate = Gate(now=self.clock.now())
+            changes = apply.plan(session, parsed, set_name=set_name, prune=prune, gate=gate, secrets=secrets)
+            apply.carry_out(session, changes, by="token:ci", gate=gate)
         return changes
 
     def load(self) -> Documents:

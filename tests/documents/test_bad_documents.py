@@ -11,9 +11,11 @@ from service import apply, files
 from service.clock import SetClock
 from service.documents import nearest_of
 from service.files import Mistake, Refused
+from service.gate import Gate
 from service.settings import Settings
 from service.store.database import Database
 from tests.api.service_under_test import service_on
+from tests.conftest import MONDAY
 
 FILE = "policies/team.yaml"
 
@@ -632,8 +634,9 @@ MANY_MISTAKES = {
 def test_after_a_hundred_mistakes_nobody_reads_on(case: str, sqlite_url: str) -> None:
     database = Database(sqlite_url)
     raws, mistakes = files.read_yaml(MANY_MISTAKES[case], FILE)
+    gate = Gate(now=MONDAY)
     with pytest.raises(Refused) as refused, database.reading() as session:
-        apply.plan(session, apply.check(Settings(), raws, mistakes), set_name=None, prune=False)
+        apply.plan(session, apply.check(Settings(), raws, mistakes), set_name=None, prune=False, gate=gate)
     database.close()
     assert 100 <= len(refused.value.mistakes) <= 103
 

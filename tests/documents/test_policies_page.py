@@ -12,10 +12,12 @@ from policies.evaluate import compile_policy
 from policies.policy import BasePolicy, DisruptionBudget, Mode, Policy, Scope
 from service import apply, files
 from service.documents import REMEDIES
+from service.gate import Gate
 from service.pipeline.currency import Rates
 from service.pipeline.price import PriceFile
 from service.settings import Settings
 from service.store.database import Database
+from tests.conftest import MONDAY
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
@@ -61,7 +63,7 @@ def test_the_examples_can_be_applied_together(sqlite_url: str) -> None:
     parsed = apply.check(Settings(), *apply.read_texts(EXAMPLES.items()))
     database = Database(sqlite_url)
     with database.reading() as session:
-        changes = apply.plan(session, parsed, set_name=None, prune=False)
+        changes = apply.plan(session, parsed, set_name=None, prune=False, gate=Gate(now=MONDAY))
     database.close()
     assert {change.action for change in changes} == {"create"}
 

@@ -176,8 +176,28 @@ def test_an_override_holds_for_this_very_policy_and_the_first_one_who_gave_it_is
         backtests.override(session, "idle-gpus", "abc", reason="agreed in the board", by="token:ann", now=NOW)
         backtests.override(session, "idle-gpus", "abc", reason="again", by="token:bob", now=NOW + DAY)
     with database.reading() as session:
-        found = backtests.override_of(session, "idle-gpus", "abc")
-        assert found is not None
-        assert (found.reason, found.allowed_by, found.allowed_at) == ("agreed in the board", "token:ann", NOW)
-        assert backtests.override_of(session, "idle-gpus", "abd") is None
-        assert backtests.override_of(session, "other", "abc") is None
+        given = dict(backtests.overrides(session, ["idle-gpus", "other"]))
+    found = given.pop(("idle-gpus", "abc"))
+    assert (found.reason, found.allowed_by, found.allowed_at) == ("agreed in the board", "token:ann", NOW)
+    assert given == {}
+    with database.transaction() as session:
+        backtests.forget_overrides(session, "other")
+        assert backtests.overrides(session, ["idle-gpus"])
+        backtests.forget_overrides(session, "idle-gpus")
+        assert not backtests.overrides(session, ["idle-gpus"])
+
+
+def test_what_was_tried_of_a_policy_is_told_newest_first_without_reports(database: Database) -> None:
+    with database.transaction() as session:
+        long_ago, first, second, waiting = (ask(session, now=NOW - days * DAY).id for days in (91, 2, 1, 0))
+        other = ask(session, policy=IdlePolicy(name="other", type="idle")).id
+        for id in (long_ago, first, other):
+            backtests.start(session, id, now=NOW)
+            backtests.finish(session, id, a_report(), now=NOW)
+        backtests.fail(session, second, "no history", now=NOW)
+        backtests.start(session, waiting, now=NOW)
+    with database.reading() as session:
+        found = backtests.tried(session, ["idle-gpus", "none"], since=NOW - 90 * DAY)
+        assert {name: [row.id for row in rows] for name, rows in found.items()} == {"idle-gpus": [second, first]}
+        with pytest.raises(InvalidRequestError):
+            _ = found["idle-gpus"][0].report
