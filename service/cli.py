@@ -89,6 +89,14 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the audit lo
 File = Annotated[str, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for standard input.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Delete what the set no longer has.")]
 SetName = Annotated[str | None, typer.Option("--set", help="The set these files are; default: their folder's name.")]
+Override = Annotated[
+    str | None,
+    typer.Option(
+        "--override-backtest",
+        help="Why policies may enforce though no back-test of them has passed; takes an admin.",
+        metavar="REASON",
+    ),
+]
 FindingId = Annotated[str, typer.Argument(metavar="FINDING", help="Its id, or the beginning of it.")]
 
 
@@ -164,26 +172,26 @@ def db_upgrade() -> None:
 
 
 @app.command()
-def apply(file: File, prune: Prune = False, set_name: SetName = None) -> None:
+def apply(file: File, prune: Prune = False, set_name: SetName = None, override_backtest: Override = None) -> None:
     """Apply documents: all of them or none."""
     from service import printing
 
-    answer = _apply(file, set_name, prune=prune, dry_run=False)
+    answer = _apply(file, set_name, prune=prune, dry_run=False, override_backtest=override_backtest)
     printing.changes(_console(), answer["changes"], done=True)
 
 
 @app.command()
-def diff(file: File, prune: Prune = False, set_name: SetName = None) -> None:
+def diff(file: File, prune: Prune = False, set_name: SetName = None, override_backtest: Override = None) -> None:
     """Print what `apply` would change. Exit code 3 when it would change anything."""
     from service import printing
 
-    answer = _apply(file, set_name, prune=prune, dry_run=True)
+    answer = _apply(file, set_name, prune=prune, dry_run=True, override_backtest=override_backtest)
     printing.changes(_console(), answer["changes"], done=False)
     if any(change["action"] != "unchanged" for change in answer["changes"]):
         raise typer.Exit(FOUND_CHANGES)
 
 
-def _apply(file: str, set_name: str | None, *, prune: bool, dry_run: bool) -> Any:
+def _apply(file: str, set_name: str | None, *, prune: bool, dry_run: bool, override_backtest: str | None) -> Any:
     from service import files
 
     path = Path(file)
@@ -194,7 +202,8 @@ def _apply(file: str, set_name: str | None, *, prune: bool, dry_run: bool) -> An
         )
     if file != "-":
         set_name = set_name or files.set_of(path)
-    return _client().send("POST", "/apply", params={"set": set_name, "prune": prune, "dry_run": dry_run}, json=body)
+    params = {"set": set_name, "prune": prune, "dry_run": dry_run, "override_backtest": override_backtest}
+    return _client().send("POST", "/apply", params=params, json=body)
 
 
 def _texts(file: str) -> dict[str, Any]:
