@@ -11,6 +11,7 @@ from service.api import (
     actions,
     admission,
     audit,
+    backtests,
     cycles,
     documents,
     findings,
@@ -26,6 +27,7 @@ from service.api import (
 )
 from service.api.auth import FailedLogins
 from service.api.guard import Guard, only_known_parameters
+from service.console import backtests as backtest_pages
 from service.console import links, pages, project, together
 from service.runtime import Runtime
 
@@ -61,13 +63,14 @@ def create_app(runtime: Runtime) -> FastAPI:
         cycles,
         audit,
         preview,
+        backtests,
         spend,
         documents,
         tokens,
         admission,
     ):
         app.include_router(module.router, prefix="/api/v1", dependencies=[Depends(only_known_parameters)])
-    for console in (links, together, project, pages):
+    for console in (links, together, project, backtest_pages, pages):
         app.include_router(console.router)
     _describe(app)
     return app

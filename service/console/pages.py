@@ -252,6 +252,7 @@ NO_REASON = "on the console, without a reason"
 
 STATIC: Mapping[str, tuple[str, str]] = {
     "curfew.css": ("curfew.css", "text/css"),
+    "backtest.css": ("backtest.css", "text/css"),
     "project.js": ("project.js", "text/javascript"),
     "uplot-1.6.32.css": ("uplot/uPlot-1.6.32.min.css", "text/css"),
     "uplot-1.6.32.js": ("uplot/uPlot-1.6.32.min.js", "text/javascript"),

@@ -8,10 +8,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from service.backtest.report import as_json
 from service.notify.links import LinkVerb, ProjectClaim, Several
 from service.notify.wording import zone_of
-from service.store.tables import Cycle, Finding, Hold, MeterInterval, SourceState
+from service.store.tables import Backtest, Cycle, Finding, Hold, MeterInterval, SourceState
 from tests.api.service_under_test import Api
+from tests.backtest.reports import report, stop, totals
 
 MARKS = {"A": "amber", "B": "beryl", "N": "chalk", "S": "slate"}
 """Letter in the table → the word that gives it away."""
@@ -35,6 +37,8 @@ def furnish(api: Api) -> None:
         _finding(api, f"{before}-old", id, before, before, closed_at=api.clock.now(), status="closed")
         _action(api, f"{before}-old", id, before, before, finding_id=f"{before}-old", undone_at=api.clock.now())
         _meter(api, id, before)
+    for id, words in (("amber", ["amber"]), ("beryl", ["beryl"]), ("all", list(MARKS.values()))):
+        _backtest(api, f"{id}-b", words, None if id == "all" else id)
     fault = {"code": "Throttled", "sentence": "slate is slow"}
     api.store(
         SourceState(source="research", fault=fault),
@@ -112,6 +116,17 @@ def _finding(api: Api, id: str, resource: str, word: str, project: str | None, *
 def _action(api: Api, id: str, resource: str, word: str, project: str | None, **more: Any) -> None:
     words = {"reason": f"{word} idles", "requested_by": f"token:{word}", "policy": "all-idle"}
     api.action(id, resource_id=resource, project=project, **(words | more))
+
+
+def _backtest(api: Api, id: str, words: list[str], project: str | None) -> None:
+    """One that is done: its report says whose machines it stops."""
+    stops = tuple(stop(number, name=f"{word}-trainer", project=word) for number, word in enumerate(words))
+    found = as_json(report(policy="both-idle", stops=stops, totals=totals(stops), warned=[], unknown=[], sweep=None))
+    values: dict[str, Any] = {"policy": "both-idle", "digest": "d", "horizon_seconds": 7200, "step_seconds": 60}
+    now = api.clock.now()
+    values |= {"asked_at": now, "started_at": now, "finished_at": now, "alive_at": now}
+    row = Backtest(id=id, project=project, status="done", asked_by="token:x", holder="h", report=found, **values)
+    api.store(row)
 
 
 def link_to(api: Api, finding_id: str, verb: LinkVerb) -> str:

@@ -17,6 +17,8 @@ from pydantic import SecretStr
 from starlette.routing import Route
 
 from service.api.auth import authenticate
+from service.backtest.question import Question
+from service.backtests import Backtests
 from service.clock import SetClock
 from service.notify.links import LinkVerb
 from service.store.database import Database
@@ -110,6 +112,12 @@ PUT    /api/v1/hold                                  401     403      403       
 DELETE /api/v1/hold?project=amber                    401     403      403       403      403      200:B     200:B
 POST   /api/v1/cycles                                401     403      403       403      403      202       202
 POST   /api/v1/policies/preview                      401     403:A    409       403:A    403:B    409       409
+POST   /api/v1/policies/backtest                     401     202      202       202      403:B    202       202
+GET    /api/v1/backtests                             401     200:A    200:AB    200:A    200:B    200:AB    200:AB
+GET    /api/v1/backtests?project=beryl               401     200      200:B     200      200:B    200:B     200:B
+GET    /api/v1/backtests/amber-b                     401     200:A    200:A     200:A    404      200:A     200:A
+GET    /api/v1/backtests/all-b                       401     404      200:ABNS  404      404      200:ABNS  200:ABNS
+GET    /api/v1/backtests/none                        401     404      404       404      404      404       404
 
 PUT    /api/v1/sources/new                           401     403      403       403      403      403       201
 PUT    /api/v1/projects/beryl                        401     403      403       403      403      403       200:B
@@ -140,6 +148,10 @@ GET    /resources/amber-1                            303     200:A    200:AB    
 GET    /resources/moved-to-a                            303     200:A    200:AB    200:A    404      200:AB    200:AB
 GET    /projects/amber                               303     200:A    200:A     200:A    404      200:A     200:A
 GET    /projects/none                                303     404      404       404      404      404       404
+GET    /backtests                                    303     200:A    200:AB    200:A    200:B    200:AB    200:AB
+GET    /backtests/amber-b                            303     200:A    200:A     200:A    404      200:A     200:A
+GET    /backtests/all-b                              303     404      200:ABNS  404      404      200:ABNS  200:ABNS
+GET    /backtests/none                               303     404      404       404      404      404       404
 GET    /login                                        200     200      200       200      200      200       200
 GET    /console/curfew.css                           200     200      200       200      200      200       200
 POST   /login                                        401     401      401       401      401      401       401
@@ -150,6 +162,7 @@ POST   /findings/chalk-f/dismiss                     403     404      403       
 POST   /findings/amber-f/act                         403     403      403       303:A    404      303:A     303:A
 POST   /actions/amber-a/undo                         403     403      403       303:A    404      303:A     303:A
 POST   /actions/amber-old/undo                       403     403      403       403      404      303:A     303:A
+POST   /backtests                                    403     303      303       303      403:B    303       303
 POST   /hold                                         403     403      403       403      403      303       303
 POST   /hold/lift                                    403     403      403       403      403      303       303
 
@@ -171,6 +184,8 @@ BODIES: dict[str, Any] = {
     "POST /api/v1/findings/amber-f/dismiss": WHY,
     "POST /api/v1/findings/chalk-f/dismiss": WHY,
     "POST /api/v1/policies/preview": {"name": "new", "type": "idle"},
+    "POST /api/v1/policies/backtest": {"name": "both-idle", "project": "amber"},
+    "POST /backtests": {"policy": "both-idle", "project": "amber"},
     "PUT /api/v1/hold": {"project": "amber", "for": "1h"},
     "PUT /api/v1/sources/new": {"provider": "simulated"},
     "PUT /api/v1/projects/beryl": {"description": "beryl"},
@@ -236,8 +251,16 @@ def _service(folder: Path) -> Iterator[Api]:
     database = Database(f"sqlite:///{folder / 'curfew.db'}")
     with service_on(database, SetClock(MONDAY), folder, public_url="https://curfew.example.org") as api:
         api.rt.metrics = METRICS
+        api.rt.backtests = Noted(api.rt.database, api.clock, location="somewhere", holder=api.rt.holder)
         yield api
     database.close()
+
+
+class Noted(Backtests):
+    """Of what is asked there is only the row."""
+
+    def add(self, id: str, question: Question) -> None:
+        pass
 
 
 def client_of(company: Api, who: str) -> Client:
@@ -267,7 +290,7 @@ def seen_in(answer: httpx.Response) -> str:
     """Whose words are in it, apart from those that were asked for by name and come back in a refusal."""
     text = f"{answer.text}\n{answer.headers}".replace(answer.request.url.path, "")
     if answer.status_code in (403, 404):
-        text = re.sub(r"there is no \w+ '[\w-]+'", "", text)
+        text = re.sub(r"there is no [\w-]+ '[\w-]+'", "", text)
     return "".join(letter for letter, word in MARKS.items() if word in text)
 
 
@@ -347,6 +370,8 @@ REFUSED_ALIKE = {
     "an exemption": "/api/v1/exemptions/{}",
     "a finding": "/api/v1/findings/{}",
     "an action": "/api/v1/actions/{}",
+    "a back-test": "/api/v1/backtests/{}",
+    "the page of a back-test": "/backtests/{}",
     "the page of a finding": "/findings/{}",
     "the page of a resource": "/resources/{}",
     "the page of a project": "/projects/{}",
@@ -360,6 +385,7 @@ THERE = {
     "exemptions": "beryl-demo",
     "findings": "beryl-f",
     "actions": "beryl-a",
+    "backtests": "beryl-b",
     "resources?project": "beryl",
 }
 """Where names stand in a path → one of beryl's."""
