@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, tzinfo
+from datetime import date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
@@ -199,6 +199,39 @@ class PastAct:
     """When its finding was opened."""
 
 
+FALSE_STOP_WITHIN = timedelta(hours=2)
+"""Whose machine is started again so soon after a stop regrets it. Back-tests look as far, unless asked otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stops:
+    """How many of a policy's stops are decided, and how many of them people regretted: by an undo, or by starting the
+    machine again soon after. A stop is decided once it was regretted, or its time for that is over."""
+
+    decided: int = 0
+    regretted: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutStage:
+    """How far the rollout of a policy has come."""
+
+    policy: str
+    fingerprint: str
+    """Of the policy that it is about; another one begins anew."""
+    step: int
+    """0: the first share."""
+    share: float
+    """Of its scope, that is met just now; 0 after it fell back."""
+    began_at: datetime
+    """With the first share: stops from before say nothing."""
+    since: datetime
+    """When this step began."""
+    fallen_back_at: datetime | None = None
+    reason: str = ""
+    """Why it stands there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActiveHold:
     """An emergency stop in force."""
@@ -224,7 +257,7 @@ class Message:
     """Something people must be told, as data. Addressed and rendered later."""
 
     kind: str
-    """warning, reminder, notice, enforced, undone, failed, breaker, unknown, protected, budget"""
+    """warning, reminder, notice, enforced, undone, failed, breaker, rollout, unknown, protected, budget"""
     key: str
     """What it is about; the same key is never queued twice for one channel."""
     project: str | None

@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 
 from providers.records import Kind
 from service.model import ActionStatus, Status
-from service.store import audit
+from service.store import audit, regrets
 from service.store.tables import Action, Finding, Hold, Resource
 
 LONGEST_SNOOZE = timedelta(days=14)
@@ -145,6 +145,7 @@ def undo(session: Session, action: Action, *, by: Person, now: datetime) -> Acti
         currency=action.currency,
     )
     session.add(putting_back)
+    regrets.undone(session, action, now=now)
     session.flush()
     audit.record(
         session,

@@ -257,7 +257,7 @@ def _in_force(
             }
     return InForceAtAdmission(
         policy=policy.model_copy(update={"notify": (), "description": ""}),
-        modes={source: lowest(effective_mode(policy, source, limits), by_hand) for source in clusters},
+        modes={source: lowest(effective_mode(policy, source, None, limits), by_hand) for source in clusters},
         **counted,
     )
 

@@ -20,6 +20,7 @@ TYPES: Mapping[str, str] = {
     "unknown": "dev.curfew.resource.unknown",
     "protected": "dev.curfew.resource.protected",
     "breaker": "dev.curfew.breaker.tripped",
+    "rollout": "dev.curfew.rollout.fell_back",
     "budget": "dev.curfew.budget.reached",
 }
 """Message kind → event type; others are `dev.curfew.` and their kind."""

@@ -273,6 +273,27 @@ def _breaker(case: _Case) -> _Letter:
     )
 
 
+def _rollout(case: _Case) -> _Letter:
+    """Of a policy that fell back to observing, as too many of its stops were regretted."""
+    policy = f"policy {name(case.payload.get('policy'))}"
+    share = case.payload.get("share")
+    return _Letter(
+        subject=f"Only observes now, as its stops were regretted: {policy}",
+        level="warning",
+        headline=f"{capital(policy)} has fallen back: it observes, and acts on nothing.",
+        paragraphs=[
+            case.reason,
+            "It stays like that until a person changes it or lets it begin anew: curfew rollout resume NAME",
+            "A stop counts as regretted when somebody undoes it, or starts the machine again soon after.",
+        ],
+        facts=[
+            *_fact("Fell back", case.at(case.payload.get("at"))),
+            *_fact("From", f"{share} of its scope" if share else None),
+        ],
+        buttons=case.buttons(LinkVerb.DETAILS),
+    )
+
+
 def _unknown(case: _Case) -> _Letter:
     return _Letter(
         subject=f"Cannot tell whether it is busy: {case.subject_tail}",
@@ -427,6 +448,7 @@ _LETTERS: Mapping[str, Callable[[_Case], _Letter]] = {
     "undone": _undone,
     "failed": _failed,
     "breaker": _breaker,
+    "rollout": _rollout,
     "unknown": _unknown,
     "protected": _protected,
     "reminder": _reminder,

@@ -104,7 +104,7 @@ def _applies(
     if row is None or judged.judgement.outcomes[policy.name].codes[row] != OK:
         return False
     return (
-        effective_mode(policy, known.source, limits) is Mode.ENFORCE
+        effective_mode(policy, known.source, known.id, limits) is Mode.ENFORCE
         and policy.approval is None
         and why_not(known, policy, limits, now) is None
         and exemption_for(known, policy.name, exemptions, now) is None

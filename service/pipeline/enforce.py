@@ -23,9 +23,19 @@ from service.model import ActionStatus, FindingState, Intent, Known, Status
 from service.pipeline import recheck
 from service.pipeline.attribute import attribute
 from service.pipeline.evaluate import Look
-from service.pipeline.plan import Limits, ceiling_of, effective_mode, exemption_for, held_words, hold_for
+from service.pipeline.plan import (
+    Limits,
+    ceiling_of,
+    effective_mode,
+    exemption_for,
+    held_words,
+    hold_for,
+    not_yet,
+    rolled_out_to,
+)
+from service.pipeline.rollout import all_advanced
 from service.pipeline.tell import told
-from service.store import actions, audit, findings, lease, resources
+from service.store import actions, audit, findings, lease, resources, rollouts
 from service.store.database import Database
 from service.store.documents import Documents, load
 from service.store.tables import Action, Finding
@@ -177,6 +187,8 @@ def _one(intent: Intent, documents: Documents, hands: Hands) -> str:
         with hands.database.transaction() as session:
             afresh = replace(known, record=fresh.record)
             _still_wanted(session, afresh, fresh.members, policy, documents, hands)
+            if finding.stop_now_by is None:
+                _still_rolled_out(session, known, policy, hands)
             action = actions.claim(
                 session,
                 intent,
@@ -231,6 +243,25 @@ def _still_wanted(
         )
     ).first():
         raise actions.NotClaimed("another act on it is under way")
+
+
+def _still_rolled_out(session: Session, known: Known, policy: BasePolicy, hands: Hands) -> None:
+    """What people regretted since the plan was made may have made the rollout fall back."""
+    if policy.rollout is None:
+        return
+    limits = _limits_now(session, policy, hands)
+    if not rolled_out_to(policy, known.id, limits):
+        raise actions.NotClaimed(_left_out(policy, limits))
+
+
+def _left_out(policy: BasePolicy, limits: Limits) -> str:
+    return f"its policy's rollout leaves it out now: {not_yet(policy, limits).removesuffix('.')}"
+
+
+def _limits_now(session: Session, policy: BasePolicy, hands: Hands) -> Limits:
+    """With the policy's rollout as it stands this very moment."""
+    now = hands.now()
+    return replace(hands.limits, rollouts=all_advanced([policy], *rollouts.read(session, [policy], now), now))
 
 
 def _call(action: Action, known: Known, provider: Provider, hands: Hands) -> str:
@@ -388,12 +419,15 @@ def _why_not_again(
     with hands.database.reading() as session:
         hold = hold_for(action.project, findings.active_holds(session, hands.now()))
         row = session.get(Finding, action.finding_id)
+        limits = hands.limits if policy is None else _limits_now(session, policy, hands)
     if policy is None or row is None:
         return "its policy no longer exists"
     if documents.mode_changed_at[policy.name] > action.intended_at:
         return "its policy was changed in the meantime"
     by_person = action.requested_by != "curfew"
-    mode = ceiling_of(known.source, hands.limits) if by_person else effective_mode(policy, known.source, hands.limits)
+    if not by_person and not rolled_out_to(policy, known.id, limits):
+        return _left_out(policy, limits)
+    mode = ceiling_of(known.source, limits) if by_person else effective_mode(policy, known.source, known.id, limits)
     if mode is not Mode.ENFORCE:
         return f"the ceiling is {mode.value} now"
     if _seen(record) != {key: action.pre_state.get(key) for key in _seen(record)}:

@@ -18,11 +18,12 @@ from policies.codes import OUT
 from policies.decision import Decision, Verdict
 from policies.evaluate import Outcome
 from policies.policy import BasePolicy, BudgetPolicy, Mode, QuotaPolicy, Remedy, SpotPolicy, lowest
-from policies.quantities import format_amount, format_duration
+from policies.quantities import format_amount, format_duration, format_share
 from policies.resolve import Candidate, resolve
 from providers.records import CapacityType, Kind, State, Verb
 from service.documents import Exemption, Project
-from service.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, Status
+from service.model import ActiveHold, FindingState, Intent, Known, Message, PastAct, RolloutStage, Status
+from service.pipeline import rollout
 from service.pipeline.evaluate import Judged, members_in
 
 UNKNOWN_REPORTED_AFTER = timedelta(hours=6)
@@ -61,6 +62,8 @@ class Limits:
     """Without a usable public URL nobody can answer a warning, so nothing is enforced."""
     verbs: Mapping[str, Mapping[Kind, frozenset[Verb]]]
     """Source → kind → what its provider can do."""
+    rollouts: Mapping[str, RolloutStage] = field(default_factory=dict)
+    """Policy → how far its rollout has come. One that has a rollout and is not here meets nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +145,25 @@ def finding_id(policy: str, resource_id: str, opened_at: datetime) -> str:
     return hashlib.sha256(f"{policy}\0{resource_id}\0{opened_at.isoformat()}".encode()).hexdigest()[:32]
 
 
-def effective_mode(policy: BasePolicy, source: str, limits: Limits) -> Mode:
-    """The lowest of the policy's mode and every ceiling."""
+def effective_mode(policy: BasePolicy, source: str, unit: str | None, limits: Limits) -> Mode:
+    """The lowest of the policy's mode, every ceiling, and its rollout. `unit`: the resource, or the group it is a
+    member of; None: something that is none of ours yet, which only a rollout to all of them meets."""
     caps = [policy.mode, limits.ceiling, limits.source_ceilings.get(source, Mode.OBSERVE)]
     if not policy.acts or not limits.links_usable:
         caps.append(Mode.WARN)
+    if not rolled_out_to(policy, unit, limits):
+        caps.append(Mode.OBSERVE)
     return lowest(*caps)
+
+
+def rolled_out_to(policy: BasePolicy, unit: str | None, limits: Limits) -> bool:
+    """Whether the policy's rollout has come to it."""
+    if policy.rollout is None:
+        return True
+    stage = limits.rollouts.get(policy.name)
+    if stage is None or fell_back(policy, limits):
+        return False
+    return stage.share >= 1 if unit is None else rollout.holds(stage.share, policy.name, unit)
 
 
 def ceiling_of(source: str, limits: Limits) -> Mode:
@@ -155,9 +171,9 @@ def ceiling_of(source: str, limits: Limits) -> Mode:
     return lowest(limits.ceiling, limits.source_ceilings.get(source, Mode.OBSERVE))
 
 
-def capped(policy: BasePolicy, source: str, limits: Limits) -> str:
+def capped(policy: BasePolicy, source: str, unit: str | None, limits: Limits) -> str:
     """Why no more happens than the effective mode, when that is not `enforce`."""
-    mode = effective_mode(policy, source, limits)
+    mode = effective_mode(policy, source, unit, limits)
     if policy.mode is mode:
         return f"The policy's mode is {mode}: nothing is {'said or ' if mode is Mode.OBSERVE else ''}done."
     if not policy.acts and mode is Mode.WARN:
@@ -166,7 +182,26 @@ def capped(policy: BasePolicy, source: str, limits: Limits) -> str:
         return f"The policy would {policy.mode}, but this installation's ceiling is {mode}."
     if limits.source_ceilings.get(source, Mode.OBSERVE) is mode:
         return f"The policy would {policy.mode}, but the ceiling of source {source} is {mode}."
+    if not rolled_out_to(policy, unit, limits):
+        return not_yet(policy, limits)
     return "Without a usable CURFEW_PUBLIC_URL nobody can answer a warning, so nothing is enforced."
+
+
+def fell_back(policy: BasePolicy, limits: Limits) -> bool:
+    """Whether its rollout met too many who regretted it."""
+    stage = limits.rollouts.get(policy.name)
+    return policy.rollout is not None and stage is not None and stage.fallen_back_at is not None
+
+
+def not_yet(policy: BasePolicy, limits: Limits) -> str:
+    """Why something outside of its rollout is only observed."""
+    stage = limits.rollouts.get(policy.name)
+    if stage is None:
+        return "Its rollout has not begun; this one is observed."
+    if stage.fallen_back_at is not None:
+        return f"Its rollout has fallen back and observes everything, until a person resumes it: {stage.reason}"
+    done = "warned" if policy.mode is Mode.WARN else "enforced"
+    return f"Only {format_share(stage.share)} of its scope is {done} so far (rollout); this one is observed."
 
 
 def verb_for(policy: BasePolicy, kind: Kind) -> Verb | None:
@@ -394,9 +429,19 @@ class _Planner:
         self.active = {(f.policy, f.resource_id): f for f in standing.findings}
         self.quiet = {(f.policy, f.resource_id): f for f in standing.dismissed}
         self.members = members_in(resources.values())
+        self.group_of = {member.id: group for group, members in self.members.items() for member in members}
         self.still_breached: dict[str, tuple[InForce, Known]] = {}
         self.messages: list[Message] = []
         self.unknown_since: dict[str, datetime] = {}
+
+    def _unit(self, known: Known) -> str:
+        return self.group_of.get(known.id, known.id)
+
+    def _mode(self, policy: BasePolicy, known: Known) -> Mode:
+        return effective_mode(policy, known.source, self._unit(known), self.limits)
+
+    def _capped(self, policy: BasePolicy, known: Known) -> str:
+        return capped(policy, known.source, self._unit(known), self.limits)
 
     def changed(self) -> list[FindingState]:
         """Findings that differ from how they stood, which they remember, for whoever writes them late. That a reason's
@@ -489,7 +534,7 @@ class _Planner:
         anew = self._starts_anew(finding, in_force, known)
         if anew is not None:
             finding = _reopened(finding, anew)
-        if finding.stop_now_by is None and effective_mode(policy, known.source, self.limits) is Mode.OBSERVE:
+        if finding.stop_now_by is None and self._mode(policy, known) is Mode.OBSERVE:
             return self._observed(finding, policy, known)
         why_forbidden = why_not(known, policy, self.limits, self.now)
         if why_forbidden is not None:
@@ -517,7 +562,9 @@ class _Planner:
         """Observe rests at open, and says what would keep it from acting in any other mode."""
         forbidden = why_not(known, policy, self.limits, self.now)
         besides = "" if forbidden is None else f" Nor could it act here: {forbidden}"
-        reason = capped(policy, known.source, self.limits) + besides
+        reason = self._capped(policy, known) + besides
+        if reason != finding.status_reason and fell_back(policy, self.limits):
+            finding = replace(finding, episode=finding.episode + 1)  # no warning that is still on its way shall arrive
         return replace(_afresh(finding), status=Status.OPEN, status_reason=reason)
 
     def _at_rest(self, finding: FindingState, policy: BasePolicy, known: Known) -> FindingState | None:
@@ -592,7 +639,7 @@ class _Planner:
     def _by_mode(self, finding: FindingState, in_force: InForce, known: Known) -> FindingState:
         """Warn tells, enforce acts when the grace after a delivered warning is over."""
         policy = in_force.policy
-        mode = effective_mode(policy, known.source, self.limits)
+        mode = self._mode(policy, known)
         if mode is Mode.ENFORCE and finding.warned_at is not None and finding.due_at is None:
             finding = _reopened(finding, "The earlier warning announced no act.")
         if mode is Mode.WARN and finding.due_at is not None:
@@ -602,7 +649,7 @@ class _Planner:
             why = "Its warning has not been delivered yet."
             return replace(finding, status=Status.OPEN, due_at=None, status_reason=why)
         if mode is Mode.WARN or finding.due_at is None:
-            return replace(finding, status=Status.WARNED, status_reason=capped(policy, known.source, self.limits))
+            return replace(finding, status=Status.WARNED, status_reason=self._capped(policy, known))
         if finding.due_at > self.now:
             return replace(
                 finding,
@@ -615,7 +662,7 @@ class _Planner:
         self, finding: FindingState, in_force: InForce, known: Known, *, kind: str, acts: bool, why: str | None
     ) -> None:
         """Queue a warning or notice for this episode, as far as the mode allows speaking at all."""
-        if effective_mode(in_force.policy, known.source, self.limits) is Mode.OBSERVE:
+        if self._mode(in_force.policy, known) is Mode.OBSERVE:
             return
         project = self.projects.get(known.project) if known.project else None
         self.messages.append(

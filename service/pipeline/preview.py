@@ -17,7 +17,8 @@ from policies.policy import BasePolicy, Mode
 from policies.quantities import format_duration
 from providers.records import CapacityType
 from service.documents import Exemption, Project
-from service.model import ActiveHold, FindingState, Known, PastAct, Status
+from service.model import ActiveHold, FindingState, Known, PastAct, RolloutStage, Status
+from service.pipeline import rollout
 from service.pipeline.evaluate import Judged, Look, judge, longest_window
 from service.pipeline.plan import (
     InForce,
@@ -110,6 +111,8 @@ def preview(
 ) -> Preview:
     """What this policy alone would do. `window`: how far back the look's samples were asked for."""
     judged = judge(look, [policy])
+    limits = replace(limits, rollouts=_as_it_would_begin(policy, limits, now))
+    unit_of = rollout.units(resources.values())
     outcome = judged.judgement.outcomes[policy.name]
     findings, unhindered = _turned_on(policy, judged, resources, projects, exemptions, standing, limits, now)
     breached = {look.resources[row].id for row in outcome.breaches}
@@ -127,6 +130,7 @@ def preview(
             hour=hours.get(known.id),
             never=never.get(known.id),
             hold=hold_for(known.project, standing.holds),
+            unit=unit_of.get(known.id, known.id),
             limits=limits,
         )
         for known in sorted(concerned, key=lambda known: known.id not in breached)
@@ -143,6 +147,15 @@ def preview(
         breaker=too_much(first_hour, standing.acts, resources, limits.breaker),
         notes=tuple(_notes(policy, outcome.fault, cases, window, reaches=reaches)),
     )
+
+
+def _as_it_would_begin(policy: BasePolicy, limits: Limits, now: datetime) -> dict[str, RolloutStage]:
+    """Its rollout as it stands, if it is this very policy's; else as applying it would make it begin."""
+    if policy.rollout is None:
+        return {}
+    stage = limits.rollouts.get(policy.name)
+    same = stage is not None and stage.fingerprint == rollout.fingerprint(policy)
+    return {policy.name: stage if stage is not None and same else rollout.begun(policy, now)}
 
 
 def _turned_on(
@@ -163,7 +176,8 @@ def _turned_on(
         if finding.policy == policy.name and finding.status in (Status.SNOOZED, Status.REFUSED, Status.ACTING)
     ]
     dismissed = [finding for finding in standing.dismissed if finding.policy == policy.name]
-    on = InForce(policy=policy.model_copy(update={"mode": Mode.ENFORCE}), version=0, stricter_since=None)
+    everywhere = policy.model_copy(update={"mode": Mode.ENFORCE, "rollout": None})
+    on = InForce(policy=everywhere, version=0, stricter_since=None)
     open_ceilings = dict.fromkeys(limits.source_ceilings, Mode.ENFORCE)
     planned = plan(
         resources=resources,
@@ -235,19 +249,20 @@ def _case(
     hour: int | None,
     never: str | None,
     hold: ActiveHold | None,
+    unit: str,
     limits: Limits,
 ) -> Case:
     """A breach, present or foreseen, under the policy's own mode and today's ceilings."""
-    mode = effective_mode(policy, known.source, limits)
+    mode = effective_mode(policy, known.source, unit, limits)
     if not unhindered or never is not None:
         then = RESTS.get(finding.status, Then.LEFT_ALONE)
         why = finding.status_reason if never is None else never
     elif mode is Mode.ENFORCE:
         then, why = Then.ACTED_ON, _act(policy, known, hour, hold, ahead=ahead)
     elif mode is Mode.WARN:
-        then, why = Then.WARNED, f"Its people are warned. {capped(policy, known.source, limits)}"
+        then, why = Then.WARNED, f"Its people are warned. {capped(policy, known.source, unit, limits)}"
     else:
-        then, why = Then.NOTHING, capped(policy, known.source, limits)
+        then, why = Then.NOTHING, capped(policy, known.source, unit, limits)
     return Case(
         known=known,
         verdict=Verdict.FORESEEN if ahead else Verdict.BREACH,

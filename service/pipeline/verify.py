@@ -17,11 +17,11 @@ from sqlmodel import Session
 from policies.quantities import format_duration
 from providers.contract import Provider
 from providers.errors import NotFound, ProviderError
-from providers.records import Kind, ResourceRecord, ResourceRef, State, Verb, resource_id
+from providers.records import CapacityType, Kind, ResourceRecord, ResourceRef, State, Verb, resource_id
 from service.model import ActionStatus, Known, Status
 from service.pipeline.enforce import LOOK_AGAIN_AT_REFUSED, Hands, acting, given_back, launches_as_wanted, reachable
 from service.pipeline.tell import told
-from service.store import actions, audit, lease, resources
+from service.store import actions, audit, lease, regrets, resources
 from service.store.tables import Action, Finding
 
 log = structlog.get_logger()
@@ -62,6 +62,14 @@ def note_resumed(session: Session, resources: Mapping[str, Known], now: datetime
         if _runs_anew(action, known.record.launched_at, known.started_at):
             action.resumed_at = max(min(known.started_at, now), action.verified_at)
             session.add(action)
+            if not _by_its_cloud(known):
+                regrets.restarted(session, action, now=now)
+
+
+def _by_its_cloud(known: Known) -> bool:
+    """A spot machine that its cloud had interrupted too comes back by itself, which begins no cool-down either."""
+    spot = known.record.capacity_type is CapacityType.SPOT and known.record.ref.kind in (Kind.INSTANCE, Kind.NODE)
+    return spot and (known.restarted_at is None or known.restarted_at != known.started_at)
 
 
 def _runs_anew(action: Action, launched_at: datetime | None, started_at: datetime | None) -> bool:
@@ -204,6 +212,8 @@ def _verified(session: Session, row: Action, known: Known, hands: Hands, *, resu
         told(session, "undone", row, known, hands.fallback_channels, now)
         return
     row.resumed_at = None if resumed is None else max(resumed, now)
+    if row.resumed_at is not None:
+        regrets.restarted(session, row, now=now)
     if row.resumed_at is not None and known.is_group:
         _restarted(session, known.id, row.resumed_at)
     finding = acting(session, row)

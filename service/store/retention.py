@@ -189,6 +189,10 @@ def _used_links(session: Session, before: datetime) -> int:
 
 
 def _remove_actions(session: Session, which: ColumnElement[bool]) -> None:
+    regretted = tuple(
+        func.coalesce(column, "") for column in (col(Action.policy), col(Action.project), col(Action.regret_why))
+    )
+    _count(session, "false_stops", regretted, and_(which, totals.regretted()))
     kinds = (func.coalesce(col(Action.policy), ""), col(Action.verb), col(Action.status))
     _count_and_remove(session, Action, "actions", kinds, which)
 
@@ -201,9 +205,13 @@ def _count_and_remove(
     session: Session, table: Any, family: str, kinds: tuple[Any, ...], which: ColumnElement[bool]
 ) -> None:
     """They go on being counted."""
+    _count(session, family, kinds, which)
+    session.connection().execute(delete(table).where(which))
+
+
+def _count(session: Session, family: str, kinds: tuple[Any, ...], which: ColumnElement[bool]) -> None:
     rows = session.connection().execute(columns(*kinds, func.count()).where(which).group_by(*kinds))
     totals.add_to_tally(session, family, {tuple(labels): number for *labels, number in rows})
-    session.connection().execute(delete(table).where(which))
 
 
 def _backtests(session: Session, before: datetime) -> int:

@@ -353,6 +353,15 @@ class Action(SQLModel, table=True):
             sqlite_where=text("tallied = 0"),
             postgresql_where=text("NOT tallied"),
         ),
+        Index("action_verified", "verified_at", "policy"),
+        Index(
+            "action_regretted",
+            "policy",
+            "project",
+            "regret_why",
+            sqlite_where=text("regretted_at IS NOT NULL"),
+            postgresql_where=text("regretted_at IS NOT NULL"),
+        ),
         Index(
             "action_undo_under_way",
             "undoes",
@@ -384,6 +393,10 @@ class Action(SQLModel, table=True):
     undone_at: datetime | None = _utc()
     resumed_at: datetime | None = _utc()
     """First seen running again, by undo or by a person: avoided cost ends here."""
+    regretted_at: datetime | None = _utc()
+    """When a person undid it, or started the machine again soon after: a false stop."""
+    regret_why: str | None = None
+    """undo, restart"""
     abandon_at: datetime = _utc(nullable=False)
     """An intent older than one grace is given up and its finding reopened."""
     attempts: int = 0
@@ -393,6 +406,24 @@ class Action(SQLModel, table=True):
     currency: str | None = None
     tallied: bool = False
     """What it avoided is final, and in `Tally`."""
+
+
+class RolloutState(SQLModel, table=True):
+    """How far the rollout of a policy has come; `service.model.RolloutStage`."""
+
+    __tablename__ = "rollout"
+
+    policy: str = Field(primary_key=True)
+    fingerprint: str
+    """Of the policy that it is about; another one begins anew."""
+    step: int
+    share: float
+    """Of its scope, that is met just now; 0 after it fell back."""
+    began_at: datetime = _utc(nullable=False)
+    since: datetime = _utc(nullable=False)
+    """When this step began."""
+    fallen_back_at: datetime | None = _utc()
+    reason: str
 
 
 class Hold(SQLModel, table=True):
@@ -426,7 +457,7 @@ class Outbox(SQLModel, table=True):
     message_id: str = Field(unique=True)
     """Built from what it is about, so that the same message cannot be queued twice."""
     kind: str
-    """warning, reminder, notice, enforced, undone, failed, breaker, unknown, protected, budget"""
+    """warning, reminder, notice, enforced, undone, failed, breaker, rollout, unknown, protected, budget"""
     finding_id: str | None = Field(default=None, index=True)
     episode: int | None = None
     action_id: str | None = None
@@ -539,7 +570,8 @@ class Tally(SQLModel, table=True):
     __tablename__ = "tally"
 
     family: str = Field(primary_key=True)
-    """`avoided`, `potential` (of rows that are tallied), `actions`, `notifications` (of rows that are gone)."""
+    """`avoided`, `potential` (of rows that are tallied), `actions`, `false_stops`, `notifications` (of rows that are
+    gone)."""
     labels: str = Field(primary_key=True)
     """A JSON list, as text."""
     value: int = Field(default=0, sa_type=BigInteger)

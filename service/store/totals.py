@@ -60,6 +60,17 @@ def findings(session: Session) -> Counter[Labels]:
     return _grouped(session, kinds, func.count(), col(Finding.closed_at).is_(None))
 
 
+def false_stops(session: Session) -> Counter[Labels]:
+    """(policy, project, why) → how many verified acts of policies people regretted, ever."""
+    kinds = (col(Action.policy), col(Action.project), col(Action.regret_why))
+    return _both(_tallied(session, "false_stops"), _grouped(session, kinds, func.count(), regretted()))
+
+
+def regretted() -> ColumnElement[bool]:
+    """What is asked to be put back before it was seen done counts once it is."""
+    return and_(col(Action.regretted_at).is_not(None), col(Action.verified_at).is_not(None))
+
+
 def notifications(session: Session) -> Counter[Labels]:
     """(channel kind, status) → how many messages there ever were."""
     kinds = (col(Outbox.channel_kind), col(Outbox.status))
