@@ -7,7 +7,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from sqlmodel import Session
@@ -138,12 +138,20 @@ def _flaw(row: Backtest, policy: BasePolicy, required: RequireBacktest, step: ti
         return f"looked every {looks} only, and Curfew looks every {format_duration(step)}"
     if row.data_from is None or row.data_to is None:
         return "knew no history"
-    if row.asked_at - row.data_to > FRESH:
-        return f"ends with {row.data_to:%d %b %Y}, and its data must reach to {FRESH.days} days before its asking"
-    known = row.data_to - row.data_from
-    if known < timedelta(days=required.days):
-        return f"knew {format_duration(timedelta(hours=known // timedelta(hours=1)))} of history"
+    start, end = max(row.data_from, _asked(row, "from")), min(row.data_to, _asked(row, "to"))
+    if row.asked_at - end > FRESH:
+        return f"ends with {end:%d %b %Y}, and must reach to {FRESH.days} days before its asking"
+    if end - start < timedelta(days=required.days):
+        known = max(end - start, timedelta(0)) // timedelta(hours=1)
+        return f"looked at {format_duration(timedelta(hours=known))} of history"
     return None
+
+
+def _asked(row: Backtest, edge: Literal["from", "to"]) -> datetime:
+    """Where the stretch that was asked for begins or ends; at the end of time where that was left open."""
+    if row.question.get(edge):
+        return datetime.fromisoformat(row.question[edge])
+    return datetime.min.replace(tzinfo=UTC) if edge == "from" else datetime.max.replace(tzinfo=UTC)
 
 
 def _decided(row: Backtest) -> int:

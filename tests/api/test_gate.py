@@ -66,6 +66,7 @@ def tried(
     step: timedelta = MINUTE,
     decided: int = 300,
     false_stops: int = 3,
+    asks: dict[str, timedelta] | None = None,
     fails: str = "",
 ) -> str:
     """A back-test that was asked for so long ago, with its end."""
@@ -77,7 +78,7 @@ def tried(
             session,
             policy=policy_of(body, name),
             body=body,
-            question={},
+            question={edge: (asked - before).isoformat() for edge, before in (asks or {}).items()},
             project=project,
             horizon=horizon,
             step=step,
@@ -126,6 +127,7 @@ PASSES: dict[str, dict[str, Any]] = {
     "with more frequent looks": {"step": timedelta(seconds=30)},
     "asked for as long ago as it may be": {"ago": VALID_FOR},
     "whose data end as early as they may": {"ends": FRESH},
+    "of a stretch that is long enough": {"asks": {"from": 15 * DAY, "to": DAY}},
 }
 
 
@@ -141,7 +143,9 @@ def test_a_back_test_passes(gated: Api, case: str) -> None:
 
 
 DOES_NOT: dict[str, tuple[dict[str, Any], str]] = {
-    "that knew a day too few": ({"days": 13.99}, "knew 13d23h of history"),
+    "that knew a day too few": ({"days": 13.99}, "looked at 13d23h of history"),
+    "that was asked to stop nothing before last week": ({"asks": {"from": 7 * DAY}}, "looked at 7d of history"),
+    "that was asked for a time it knows nothing of": ({"asks": {"from": -DAY}}, "looked at 0s of history"),
     "that decided too few stops": ({"decided": 19, "false_stops": 0}, "decided 19 stops; run"),
     "that decided one": ({"decided": 1, "false_stops": 0}, "decided 1 stop; run"),
     "that decided none": ({"decided": 0, "false_stops": 0}, "decided 0 stops; run"),
@@ -149,7 +153,8 @@ DOES_NOT: dict[str, tuple[dict[str, Any], str]] = {
     "that looked for a minute after each stop": ({"horizon": MINUTE}, "looked for work within 1m after a stop only"),
     "that looked once an hour": ({"step": HOUR}, "looked every 1h only, and Curfew looks every 1m"),
     "of one project": ({"project": "vision"}, "saw only what belongs to vision, and the policy speaks of more"),
-    "of a quiet fortnight long ago": ({"ends": FRESH + DAY}, "ends with 07 Nov 2026, and its data must reach to"),
+    "of a quiet fortnight long ago": ({"ends": FRESH + DAY}, "ends with 07 Nov 2026, and must reach to 7 days"),
+    "that was asked to know nothing of lately": ({"asks": {"to": 8 * DAY}}, "ends with 07 Nov 2026, and must reach"),
     "of last season": ({"ago": VALID_FOR + MINUTE}, "there is none of it from the last 90 days"),
     "that failed": ({"fails": "there is no history before yesterday"}, "failed: there is no history before yesterday"),
     "of another threshold": ({"body": {**IDLE, "idle": {"for": "44m"}}}, "it has changed since its back-test"),
