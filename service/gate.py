@@ -122,7 +122,7 @@ def _standing(
     elif any(row.status == BacktestStatus.DONE for row in tried):
         missing = f"it has changed since {_named(tried[0])}"
     else:
-        missing = f"there is none of it from the last {VALID_FOR.days} days"
+        missing = f"there is no back-test of it from the last {VALID_FOR.days} days"
     return Standing(required=True, backtest=newest, missing=missing)
 
 

@@ -155,11 +155,11 @@ DOES_NOT: dict[str, tuple[dict[str, Any], str]] = {
     "of one project": ({"project": "vision"}, "saw only what belongs to vision, and the policy speaks of more"),
     "of a quiet fortnight long ago": ({"ends": FRESH + DAY}, "ends with 07 Nov 2026, and must reach to 7 days"),
     "that was asked to know nothing of lately": ({"asks": {"to": 8 * DAY}}, "ends with 07 Nov 2026, and must reach"),
-    "of last season": ({"ago": VALID_FOR + MINUTE}, "there is none of it from the last 90 days"),
+    "of last season": ({"ago": VALID_FOR + MINUTE}, "there is no back-test of it from the last 90 days"),
     "that failed": ({"fails": "there is no history before yesterday"}, "failed: there is no history before yesterday"),
     "of another threshold": ({"body": {**IDLE, "idle": {"for": "44m"}}}, "it has changed since its back-test"),
     "of another grace": ({"body": {**IDLE, "grace": "45m"}}, "it has changed since its back-test"),
-    "of another policy": ({"name": "idle-gpu"}, "there is none of it from the last 90 days"),
+    "of another policy": ({"name": "idle-gpu"}, "there is no back-test of it from the last 90 days"),
 }
 
 
@@ -187,7 +187,7 @@ def test_one_that_is_under_way_does_not_count_yet(gated: Api) -> None:
             asked_by="token:ann", holder="us", now=gated.clock.now(),
         ).id  # fmt: skip
         backtests.start(session, id, now=gated.clock.now())
-    assert "there is none of it" in why_not(put(gated))
+    assert "there is no back-test of it" in why_not(put(gated))
 
 
 def test_of_several_the_newest_decides_and_not_the_best(gated: Api) -> None:
@@ -234,12 +234,12 @@ def test_a_policy_that_cannot_act_takes_none(gated: Api) -> None:
         "required": False, "passed": False, "passed_at": None, "by": None, "backtest": None, "stops": None,
         "decided": None, "false_stops": None, "rate": None, "missing": None, "overridden_by": None, "reason": None,
     }  # fmt: skip
-    assert "there is none of it" in why_not(put(gated, {**IDLE, "action": "stop"})), "it would begin to act"
+    assert "there is no back-test of it" in why_not(put(gated, {**IDLE, "action": "stop"})), "it would begin to act"
 
 
 def test_the_step_from_warn_to_enforce_is_asked(gated: Api) -> None:
     put(gated, {**IDLE, "mode": "warn"})
-    assert "there is none of it" in why_not(put(gated))
+    assert "there is no back-test of it" in why_not(put(gated))
     assert gated.admin.get(PATH).json()["mode"] == "warn"
     tried(gated)
     assert put(gated).status_code == 200
@@ -291,16 +291,16 @@ def test_what_enforces_when_it_is_first_required_goes_on_until_it_changes(
     with service_on(database, clock, tmp_path, require_backtest=REQUIRED) as after:
         assert put(after).status_code == 200
         assert mark(after)["passed"] is False
-        assert "there is none of it" in why_not(put(after, {**IDLE, "grace": "1h"}))
+        assert "there is no back-test of it" in why_not(put(after, {**IDLE, "grace": "1h"}))
         after.admin.delete(PATH)
-        assert "there is none of it" in why_not(put(after)), "a new one of its name is a new one"
+        assert "there is no back-test of it" in why_not(put(after)), "a new one of its name is a new one"
     database.close()
 
 
 def test_a_policy_under_another_name_is_another(gated: Api) -> None:
     tried(gated)
     put(gated)
-    assert "there is none of it" in why_not(put(gated, path="/api/v1/policies/renamed"))
+    assert "there is no back-test of it" in why_not(put(gated, path="/api/v1/policies/renamed"))
 
 
 def test_what_cannot_be_tried_takes_a_person(gated: Api) -> None:
@@ -416,7 +416,7 @@ def test_an_override_lets_it_enforce_and_is_in_the_audit_log(gated: Api) -> None
 
 def test_a_dry_run_with_an_override_keeps_nothing(gated: Api) -> None:
     (_, policy) = post(gated, override_backtest="agreed", dry_run=True).json()["changes"]
-    assert policy["notes"] == ["it may enforce though there is none of it from the last 90 days: agreed"]
+    assert policy["notes"] == ["it may enforce though there is no back-test of it from the last 90 days: agreed"]
     assert lines(gated, "override_backtest") == []
     assert post(gated).status_code == 422
 
@@ -427,7 +427,7 @@ def test_the_same_policy_needs_it_once_and_a_changed_one_anew(gated: Api) -> Non
         assert put(gated).status_code == 200
     assert put(gated, {**IDLE, "mode": "observe"}).status_code == 200
     assert put(gated).status_code == 200, "it holds though the policy stepped back meanwhile"
-    assert "there is none of it" in why_not(put(gated, {**IDLE, "grace": "1h"}))
+    assert "there is no back-test of it" in why_not(put(gated, {**IDLE, "grace": "1h"}))
     assert put(gated, {**IDLE, "grace": "1h"}, override_backtest="again").status_code == 200
     assert [line.reason for line in lines(gated, "override_backtest")] == ["agreed", "again"]
 
@@ -438,10 +438,10 @@ def test_an_override_goes_with_its_policy(gated: Api, how: str) -> None:
     if how == "deleted":
         gated.admin.put("/api/v1/policies/other", json=IDLE, params={"override_backtest": "agreed"})
         assert gated.admin.delete("/api/v1/policies/other").status_code == 200
-        assert "there is none of it" in why_not(put(gated, path="/api/v1/policies/other"))
+        assert "there is no back-test of it" in why_not(put(gated, path="/api/v1/policies/other"))
         return
     assert post(gated, text="kind: project\nname: vision\n", prune=True).status_code == 200
-    assert "there is none of it" in why_not(post(gated))
+    assert "there is no back-test of it" in why_not(post(gated))
 
 
 def test_an_override_of_what_needs_none_is_none(gated: Api) -> None:
