@@ -37,14 +37,23 @@ MAX_POLICY_CHARACTERS = 256 * 1024
 """One policy. Any reader may ask, so it must be cheap to look through."""
 LONGEST_HORIZON = timedelta(days=30)
 
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    return value
+
+
 Moment = Annotated[
     datetime,
-    BeforeValidator(lambda value: moment_of(value) if isinstance(value, str) else value),
+    BeforeValidator(lambda value: moment_of(_text(value))),
     Field(json_schema_extra={"type": "string", "format": "", "examples": ["2026-11-01", "2026-11-01T08:00:00+07:00"]}),
 ]
 """A date is its midnight in UTC."""
 Ceiling = Annotated[
-    float, BeforeValidator(parse_share), Field(json_schema_extra={"type": "string", "examples": ["1%"]})
+    float,
+    BeforeValidator(lambda value: parse_share(_text(value))),
+    Field(json_schema_extra={"type": "string", "examples": ["1%"]}),
 ]
 
 
@@ -69,7 +78,7 @@ class BacktestRequest(Shape):
     """A stop is false when work is seen so soon after it."""
     max_false_stops: Ceiling = 0.01
     """The share of false stops that would be borne; the sweep recommends below it."""
-    sweep: bool = True
+    sweep: bool = Field(True, strict=True)
     """Try other terms too; for idle policies."""
 
     @model_validator(mode="after")
