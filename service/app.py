@@ -22,6 +22,7 @@ from service.api import (
     problems,
     reference,
     resources,
+    rollouts,
     spend,
     tokens,
 )
@@ -66,6 +67,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         backtests,
         spend,
         documents,
+        rollouts,
         tokens,
         admission,
     ):

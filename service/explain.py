@@ -11,11 +11,21 @@ from sqlalchemy import ColumnElement, true
 from sqlmodel import col, select
 
 from policies.decision import Verdict
+from policies.policy import BasePolicy
+from policies.quantities import format_share
 from service.documents import Project
 from service.model import Known
+from service.pipeline import rollout
 from service.pipeline.attribute import attribute
 from service.pipeline.evaluate import members_in
-from service.pipeline.plan import PROTECTION_REPORTED_AFTER, exemption_for, hold_for, why_not
+from service.pipeline.plan import (
+    PROTECTION_REPORTED_AFTER,
+    exemption_for,
+    hold_for,
+    not_yet,
+    rolled_out_to,
+    why_not,
+)
 from service.runtime import Runtime, View
 from service.store import outbox
 from service.store.documents import Confinement, load, names_seen
@@ -65,6 +75,7 @@ def explain(rt: Runtime, resource_id: str, *, to: Confinement = None) -> dict[st
                 "mode": documents.policies[name].mode.value,
                 **verdict,
                 "cannot_act_because": _cannot(rt, known, name),
+                "rollout": _rollout(rt, known, documents.policies[name]),
                 "exempt": None
                 if exemption is None
                 else {
@@ -129,6 +140,20 @@ def _cannot(rt: Runtime, known: Known, policy: str) -> str | None:
     return why_not(known, rt.view.policies[policy].policy, rt.view.limits, rt.clock.now())
 
 
+def _rollout(rt: Runtime, known: Known, policy: BasePolicy) -> dict[str, Any] | None:
+    """How far the policy's rollout has come, and whether to this one; None when it has none."""
+    if policy.rollout is None or rt.view is None:
+        return None
+    stage, limits = rt.view.limits.rollouts.get(policy.name), rt.view.limits
+    unit = rollout.units(rt.view.resources.values()).get(known.id, known.id)
+    comes_to_it = rolled_out_to(policy, unit, limits)
+    return {
+        "share": format_share(stage.share) if stage else "0%",
+        "enforced": comes_to_it,
+        "reason": "Its rollout has come to this one." if comes_to_it else not_yet(policy, limits),
+    }
+
+
 def _resource(known: Known, view: View | None) -> dict[str, Any]:
     record = known.record
     row = None if view is None else view.judged.rows.get(known.id)
@@ -191,5 +216,7 @@ def _action(row: Action) -> dict[str, Any]:
         "verified_at": row.verified_at.isoformat() if row.verified_at else None,
         "undone_at": row.undone_at.isoformat() if row.undone_at else None,
         "resumed_at": row.resumed_at.isoformat() if row.resumed_at else None,
+        "regretted_at": row.regretted_at.isoformat() if row.regretted_at else None,
+        "regret_why": row.regret_why,
         "error": row.error,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
@@ -44,6 +44,9 @@ class ActionAnswer(Shape):
     taken_at: datetime | None
     verified_at: datetime | None
     undone_at: datetime | None
+    regretted_at: datetime | None
+    """When somebody undid it, or started the machine again within two hours: then it counts as a false stop."""
+    regret_why: Literal["undo", "restart"] | None
     error: str | None
     hourly_cost: Money | None
     """What an hour of running would have cost."""

@@ -51,6 +51,7 @@ NEEDS: Mapping[str, Role] = {
     "undo": Role.OWNER,
     "notify": Role.OWNER,
     "hold": Role.OPERATOR,
+    "rollout": Role.OPERATOR,
     "cycle": Role.OPERATOR,
     "documents": Role.ADMIN,
     "override_backtest": Role.ADMIN,

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from sqlmodel import Session
 
 from service import apply, files
+from service.api import rollouts
 from service.api.auth import Caller, Principal, TheRuntime, require
 from service.api.problems import Problem, not_found, responses
 from service.api.shapes import Cursor, Limit, Listing, Reason, Shape
@@ -248,6 +249,7 @@ def _routes(collection: str, kind: Kind) -> None:
             page = views.documents(session, kind, among=among, cursor=cursor, limit=limit)
             marks = _marks(session, runtime, page.items, principal)
             items = [_seen(session, row, principal, marks) for row in page.items]
+            _tell_regret(session, runtime, page.items, items, principal)
         return Listing(items=items, next=page.next)
 
     @router.get(
@@ -265,7 +267,9 @@ def _routes(collection: str, kind: Kind) -> None:
             if row is None or (among is not None and name not in among):
                 raise not_found(kind, name)
             response.headers["ETag"] = _etag(row)
-            return _seen(session, row, principal, _marks(session, runtime, [row], principal))
+            found = _seen(session, row, principal, _marks(session, runtime, [row], principal))
+            _tell_regret(session, runtime, [row], [found], principal)
+            return found
 
     @router.put(
         f"/{collection}/{{name}}",
@@ -427,6 +431,18 @@ def _mark(standing: Standing, principal: Principal) -> BacktestMark:
         mark.false_stops = tried.false_stops
         mark.rate = tried.false_stops / tried.decided if tried.decided and tried.false_stops is not None else None
     return mark
+
+
+def _tell_regret(
+    session: Session, runtime: Runtime, rows: Sequence[Document], answers: Sequence[DocumentAnswer], to: Principal
+) -> None:
+    """Into the metadata of policies: how many of their stops were regretted, and how far their rollouts have come."""
+    policies = [policy for row in rows if row.kind == "policy" and (policy := store.policy_in(row)) is not None]
+    if not policies:
+        return
+    told = rollouts.told(session, policies, runtime.clock.now(), sees=to.projects)
+    for answer in answers:
+        answer["metadata"] |= told.get(answer["name"], {})
 
 
 def _seen(session: Session, row: Document, principal: Principal, marks: Mapping[str, BacktestMark]) -> DocumentAnswer:

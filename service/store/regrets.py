@@ -4,7 +4,7 @@ counts them beside all that are decided.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, case, func, or_
@@ -15,6 +15,7 @@ from policies.digest import digest
 from policies.policy import BasePolicy
 from service.model import FALSE_STOP_WITHIN, ActionStatus, RolloutStage, Stops
 from service.store import audit, backtests
+from service.store.documents import Confinement
 from service.store.tables import Action
 
 RATE_OVER = timedelta(days=90)
@@ -69,7 +70,7 @@ def _started_by_us(session: Session, action: Action) -> bool:
 # --- counting --------------------------------------------------------------------------------------------------------
 
 
-def _a_policys_own() -> ColumnElement[bool]:
+def a_policys_own() -> ColumnElement[bool]:
     """Acts that were done because a policy said so."""
     return and_(
         col(Action.undoes).is_(None), col(Action.requested_by) == "curfew", col(Action.verified_at).is_not(None)
@@ -80,11 +81,11 @@ def _decided(now: datetime) -> ColumnElement[bool]:
     return or_(col(Action.regretted_at).is_not(None), col(Action.verified_at) <= now - FALSE_STOP_WITHIN)
 
 
-def observed(session: Session, now: datetime, *, sees: Collection[str] | None = None) -> dict[str, Stops]:
+def observed(session: Session, now: datetime, *, sees: Confinement = None) -> dict[str, Stops]:
     """Policy → its decided stops of the last 90 days, in the projects that somebody sees (None: all)."""
     statement = (
         columns(col(Action.policy), func.count(), func.sum(case((col(Action.regretted_at).is_not(None), 1), else_=0)))
-        .where(_a_policys_own(), col(Action.verified_at) > now - RATE_OVER, _decided(now))
+        .where(a_policys_own(), col(Action.verified_at) > now - RATE_OVER, _decided(now))
         .group_by(col(Action.policy))
     )
     if sees is not None:
@@ -93,12 +94,13 @@ def observed(session: Session, now: datetime, *, sees: Collection[str] | None = 
     return {policy or "": Stops(decided=decided, regretted=regretted) for policy, decided, regretted in rows}
 
 
-def predicted(session: Session, policy: BasePolicy) -> float | None:
-    """What the newest back-test of this very policy said that was asked for the same time after a stop; None when
-    there is none, or nothing was decided in it."""
+def predicted(session: Session, policy: BasePolicy, *, sees: Confinement = None) -> float | None:
+    """What the newest back-test of this very policy said that was asked for the same time after a stop, and that a
+    reader may see; None when there is none, or nothing was decided in it."""
     within = int(FALSE_STOP_WITHIN.total_seconds())
     done = backtests.done_of(session, policy.name, digest(policy))
-    newest = next((row for row in done if row.horizon_seconds == within), None)
+    seen = (row for row in done if sees is None or row.project in sees)
+    newest = next((row for row in seen if row.horizon_seconds == within), None)
     if newest is None or not newest.decided or newest.false_stops is None:
         return None
     return newest.false_stops / newest.decided
@@ -114,7 +116,7 @@ def _of_step(session: Session, stage: RolloutStage, now: datetime) -> Stops:
     when = (col(Action.regretted_at) >= stage.since, col(Action.verified_at) > stage.since - FALSE_STOP_WITHIN)
     rows = session.exec(
         select(Action.regretted_at).where(
-            _a_policys_own(),
+            a_policys_own(),
             col(Action.policy) == stage.policy,
             col(Action.intended_at) >= stage.began_at,
             or_(when[0], and_(when[1], col(Action.regretted_at).is_(None))),

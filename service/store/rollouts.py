@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from sqlalchemy import ColumnElement, and_, true
 from sqlmodel import Session, col, select
 
 from policies.policy import BasePolicy
 from policies.quantities import format_share
 from service.model import RolloutStage, Stops
 from service.store import audit, regrets
-from service.store.tables import RolloutState
+from service.store.documents import Confinement
+from service.store.tables import Action, Audit, Finding, RolloutState
 
 _COLUMNS = tuple(RolloutStage.__dataclass_fields__)
 
@@ -80,6 +84,56 @@ def _note(session: Session, verb: str, stage: RolloutStage, *, by: str, now: dat
         object=f"policy/{stage.policy}",
         reason=reason,
         details={"policy": stage.policy, "share": format_share(stage.share), "step": stage.step},
+    )
+
+
+# --- what came of it -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breach:
+    """A finding, as far as groups are compared by it."""
+
+    resource_id: str
+    opened_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happened:
+    """What came of a policy in a step of its rollout; but for findings, the resources that it came to."""
+
+    findings: Sequence[Breach]
+    stops: Sequence[str]
+    snoozes: Sequence[str]
+    undos: Sequence[str]
+    restarts: Sequence[str]
+
+
+def happened(session: Session, stage: RolloutStage, until: datetime, *, sees: Confinement) -> Happened:
+    """From the beginning of the present step on, in the projects that a reader sees (None: all)."""
+
+    def within(table: Any, at: Any) -> ColumnElement[bool]:
+        theirs = true() if sees is None else col(table.project).in_(sees)
+        return and_(col(at) >= stage.since, col(at) <= until, theirs)
+
+    found = session.exec(
+        select(Finding.resource_id, Finding.opened_at, Finding.closed_at).where(
+            col(Finding.policy) == stage.policy, within(Finding, Finding.opened_at)
+        )
+    ).all()
+    own = (col(Action.policy) == stage.policy, regrets.a_policys_own())
+    stops = session.exec(select(Action.resource_id).where(*own, within(Action, Action.verified_at))).all()
+    regretted = session.exec(
+        select(Action.resource_id, Action.regret_why).where(*own, within(Action, Action.regretted_at))
+    ).all()
+    snoozes = session.exec(select(Audit.details).where(col(Audit.verb) == "snooze", within(Audit, Audit.at))).all()
+    return Happened(
+        findings=[Breach(resource_id=one, opened_at=opened, closed_at=closed) for one, opened, closed in found],
+        stops=stops,
+        snoozes=[details["resource"] for details in snoozes if details.get("policy") == stage.policy],
+        undos=[resource_id for resource_id, why in regretted if why == "undo"],
+        restarts=[resource_id for resource_id, why in regretted if why == "restart"],
     )
 
 
