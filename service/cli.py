@@ -43,6 +43,11 @@ guardrail_commands = typer.Typer(help="Policies in other words.", no_args_is_hel
 app.add_typer(guardrail_commands, name="guardrails")
 app.add_typer(cli_history.app, name="history")
 
+rollout_commands = typer.Typer(
+    help="Policies that begin with a share of their scope.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(rollout_commands, name="rollout")
+
 UNUSABLE, FOUND_CHANGES = 2, 3
 
 DOCUMENTS = ("sources", "projects", "policies", "exemptions")
@@ -546,6 +551,35 @@ def hold(
         answer = client.send("PUT", "/hold", json={key: value for key, value in body.items() if value is not None})
     until = f"until {printing.moment(answer['until'])} {printing.zone()}" if answer["until"] else "until it is lifted"
     typer.echo(f"Nothing acts {'in ' + answer['project'] if answer['project'] else 'anywhere'} {until}.")
+
+
+@rollout_commands.command("show")
+def rollout_show(
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Its name.")],
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
+) -> None:
+    """Say how far a policy has come in its scope, and how those it meets fare beside those it only observes."""
+    from service import printing
+
+    client = _client()
+    with _nearest_of(client, "policies", policy):
+        found = client.get(f"/policies/{_quoted(policy)}/rollout")
+    if output is Output.TABLE:
+        printing.rollout(_console(), found)
+    else:
+        _print_whole(found, output)
+
+
+@rollout_commands.command("resume")
+def rollout_resume(
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Its name.")],
+    reason: Reason,
+) -> None:
+    """Let a rollout that fell back begin anew, with its first share."""
+    client = _client()
+    with _nearest_of(client, "policies", policy):
+        answer = client.send("POST", f"/policies/{_quoted(policy)}/rollout/resume", json={"reason": reason})
+    typer.echo(visible(f"Policy {policy} begins anew with {answer['share']} of its scope."))
 
 
 @app.command()

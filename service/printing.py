@@ -201,6 +201,17 @@ def _object(row: Mapping[str, Any]) -> str:
     return f"{row['object']} ({name})" if name else str(row["object"])
 
 
+def _mode(row: Mapping[str, Any]) -> Text:
+    """How far it may go, and with which share of its scope where that is not all of it."""
+    share = (row["metadata"].get("rollout") or {}).get("share", "100%")
+    return Text.assemble(word(row["mode"]), "" if share == "100%" else f" {share}")
+
+
+def _regretted(action: Mapping[str, Any]) -> str:
+    """What people made of an act, where they regretted it."""
+    return {"undo": "undone", "restart": "restarted"}.get(action["regret_why"] or "", "")
+
+
 def _time(value: str) -> datetime:
     return datetime.fromisoformat(value)
 
@@ -222,7 +233,7 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
     },
     "actions": {
         "id": short("id"), "when": when("intended_at"), "verb": text("verb"), "resource": _name_of_resource,
-        "status": coloured("status"), "policy": text("policy"),
+        "status": coloured("status"), "policy": text("policy"), "regretted": _regretted,
     },
     "sources": {
         "name": text("name"), "provider": text("provider"), "ceiling": coloured("ceiling"),
@@ -234,7 +245,7 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
         "set": _set,
     },
     "policies": {
-        "name": text("name"), "type": text("type"), "mode": coloured("mode"), "action": text("action"),
+        "name": text("name"), "type": text("type"), "mode": _mode, "action": text("action"),
         "grace": text("grace"), "back-test": _backtest, "set": _set,
     },
     "exemptions": {
@@ -261,6 +272,8 @@ COLUMNS: Mapping[str, Mapping[str, Cell]] = {
 }  # fmt: skip
 """Kind → head of a column → what is in it."""
 
+SOMETIMES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {"back-test": _marked, "regretted": _regretted}
+"""Head of a column that is shown where any of the rows has something to say there → whether one has."""
 TIMES = frozenset({"due", "when", "until", "started", "expires", "last complete"})
 
 
@@ -272,7 +285,7 @@ def table(console: Console, kind: str, rows: Sequence[Mapping[str, Any]]) -> Non
     if not rows:
         console.print(f"There are no {kind}." if kind != "hold" else "Nothing is on hold.")
         return
-    columns = {head: cell for head, cell in COLUMNS[kind].items() if head != "back-test" or any(map(_marked, rows))}
+    columns = {head: cell for head, cell in COLUMNS[kind].items() if any(map(SOMETIMES.get(head, bool), rows))}
     found = Table(box=None, pad_edge=False, header_style="bold")
     for head in columns:
         title = f"{head} ({zone()})" if head in TIMES else head
@@ -348,6 +361,22 @@ def _some(value: Mapping[str, Any]) -> str:
     return money(value) if value["amount_micros"] else ""
 
 
+def rollout(console: Console, found: Mapping[str, Any]) -> None:
+    """How far a policy has come, and its two groups side by side."""
+    found = all_visible(found)
+    console.print(Text.assemble((found["policy"], "bold"), f": {found['words']}"))
+    if found["regret"]:
+        console.print(Text(f"In the last 90 days: {found['regret']['words']}"))
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("", "ENFORCED", "OBSERVED"):
+        shown.add_column(head, justify="right" if head else "left")
+    groups = found["groups"]
+    for key in groups["enforced"]:
+        cells = (groups[group][key] for group in ("enforced", "observed"))
+        shown.add_row(key.replace("_", " "), *("" if cell is None else str(cell) for cell in cells))
+    console.print(shown)
+
+
 def changes(console: Console, found: Sequence[Mapping[str, Any]], *, done: bool) -> None:
     """What an apply did, or would do."""
     found = all_visible(found)
@@ -393,6 +422,9 @@ def explanation(console: Console, found: Mapping[str, Any]) -> None:
         line = f"{moment(action['intended_at'])} {action['id'][:8]} {action['verb']} {action['status']}"
         console.print()
         console.print(Text(f"{line}, asked for by {action['requested_by']}: {action['error'] or action['reason']}"))
+        if action["regret_why"]:
+            did = "undid it" if action["regret_why"] == "undo" else "started it again soon after"
+            console.print(Text(f"  a false stop: somebody {did}, {moment(action['regretted_at'])} {zone()}"))
         stands = action["status"] in ("taken", "verified") and not action["resumed_at"] and not action["undoes"]
         if stands and action["verb"] != "terminate":
             console.print(Text(f"  put it back: curfew undo {action['id'][:8]}"))
@@ -408,6 +440,8 @@ def _about(policy: Mapping[str, Any]) -> Iterator[str]:
         yield f"Finding {finding['id'][:8]} is {finding['status']}: {finding['status_reason']}"
         if finding["not_delivered_because"]:
             yield f"Its warning could not be delivered: {finding['not_delivered_because']}"
+    if policy["rollout"] and not policy["rollout"]["enforced"]:
+        yield policy["rollout"]["reason"]
     if policy["cannot_act_because"]:
         yield f"Could not act: {policy['cannot_act_because']}"
 
