@@ -21,9 +21,9 @@ from service.store.lease import real_now
 from service.store.tables import Backtest, BacktestOverride
 from service.store.views import Page
 
-SILENT = timedelta(minutes=15)
+SILENT = timedelta(hours=1)
 """Of a back-test that gave no sign of life for so long, nobody says that it goes on."""
-ABANDONED = "Curfew was started anew while it was under way; ask again"
+ABANDONED = "the service that was to work it out is gone; ask again"
 
 
 class BacktestStatus(StrEnum):
@@ -120,8 +120,8 @@ def fail(session: Session, id: str, reason: str, *, now: datetime) -> bool:
 
 
 def give_up(session: Session, *, now: datetime, is_gone: Callable[[str], bool] = lambda holder: False) -> int:
-    """At start-up: what a process has left undone that is no more, or that was silent for long, has failed. What
-    another one is at goes on. How many there were.
+    """What a process has left undone that is gone, or that was silent for long, has failed. What another one is at goes
+    on. How many there were.
     """
     rows = session.exec(select(Backtest).where(col(Backtest.status).in_(UNFINISHED)).options(_without_report())).all()
     silent_since = real_now() - SILENT

@@ -19,7 +19,7 @@ from sqlmodel import Session, col, select
 
 from service.model import ActionStatus, Status
 from service.store import audit, lease, sums, totals
-from service.store.backtests import UNFINISHED
+from service.store.backtests import UNFINISHED, give_up
 from service.store.database import Database
 from service.store.resources import may_be_removed
 from service.store.tables import (
@@ -87,6 +87,7 @@ def _counting(now: datetime) -> Iterator[tuple[str, Batch]]:
     yield "intervals summed", lambda session: sums.sum_up(session, at_most=AT_ONCE)
     yield "findings tallied", lambda session: totals.tally_findings(session, at_most=AT_ONCE)
     yield "actions tallied", lambda session: totals.tally_actions(session, now, at_most=AT_ONCE)
+    yield "back-tests given up", lambda session: give_up(session, now=now)
 
 
 def _removing(keep: Keep, now: datetime) -> Iterator[tuple[str, Batch]]:

@@ -108,6 +108,18 @@ def test_a_start_of_the_service_gives_up_what_nobody_does_any_more_and_nothing_e
     assert "ask again" in (read(database, killed).error or "")
 
 
+def test_what_fell_silent_is_given_up_after_a_cycle_too(database: Database) -> None:
+    """Its process may have run somewhere else, and nobody starts anything for weeks."""
+    with database.transaction() as session:
+        silent, others = ask(session).id, ask(session, holder="other").id
+        long_ago = lease.real_now() - 2 * backtests.SILENT
+        session.connection().execute(update(Backtest).where(col(Backtest.id) == silent).values(alive_at=long_ago))
+        held = lease.take(session, "us")
+    assert held is not None
+    assert retention.count(database, held, NOW, enough=lambda: False) == {"back-tests given up": 1}
+    assert (read(database, silent).status, read(database, others).status) == ("failed", "queued")
+
+
 def test_what_waits_for_its_turn_lives_while_its_process_says_so(database: Database) -> None:
     with database.transaction() as session:
         id = ask(session, holder="us").id
