@@ -558,11 +558,10 @@ def copy(
         made = f"{folder}/.{name}.tmp" if history.local else f"{elsewhere}/{name}"
         try:
             path = made.replace("'", "''")
-            done = connection.execute(f"COPY ({rows}) TO '{path}' ({FORMAT}{metadata})").fetchone()
-            count = int(done[0]) if done else 0
-            read = connection.execute("SELECT count(*) FROM read_parquet(?)", [made]).fetchone()
-            if read != (count,):
-                raise OSError(f"of {count} rows {read} can be read back")
+            [(count,)] = connection.execute(f"COPY ({rows}) TO '{path}' ({FORMAT}{metadata})").fetchall()
+            [(readable,)] = connection.execute("SELECT count(*) FROM read_parquet(?)", [made]).fetchall()
+            if readable != count:
+                raise OSError(f"of {count} rows {readable} can be read back")
             if history.local:
                 _onto_disk(made)
                 os.replace(made, f"{folder}/{name}")
@@ -572,7 +571,7 @@ def copy(
         finally:
             if history.local:
                 Path(made).unlink(missing_ok=True)
-    return count
+    return int(count)
 
 
 def _onto_disk(path: str) -> None:
