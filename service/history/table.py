@@ -173,6 +173,11 @@ class _Import:
         self._columns: dict[str, tuple[str, str]] = {}
         """Ours → how the file calls it (as SQL), and its type."""
         self._checks: list[_Check] = []
+        self._raw = ""
+        """Our columns as they stand in the file, as SQL."""
+        self._parsed = ""
+        """And as we read them."""
+        self._written = 0
 
     def run(self) -> Imported:
         self._open()
@@ -199,9 +204,9 @@ class _Import:
             names = {name: (_identifier(name), str(kind)) for name, kind, *_ in described}
             self._take([(name, *names[name]) for name in names])
             return
-        if b"\0" in magic or self._path.suffix.lower() in (".parquet", ".pq"):
-            raise Unreadable(f"{self._path}: is neither CSV nor Parquet")
         kind = "gzip" if magic[:2] == b"\x1f\x8b" else "zstd" if magic == b"\x28\xb5\x2f\xfd" else "none"
+        if (kind == "none" and b"\0" in magic) or self._path.suffix.lower() in (".parquet", ".pq"):
+            raise Unreadable(f"{self._path}: is neither CSV nor Parquet")
         reads = f"{quoted(link)}, auto_detect=false, compression={kind}"
         first = self._row(
             f"SELECT line FROM read_csv({reads}, columns={{'line': 'VARCHAR'}}, delim='\\x01', quote='', escape='', "
@@ -260,8 +265,9 @@ class _Import:
         typed = ", ".join(
             f"{name}::{kind} AS {name}" for name, kind in {**_SAMPLE, **ATTRIBUTES}.items() if name in columns
         )
-        self._parsed = f"(SELECT *, {parsed} FROM (SELECT {raw}, * FROM NUMBERED))"
-        source = self._parsed.replace("NUMBERED", self._source)
+        self._parsed = parsed
+        self._raw = raw
+        source = self._rows()
         try:
             self._run(
                 f"CREATE TABLE sample AS SELECT {typed} FROM {source} "
@@ -275,11 +281,15 @@ class _Import:
                 raise
             raise self._offence(wrong) from None
 
+    def _rows(self, further: str = "") -> str:
+        """The file's rows: each of our columns as it stands there and as we read it, and none of its others."""
+        return f"(SELECT *, {self._parsed} FROM (SELECT {further}{self._raw} FROM {self._source}))"
+
     def _offence(self, wrong: str) -> Unreadable:
         """The first row that is wrong, and how."""
         self._progress(0.45, "looking for the row that is wrong")
         self._sql.execute("SET threads = 1; SET preserve_insertion_order = true")
-        numbered = self._parsed.replace("NUMBERED", f"(SELECT row_number() OVER () AS number, * FROM {self._source})")
+        numbered = self._rows("row_number() OVER () AS number, ")
         cases = " ".join(f"WHEN coalesce({check.wrong}, false) THEN {n}" for n, check in enumerate(self._checks))
         values = ", ".join(f"CAST(raw_{check.column} AS VARCHAR)" for check in self._checks)
         found = self._row(f"SELECT number, CASE {cases} END, {values} FROM {numbered} WHERE {wrong} LIMIT 1")
@@ -353,7 +363,7 @@ class _Import:
                 f"is not between 0 and {most}",
             )
         )
-        return f"CASE WHEN isnan({number}) THEN NULL ELSE least({number} / {most}, 1) END"
+        return f"CASE WHEN isnan({number}) THEN NULL WHEN {number} > {most} THEN 1 ELSE {number} / {most} END"
 
     def _amount(self, name: str, into: str = "") -> str:
         if name not in self._columns:
@@ -412,7 +422,6 @@ class _Import:
             + "".join(f", {name} {ATTRIBUTES[name]}" for name in attributes)
             + "); CREATE TABLE device (resource VARCHAR, gpu VARCHAR)"
         )
-        self._written = 0
         done, total = 0, max(1, sum(days.values()))
         for portion in _portions(days):
             rows = "sample"
