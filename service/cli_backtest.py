@@ -168,8 +168,6 @@ def _prices(path: Path | None) -> PriceFile:
         return PriceFile()
     try:
         return PriceFile.read(path)
-    except FileNotFoundError:
-        raise Failure(f"{path}: there is no such price file") from None
     except (ValueError, OSError) as error:
         raise Failure(str(error)) from None
 
@@ -183,7 +181,7 @@ def _each(
     """The reports, and why there is none of the others. One that cannot be replayed does not keep the rest back."""
     found, failures = [], []
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as shown:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
         for policy in policies:
             task = shown.add_task(policy.name, total=1.0)
 

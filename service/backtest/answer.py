@@ -18,10 +18,10 @@ Progress = Callable[[float, str], None]
 
 def answer(history: History, question: Question, progress: Progress) -> dict[str, Any]:
     """Raises NotReplayable or ValueError with a sentence."""
-    from service.backtest.replay import backtest  # with numpy, which nothing else needs
-
     if not history.days():
         raise ValueError("there is no history yet: nothing was recorded or imported")
+    from service.backtest.replay import backtest  # with numpy, which nothing else needs
+
     return marked(as_json(backtest(history, question, progress)), question.policy)
 
 

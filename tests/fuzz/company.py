@@ -25,6 +25,7 @@ from providers.records import Protection
 from providers.simulated.activity import Busy
 from service import people
 from service.app import create_app
+from service.backtest.report import as_json
 from service.clock import SetClock
 from service.notify.channels import Channels
 from service.runtime import Runtime
@@ -32,7 +33,8 @@ from service.serve import log_processors, mask_of, server_options
 from service.settings import Settings
 from service.store import tokens
 from service.store.database import Database
-from service.store.tables import Document, Finding
+from service.store.tables import Backtest, Document, Finding
+from tests.backtest.reports import report, stop, totals
 from tests.conftest import MONDAY
 from tests.databases import free_port
 from tests.spine.company import ENFORCING, Company, company, hours, minutes
@@ -107,9 +109,11 @@ def served(database: Database, home: Path, environment: pytest.MonkeyPatch) -> I
     }
     with company(database, SetClock(MONDAY), **settings) as here, _logging(here.rt.settings) as log:
         _furnish(here, nobody)
+        here.rt.backtests.location = str(home / "history")  # with nothing in it: back-tests are asked for, and fail
         port = free_port()
         with _listening(here, port):
             yield Served(here=here, url=f"http://127.0.0.1:{port}", log=log)
+        here.rt.backtests.stop()
 
 
 @contextmanager
@@ -170,6 +174,7 @@ def _furnish(here: Company, nobody: int) -> None:
     here.cloud.fail(Throttled("beryl asks too often"), "list", region="eu-west-1")
     with here.rt.database.transaction() as session:
         _said(session, here.clock.now())
+        session.add_all(_backtest(word, here.clock.now()) for word in ("amber", "beryl"))
     assert here.cycle(after=minutes(5)).error is None
 
 
@@ -203,6 +208,16 @@ def _project(here: Company, word: str, nobody: int) -> None:
 
 def _of(word: str) -> dict[str, Any]:
     return {"tags": {"project": word, "owner": f"{word}-lead@example.org", "team": word}}
+
+
+def _backtest(word: str, now: datetime) -> Backtest:
+    """One that is done, and stopped a machine of theirs."""
+    stops = (stop(name=f"{word}-idle", project=word, owner=f"{word}-lead@example.org"),)
+    found = as_json(report(policy=f"{word}-idle", stops=stops, totals=totals(stops), warned=[], unknown=[]))
+    return Backtest(
+        policy=f"{word}-idle", digest="d", project=word, status="done", horizon_seconds=7200, step_seconds=60,
+        asked_by=f"token:{word}-lead", asked_at=now, alive_at=now, finished_at=now, holder="h", report=found,
+    )  # fmt: skip
 
 
 def _said(session: Session, now: datetime) -> None:

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi import checks
 
 from service.documents import COLLECTIONS
 from service.store.database import Database
-from service.store.tables import Action, Cycle, Finding, Resource
+from service.store.tables import Action, Backtest, Cycle, Finding, Resource
 from tests.fuzz.company import MARK, THEIRS, Served, served
 
 EXAMPLES = {GenerationMode.POSITIVE: 12, GenerationMode.NEGATIVE: 6}
@@ -143,8 +143,9 @@ def interview(company: Served, who: str) -> Interview:
         "actions/action_id": company.ids(Action),
         "resources/resource_id": company.ids(Resource),
         "cycles/cycle_id": company.ids(Cycle),
+        "backtests/backtest_id": company.ids(Backtest),
         "tokens/name": ["spare", "new"],
-        "theirs": [id for table in (Finding, Action, Resource) for id in company.ids(table, of=THEIRS)],
+        "theirs": [id for table in (Finding, Action, Resource, Backtest) for id in company.ids(table, of=THEIRS)],
     }
     for collection, kind in COLLECTIONS.items():
         real[f"{collection}/name"] = [*company.names(kind), "new"]
