@@ -19,10 +19,11 @@ from providers.records import State
 from service.backtest.past import Past, Series
 from service.backtest.spans import (
     LINE,
-    NONE,
     Ints,
     Spans,
     Steps,
+    counting,
+    cut,
     enough,
     key_of,
     on_line,
@@ -115,7 +116,7 @@ def _voices(past: Past, runs: _Runs, work: Spans) -> _Voices:
     low = np.searchsorted(runs.resource, series.resource, side="left")
     count = np.searchsorted(runs.resource, series.resource, side="right") - low
     of = np.repeat(np.arange(len(series)), count)
-    run = np.repeat(low, count) + _counting(count)
+    run = np.repeat(low, count) + counting(count)
     start = runs.floor[run]
     crossed = past.spoken.covers(on_line(of, start))  # by a sample from before, unless there is one from then on
     ends = np.append(past.spoken.end, 0)[np.searchsorted(past.spoken.end, on_line(of, start), side="right")]
@@ -129,27 +130,9 @@ def _voices(past: Past, runs: _Runs, work: Spans) -> _Voices:
         series.gpu[of],
         series.by_number[of],
         series.counter[of],
-        _cut(past.spoken, of, start, runs.end[run]),
-        _cut(work, of, start, runs.end[run]),
+        cut(past.spoken, of, start, runs.end[run]),
+        cut(work, of, start, runs.end[run]),
     )
-
-
-def _counting(count: Ints) -> Ints:
-    """0, 1, … for each of them anew."""
-    return np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-
-
-def _cut(spans: Spans, series: Ints, start: Ints, end: Ints) -> Spans:
-    """The parts of each series' stretches within [start, end), on the line of voices."""
-    if not len(spans) or not len(series):
-        return NONE
-    low = np.searchsorted(spans.end, on_line(series, start), side="right")
-    count = np.maximum(np.searchsorted(spans.start, on_line(series, end), side="left") - low, 0)
-    voice = np.repeat(np.arange(len(series)), count)
-    chosen = np.repeat(low, count) + _counting(count)
-    began = np.maximum(time_of(spans.start[chosen]), start[voice])
-    ended = np.minimum(time_of(spans.end[chosen]), end[voice])
-    return union(on_line(voice, began), on_line(voice, ended))
 
 
 def _while_judged(spans: Spans, later: int, longer: int, voices: _Voices, runs: _Runs) -> Spans:
@@ -254,7 +237,7 @@ def _naming(
     ever = spoken.of(np.isin(key_of(spoken.start), voices.series[of]))  # that of its warm-up shows that it is there
     devices, first = _firsts(ever)
     gpus, first_of_gpu = _firsts(_moved(ever, series.gpu[key_of(ever.start)]))
-    on = _cut(by_gpu, series.gpu[devices], first, np.full_like(first, LINE - 1))
+    on = cut(by_gpu, series.gpu[devices], first, np.full_like(first, LINE - 1))
     silent = without(_moved(on, devices[key_of(on.start)]), by_device)
     return _Naming(
         heard=_of_keys(by_device, series.resource),

@@ -96,7 +96,7 @@ class Point:
     undecided: int
     decided: int
     on_frontier: bool
-    """No other point saves as much with fewer false stops, or more with as many."""
+    """No other point saves as much at a lower rate of false stops, or more at the same."""
 
     @property
     def rate(self) -> float | None:

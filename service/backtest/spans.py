@@ -161,3 +161,21 @@ def enough(spans: Spans, *, window: int, needed: int) -> Spans:
     start = np.where(slope > 0, at + np.maximum(missing, 0), np.where(missing <= 0, at, at + ahead))
     end = np.where(slope < 0, np.minimum(at + ahead, at - missing + 1), at + ahead)
     return union(start, end)
+
+
+def counting(count: Ints) -> Ints:
+    """0, 1, … for each of them anew."""
+    return np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+
+
+def cut(spans: Spans, key: Ints, start: Ints, end: Ints) -> Spans:
+    """The parts of each thing's stretches within its [start, end); on a line of its own for each of these parts."""
+    if not len(spans) or not len(key):
+        return NONE
+    low = np.searchsorted(spans.end, on_line(key, start), side="right")
+    count = np.maximum(np.searchsorted(spans.start, on_line(key, end), side="left") - low, 0)
+    part = np.repeat(np.arange(len(key)), count)
+    chosen = np.repeat(low, count) + counting(count)
+    began = np.maximum(time_of(spans.start[chosen]), start[part])
+    ended = np.minimum(time_of(spans.end[chosen]), end[part])
+    return union(on_line(part, began), on_line(part, ended))

@@ -113,6 +113,10 @@ class PriceFile:
         self._name = name
         self._fitting = lru_cache(maxsize=4096)(self._find)  # a fleet has many machines and few sorts of them
 
+    def __bool__(self) -> bool:
+        """Whether it says anything at all."""
+        return bool(self._dated)
+
     @classmethod
     def read(cls, path: Path) -> PriceFile:
         """A YAML list of prices. Raises ValueError that names the file, the entry and the field."""
