@@ -22,6 +22,7 @@ HOLDS = "curfew_holds"
 USED = "curfew_spend_budget_used_ratio"
 FORECAST = "curfew_spend_budget_forecast_ratio"
 HOURLY = "curfew_hourly_cost"
+ROLLOUT = "curfew_rollout_share"
 
 DAY = 24 * 60
 AWS = {"source": "aws"}
@@ -246,6 +247,20 @@ CASES = {
                 "Acts of the policy idle-gpus have been due for four hours and wait.",
             ),
         ),
+    ),
+    "a rollout has fallen back": Case(
+        alert="CurfewRolloutFellBack",
+        lines=[answering(), line(ROLLOUT, "0.25x30 0x60", policy="idle-gpus")],
+        at="40m",
+        fires=(
+            (
+                {**PLACE, "policy": "idle-gpus"},
+                "The rollout of the policy idle-gpus has fallen back, and it only observes.",
+            ),
+        ),
+    ),
+    "a rollout has just begun": Case(
+        alert="CurfewRolloutFellBack", lines=[answering(), line(ROLLOUT, "0.01x90", policy="idle-gpus")], at="40m"
     ),
     "people are warned, nothing is due": Case(
         alert="CurfewActsWait",

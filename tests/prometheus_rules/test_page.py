@@ -12,7 +12,7 @@ from providers.errors import Unreachable
 from service.clock import SetClock
 from service.store.tables import Hold
 from tests.prometheus_rules.rules import PLACE, RULES, promtool
-from tests.spine.company import Company, minutes, small_company
+from tests.spine.company import ENFORCING, Company, minutes, small_company
 
 METRIC = re.compile(r"(?<![:\w])(curfew_\w+)(?:\{([^}]*)\})?")
 GROUPED = re.compile(r"\b(?:by|on|without) \(([^)]*)\)")
@@ -34,6 +34,7 @@ def page(here: Company) -> str:
         match=[{"tags": {"project": "vision"}}],
         spend_budgets=[{"name": "monthly", "period": "month", "amount": 1000}],
     )
+    here.document("policy", **{**ENFORCING, "name": "canary", "mode": "observe", "rollout": "5%"})
     here.machine(stubborn=True)
     here.cycle()
     here.cycle(after=minutes(30))

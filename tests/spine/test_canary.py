@@ -12,7 +12,7 @@ from sqlmodel import select
 
 from providers.records import ResourceRef
 from service import people
-from service.pipeline import enforce, rollout
+from service.pipeline import recheck, rollout
 from service.store import rollouts
 from service.store.tables import Action, Audit, RolloutState
 from tests.spine.company import ENFORCING, Company, hours, minutes
@@ -260,7 +260,7 @@ def test_regret_between_plan_and_act_stops_the_act(small: Company, monkeypatch: 
     [done] = small.actions()
     second = small.machine("second")
     small.cycle()
-    look_again = enforce.recheck.look_again
+    look_again = recheck.look_again
 
     def while_somebody_undoes(*args: Any, **more: Any) -> Any:
         small.undo(done.id)

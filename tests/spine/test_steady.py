@@ -17,7 +17,7 @@ from tests.spine.company import SOURCE, Company, company, minutes
 
 BOUNDED = {
     "project", "provider", "region", "kind", "state", "gpu_model", "capacity_type", "activity", "policy", "budget",
-    "mode", "status", "verb", "outcome", "source", "step", "channel", "currency",
+    "mode", "status", "verb", "outcome", "source", "step", "channel", "currency", "why",
 }  # fmt: skip
 
 
