@@ -17,6 +17,7 @@ from sqlmodel import col, select
 
 from policies.policy import BasePolicy, Policy
 from service.apply import apply_paths
+from service.backtests import Backtests
 from service.clock import SetClock
 from service.files import Refused
 from service.gate import FRESH, VALID_FOR
@@ -26,6 +27,7 @@ from service.store.database import Database
 from service.store.documents import load
 from service.store.tables import Audit, Backtest, BacktestOverride
 from tests.api.service_under_test import Api, service_on
+from tests.waiting import soon
 
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 REQUIRED = "{days: 14, max_false_stops: 1%, min_stops: 20}"
@@ -213,6 +215,24 @@ def test_a_project_is_enough_for_a_policy_of_that_project_alone(gated: Api) -> N
     assert put(gated, alone).status_code == 201
     tried(gated, both, project="vision")
     assert "saw only what belongs to vision" in why_not(put(gated, both))
+
+
+def test_one_that_the_service_was_asked_for_opens_the_gate(gated: Api) -> None:
+    """From the question over HTTP to the policy that enforces; the document may say `enforce` already."""
+    report = {
+        "from": (gated.clock.now() - 30 * DAY).isoformat(),
+        "to": gated.clock.now().isoformat(),
+        "totals": {"stops": 50, "decided": 50, "undecided": 0, "false_stops": 0},
+    }
+    gated.rt.backtests = Backtests(
+        gated.rt.database, gated.clock, location="somewhere", holder="us", work=lambda *_: report
+    )
+    body = {"policy": {"name": "idle-gpus", **IDLE}}
+    href = gated.admin.post("/api/v1/policies/backtest", json=body).json()["href"]
+    soon(lambda: gated.admin.get(href).json()["status"] == "done", "the back-test is done")
+    gated.rt.backtests.stop()
+    assert put(gated).status_code == 201
+    assert href.endswith(mark(gated)["backtest"])
 
 
 # --- whom it asks ----------------------------------------------------------------------------------------------------
