@@ -9,7 +9,8 @@ by whoever resumes work on it, and is then left alone for the cool-down.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -110,13 +111,18 @@ class _Hour:
     step: int
     acts: deque[tuple[int, str, int]] = field(default_factory=deque)
     """Tick, currency, rate."""
+    spent: Counter[str] = field(default_factory=Counter)
 
     def full(self, tick: int, in_scope: int, rate: int | None, currency: str) -> bool:
         while self.acts and self.acts[0][0] * self.step <= tick * self.step - HOUR:
-            self.acts.popleft()
-        spent = sum(rate for _, of, rate in self.acts if of == currency)
-        together = None if rate is None else spent + rate
+            _, of, less = self.acts.popleft()
+            self.spent[of] -= less
+        together = None if rate is None else self.spent[currency] + rate
         return budget_full(self.policy, in_scope, len(self.acts), together, currency) is not None
+
+    def add(self, tick: int, rate: int | None, currency: str) -> None:
+        self.acts.append((tick, currency, rate or 0))
+        self.spent[currency] += rate or 0
 
     @property
     def frees_at(self) -> int | None:
@@ -169,7 +175,7 @@ def lived(
             else:
                 queue(life, max(tick + 1, hour.frees_at))
             continue
-        hour.acts.append((tick, currencies[known], rates[known] or 0))
+        hour.add(tick, rates[known], currencies[known])
         stops.append(Halted(resource, tick, known))
         life.stopped()
         end, worked = until(resource, tick)
@@ -209,10 +215,10 @@ def _in_scope(verdicts: Verdicts) -> Callable[[int], int]:
     ticks = np.concatenate([verdicts.first[spoken], verdicts.last[spoken]])
     weights = np.repeat(np.array([1, -1]), int(spoken.sum()))
     order = np.argsort(ticks, kind="stable")
-    ticks, counts = ticks[order], np.cumsum(weights[order])
+    places, counts = ticks[order].tolist(), np.cumsum(weights[order]).tolist()
 
     def at(tick: int) -> int:
-        index = int(np.searchsorted(ticks, tick, side="right")) - 1
-        return int(counts[index]) if index >= 0 else 0
+        index = bisect_right(places, tick) - 1
+        return counts[index] if index >= 0 else 0
 
     return at

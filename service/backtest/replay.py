@@ -24,7 +24,7 @@ from service.backtest.past import Past, Progress, Reading, bounds, read
 from service.backtest.question import HORIZONS, Question, Sweep
 from service.backtest.report import Horizon, Point, Report, Saving, Stop, Swept, Totals, Unknown, Warned
 from service.backtest.score import Truth
-from service.backtest.spans import Ints, Spans, key_of, on_line, time_of, union, without
+from service.backtest.spans import LINE, Ints, Spans, key_of, on_line, time_of, union, without
 from service.history.layout import History
 from service.model import Known
 from service.pipeline.plan import Limits
@@ -71,7 +71,8 @@ class _Replay:
         self.sweep = sweep
         self.thresholds = sorted({self.profile.utilisation_below, *(sweep.thresholds if sweep else ())})
         self.own = self.thresholds.index(self.profile.utilisation_below)
-        lead = max(self.profile.for_, *(sweep.windows if sweep else ())) + self.profile.telemetry_delay
+        self.windows = [self.profile.for_, *(sweep.windows if sweep else ())]
+        lead = max(self.windows) + self.profile.telemetry_delay
         reading = Reading(
             start=self.start - int((lead + self.profile.max_gap + self.profile.warm_up).total_seconds()),
             end=self.end,
@@ -88,8 +89,7 @@ class _Replay:
         """Work this close together never parts what is idle: no window fits in between, and no horizon."""
         if not isinstance(self.policy, IdlePolicy) or self.profile.busy_gpus_below > 1:
             return 0
-        shortest = min(self.profile.for_, *(self.sweep.windows if self.sweep else ()), self.profile.for_)
-        closest = min(shortest + self.profile.telemetry_delay, self.question.horizon, *HORIZONS)
+        closest = min(min(self.windows) + self.profile.telemetry_delay, self.question.horizon, *HORIZONS)
         return max(0, int(closest.total_seconds()) - 1)
 
     # --- judge and live
@@ -129,10 +129,8 @@ class _Replay:
         return np.where((work >= 0) & (work < run), work, run)
 
     def _until(self, resource: int, tick: int) -> tuple[int, bool]:
-        place = on_line(np.array([resource]), np.array([tick * self.step]))
-        end = self._ends(place)
-        second = int(time_of(end)[0])
-        return -(-second // self.step), bool(self.truth.resumes(place)[0] == end[0])
+        end, worked = self.truth.lasts_until(resource * LINE + tick * self.step)
+        return -(-(end % LINE) // self.step), worked
 
     # --- score
 

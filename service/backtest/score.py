@@ -6,6 +6,7 @@ Places are a resource at a second (`spans`), many at a time.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import cache
@@ -62,6 +63,8 @@ class Truth:
         self.price_of = [cache(_priced(known, prices)) for known in past.knowns]
         """For each of the knowns: a day → what an hour of it cost."""
         self._weigh(by_day=bool(prices))
+        self._work_ends, self._work_starts = self.work.end.tolist(), self.work.start.tolist()
+        self._run_ends, self._run_starts = self.running.end.tolist(), self.running.start.tolist()
 
     def _weigh(self, *, by_day: bool) -> None:
         """GPU seconds and money of what was heard, piece by piece, each at its own price."""
@@ -110,6 +113,15 @@ class Truth:
         index = np.searchsorted(self.running.end, place, side="right")
         ends = np.append(self.running.end, 0)[index]
         return np.where(self.running.covers(place), ends, place)
+
+    def lasts_until(self, place: int) -> tuple[int, bool]:
+        """Up to where a stop there would last, and whether work ends it, not the end of the run. One place, fast."""
+        run = bisect_right(self._run_ends, place)
+        end = self._run_ends[run] if run < len(self._run_ends) and self._run_starts[run] <= place else place
+        work = bisect_right(self._work_ends, place)
+        if work < len(self._work_ends) and self._work_starts[work] < end:
+            return max(self._work_starts[work], place), True
+        return end, False
 
     def told_until(self, place: Ints) -> Ints:
         """Up to where anything is known of the same resource."""

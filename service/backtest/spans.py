@@ -77,9 +77,10 @@ def union(start: Ints, end: Ints, *, reach: int = 0) -> Spans:
     start, end = start[full], end[full]
     if not len(start):
         return NONE
-    order = np.argsort(start, kind="stable")
-    start = start[order]
-    end = np.maximum.accumulate(end[order])
+    if (start[1:] < start[:-1]).any():
+        order = np.argsort(start, kind="stable")
+        start, end = start[order], end[order]
+    end = np.maximum.accumulate(end)
     first = np.empty(len(start), bool)
     first[0] = True
     first[1:] = start[1:] > end[:-1] + reach
