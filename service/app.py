@@ -29,7 +29,7 @@ from service.api import (
 from service.api.auth import FailedLogins
 from service.api.guard import Guard, only_known_parameters
 from service.console import backtests as backtest_pages
-from service.console import links, pages, project, together
+from service.console import links, pages, policies, project, together
 from service.runtime import Runtime
 
 DESCRIPTION = """Sees what GPUs cost, warns the people who own them, and stops what idles.
@@ -72,7 +72,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         admission,
     ):
         app.include_router(module.router, prefix="/api/v1", dependencies=[Depends(only_known_parameters)])
-    for console in (links, together, project, backtest_pages, pages):
+    for console in (links, together, project, policies, backtest_pages, pages):
         app.include_router(console.router)
     _describe(app)
     return app

@@ -107,7 +107,7 @@ def get_rollout(runtime: TheRuntime, principal: Caller, name: str) -> RolloutAns
         among = documents.names_seen(session, "policy", principal.projects)
         policy = _rolled_out(session, name) if among is None or name in among else None
         if policy is None:
-            raise not_found("rollout of policy", name)
+            raise not_found("rollout", name)
         now = runtime.clock.now()
         stand = canary.stand_of(session, [policy], now)[name]
         groups = canary.compared(session, policy, stand.stage, runtime.view, now, sees=principal.projects)
@@ -133,7 +133,7 @@ def resume_rollout(write: TheWrite, name: str, body: Resumption) -> JSONResponse
     def work(session: Session) -> Done:
         policy, now = _rolled_out(session, name), write.runtime.clock.now()
         if policy is None:
-            raise not_found("rollout of policy", name)
+            raise not_found("rollout", name)
         begun = rollout.begun(policy, now)
         if not rollouts.resume(session, begun, by=write.principal.actor, reason=body.reason, now=now):
             raise NotPossible("NotFallenBack", f"the rollout of policy {name!r} has not fallen back")

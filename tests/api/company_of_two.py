@@ -64,7 +64,7 @@ def _documents(api: Api) -> None:
         }
         assert put(f"/api/v1/projects/{word}", json=body).status_code == 201
     for name, projects in (("amber", ["amber"]), ("beryl", ["beryl"]), ("both", ["amber", "beryl"]), ("all", [])):
-        policy = {"type": "idle", "scope": {"projects": projects}}
+        policy = {"type": "idle", "scope": {"projects": projects}, "rollout": "5%"}
         assert put(f"/api/v1/policies/{name}-idle", json=policy).status_code == 201
         if projects:
             exemption = {"projects": projects, "until": "2026-12-01T00:00:00Z", "reason": f"{name} demo day"}

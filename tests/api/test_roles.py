@@ -87,6 +87,9 @@ GET    /api/v1/projects/none                         401     404      404       
 GET    /api/v1/policies                              401     200:A    200:AB    200:A    200:B    200:AB    200:AB
 GET    /api/v1/policies/amber-idle                   401     200:A    200:A     200:A    404      200:A     200:A
 GET    /api/v1/policies/both-idle                    401     200:A    200:AB    200:A    200:B    200:AB    200:AB
+GET    /api/v1/policies/amber-idle/rollout           401     200:A    200:A     200:A    404      200:A     200:A
+GET    /api/v1/policies/all-idle/rollout             401     200      200       200      200      200       200
+GET    /api/v1/policies/none/rollout                 401     404      404       404      404      404       404
 GET    /api/v1/exemptions                            401     200:A    200:AB    200:A    200:B    200:AB    200:AB
 GET    /api/v1/exemptions/amber-demo                 401     200:A    200:A     200:A    404      200:A     200:A
 GET    /api/v1/exemptions/both-demo                  401     200:A    200:AB    200:A    200:B    200:AB    200:AB
@@ -118,6 +121,9 @@ GET    /api/v1/backtests?project=beryl               401     200      200:B     
 GET    /api/v1/backtests/amber-b                     401     200:A    200:A     200:A    404      200:A     200:A
 GET    /api/v1/backtests/all-b                       401     404      200:ABNS  404      404      200:ABNS  200:ABNS
 GET    /api/v1/backtests/none                        401     404      404       404      404      404       404
+
+POST   /api/v1/policies/amber-idle/rollout/resume    401     403      403       403      403      409:A     409:A
+POST   /api/v1/policies/none/rollout/resume          401     403      403       403      403      404       404
 
 PUT    /api/v1/sources/new                           401     403      403       403      403      403       201
 PUT    /api/v1/projects/beryl                        401     403      403       403      403      403       200:B
@@ -152,6 +158,9 @@ GET    /backtests                                    303     200:A    200:AB    
 GET    /backtests/amber-b                            303     200:A    200:A     200:A    404      200:A     200:A
 GET    /backtests/all-b                              303     404      200:ABNS  404      404      200:ABNS  200:ABNS
 GET    /backtests/none                               303     404      404       404      404      404       404
+GET    /policies/amber-idle                          303     200:A    200:A     200:A    404      200:A     200:A
+GET    /policies/all-idle                            303     200:A    200       200:A    200:B    200       200
+GET    /policies/none                                303     404      404       404      404      404       404
 GET    /login                                        200     200      200       200      200      200       200
 GET    /console/curfew.css                           200     200      200       200      200      200       200
 POST   /login                                        401     401      401       401      401      401       401
@@ -163,6 +172,7 @@ POST   /findings/amber-f/act                         403     403      403       
 POST   /actions/amber-a/undo                         403     403      403       303:A    404      303:A     303:A
 POST   /actions/amber-old/undo                       403     403      403       403      404      303:A     303:A
 POST   /backtests                                    403     303      303       303      403:B    303       303
+POST   /policies/amber-idle/rollout/resume           403     403      403       403      404      409       409
 POST   /hold                                         403     403      403       403      403      303       303
 POST   /hold/lift                                    403     403      403       403      403      303       303
 
@@ -186,6 +196,8 @@ BODIES: dict[str, Any] = {
     "POST /api/v1/policies/preview": {"name": "new", "type": "idle"},
     "POST /api/v1/policies/backtest": {"name": "both-idle", "project": "amber"},
     "POST /backtests": {"policy": "both-idle", "project": "amber"},
+    "POST /api/v1/policies/amber-idle/rollout/resume": WHY,
+    "POST /api/v1/policies/none/rollout/resume": WHY,
     "PUT /api/v1/hold": {"project": "amber", "for": "1h"},
     "PUT /api/v1/sources/new": {"provider": "simulated"},
     "PUT /api/v1/projects/beryl": {"description": "beryl"},
