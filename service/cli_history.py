@@ -18,6 +18,7 @@ from service.visible import visible
 if TYPE_CHECKING:
     from service.history.content import Content
     from service.history.layout import History
+    from service.settings import Settings
 
 app = typer.Typer(
     help="What was seen: the past that policies are tried on.", no_args_is_help=True, rich_markup_mode=None
@@ -209,9 +210,14 @@ def _history(location: str) -> History:
         raise Unusable(str(error)) from None
 
 
-def _default(settings: Any) -> str:
+def _default(settings: Settings) -> str:
     """Where the service keeps its own."""
-    return str(getattr(settings, "history", "") or settings.home / "history")
+    from service.client import Unusable
+
+    place = settings.resolved_history
+    if place is None:
+        raise Unusable("CURFEW_HISTORY is off: say with --history where the history is")
+    return place
 
 
 def _sentence(error: Exception) -> str:
