@@ -32,12 +32,21 @@ MEMORY = "1GB"
 """What does not fit lies on the disk meanwhile."""
 
 ROWS = {
-    # of two rows that tell of the same samples, all that either says
+    # of two rows that begin with the same sample the one that goes on for longer, as busy as the busier; once sorted,
+    # they stand beside each other, and looking no further than that takes no memory
     Table.ACTIVITY: """
-    SELECT resource, gpu, time, max(until) AS until, max(step) AS step, max(utilisation) AS utilisation,
-        max(memory_used_mib) AS memory_used_mib, max(power_watts) AS power_watts,
-        max(tensor_active) AS tensor_active, max(dram_active) AS dram_active, bool_or(served) AS served
-    FROM parts GROUP BY resource, gpu, time, served IS NULL
+    SELECT resource, gpu, time, until, step,
+        CASE WHEN again THEN greatest(utilisation, next_utilisation) ELSE utilisation END AS utilisation,
+        memory_used_mib, power_watts, tensor_active, dram_active,
+        CASE WHEN again THEN served OR next_served ELSE served END AS served
+    FROM (
+        SELECT *, (resource, gpu, time, served IS NULL) = lead((resource, gpu, time, served IS NULL)) OVER () AS again,
+            (resource, gpu, time, served IS NULL) = lag((resource, gpu, time, served IS NULL)) OVER () AS told,
+            lead(utilisation) OVER () AS next_utilisation, lead(served) OVER () AS next_served
+        FROM (
+            SELECT * FROM parts ORDER BY resource, gpu, time, served IS NULL, until DESC NULLS LAST, utilisation DESC
+        )
+    ) WHERE told IS NOT TRUE
     """,
     # of two stretches at once the later counts; those that go on as they were are one
     Table.RESOURCES: """
@@ -56,10 +65,10 @@ ROWS = {
         SELECT *, sum(new::INTEGER) OVER (PARTITION BY resource ORDER BY time) AS number FROM change
     )
     SELECT resource, min(time) AS time, max(until) AS until, any_value(known) AS known
-    FROM run GROUP BY resource, number
+    FROM run GROUP BY resource, number ORDER BY resource, min(time)
     """,
 }
-"""What a compacted file holds, of `parts`: every answer is as before."""
+"""What a compacted file holds, of `parts`, in the order of its table: every answer is as before."""
 
 
 class Compactor:
@@ -138,11 +147,10 @@ class Compactor:
                 f"[{', '.join(_quoted(self.history.readable(path)) for path in paths)}], "
                 "union_by_name = true, hive_partitioning = false)"
             )
-            ordered = f"SELECT {', '.join(table.columns)} FROM ({ROWS[table]}) ORDER BY {table.order}"
             copy(
                 self.history,
                 connection,
-                ordered,
+                ROWS[table],
                 table,
                 day,
                 name,

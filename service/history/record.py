@@ -554,23 +554,29 @@ def copy(
     many rows."""
     folder = history.folder(table, day)
     history.files.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="curfew-") as elsewhere:
-        made = f"{folder}/.{name}.tmp" if history.local else f"{elsewhere}/{name}"
-        try:
-            path = made.replace("'", "''")
-            [(count,)] = connection.execute(f"COPY ({rows}) TO '{path}' ({FORMAT}{metadata})").fetchall()
-            [(readable,)] = connection.execute("SELECT count(*) FROM read_parquet(?)", [made]).fetchall()
-            if readable != count:
-                raise OSError(f"of {count} rows {readable} can be read back")
-            if history.local:
-                _onto_disk(made)
-                os.replace(made, f"{folder}/{name}")
-                _onto_disk(folder)
-            else:
-                history.files.put_file(made, f"{folder}/{name}")
-        finally:
-            if history.local:
-                Path(made).unlink(missing_ok=True)
+    if not history.local:
+        with tempfile.TemporaryDirectory(prefix="curfew-") as elsewhere:
+            count = _made(connection, rows, f"{elsewhere}/{name}", metadata)
+            history.files.put_file(f"{elsewhere}/{name}", f"{folder}/{name}")
+        return count
+    unfinished = f"{folder}/.{name}.tmp"
+    try:
+        count = _made(connection, rows, unfinished, metadata)
+        _onto_disk(unfinished)
+        os.replace(unfinished, f"{folder}/{name}")
+        _onto_disk(folder)
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+    return count
+
+
+def _made(connection: duckdb.DuckDBPyConnection, rows: str, path: str, metadata: str) -> int:
+    """A file that can be read back, with as many rows as were written."""
+    place = path.replace("'", "''")
+    [(count,)] = connection.execute(f"COPY ({rows}) TO '{place}' ({FORMAT}{metadata})").fetchall()
+    [(readable,)] = connection.execute("SELECT count(*) FROM read_parquet(?)", [path]).fetchall()
+    if readable != count:
+        raise OSError(f"of {count} rows {readable} can be read back")
     return int(count)
 
 

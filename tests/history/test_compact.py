@@ -63,27 +63,27 @@ def names(history: History, table: Table = Table.ACTIVITY, day: date = TODAY) ->
     return [name_of(path) for path in history.written(table, day)]
 
 
-def a_day(history: History, *, hours: int = 3) -> None:
+def a_day(history: History) -> None:
     """What a service wrote of two machines."""
     recorder, machines = Recorder(history), (known(), known("i-2", project="audio"))
-    series = [samples(dict.fromkeys(range(0, hours * 3600, 60), 0.02), device=str(gpu)) for gpu in range(2)]
-    for second in range(0, hours * 3600, 300):
-        if second == 3600:
+    series = [samples(dict.fromkeys(range(0, 4800, 60), 0.02), device=str(gpu)) for gpu in range(2)]
+    for second in range(0, 4800, 300):
+        if second == 1800:
             machines = (machines[0], known("i-2", project="robots"))
         recorder.see(sight(second, *machines, series={"i-1": series}))
-    recorder.close(at(hours * 3600))
+    recorder.close(at(4800))
 
 
 def test_a_day_that_is_over_becomes_one_file_of_the_same_answers(history: History) -> None:
     a_day(history)
     before, stretches = rows(history, Table.ACTIVITY), said(history)
-    assert tidy(history)["files compacted"] > 20
+    assert tidy(history)["files compacted"] >= 24
     assert names(history) == names(history, Table.RESOURCES) == [WHOLE_DAY]
     assert (rows(history, Table.ACTIVITY), said(history)) == (before, stretches)
     assert [(row[0], row[1], row[2]) for row in rows(history, Table.RESOURCES)] == [
-        ("i-1", 0, 10500),
-        ("i-2", 0, 3600),
-        ("i-2", 3600, 10500),
+        ("i-1", 0, 4500),
+        ("i-2", 0, 1800),
+        ("i-2", 1800, 4500),
     ]
     assert tidy(history) == {}
 
