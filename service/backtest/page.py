@@ -157,14 +157,13 @@ def frontier_chart(sweep: Found) -> Markup | None:
         steps = [places[0], *(step for (_, y), (x, up) in pairwise(places) for step in ((x, y), (x, up)))]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)
         parts.append(Markup('<polyline class="frontier" points="{}"/>').format(path))
-    marked = {id(point) for point in shown}
     parts += [
         _dot(*place(point), "other", _told(point))
         for point in rated
-        if id(point) not in marked and point["false_stop_rate"] <= across[-1]
+        if not words.is_shown(sweep, point) and point["false_stop_rate"] <= across[-1]
     ]
-    for point in sorted(shown, key=lambda one: (bool(one.get("own")), words.is_recommended(sweep, one))):
-        parts.append(_marked(sweep, point, *place(point)))
+    for point in sorted(shown, key=lambda one: (one["own"], one["recommended"])):
+        parts.append(_marked(point, *place(point)))
     told = f"{words.recommendation(sweep)} The table below has the numbers."
     return _chart("GPU hours saved against the rate of false stops", told, parts)
 
@@ -183,9 +182,9 @@ def _told(point: Found) -> str:
     return f"{words.point_words(point)}: {words.gpu_hours(point['gpu_hours_saved'])}, {rate}"
 
 
-def _marked(sweep: Found, point: Found, x: float, y: float) -> Markup:
+def _marked(point: Found, x: float, y: float) -> Markup:
     """A dot on the frontier, a diamond for the recommended point, a square around the policy's own."""
-    own, best = bool(point.get("own")), words.is_recommended(sweep, point)
+    own, best = point["own"], point["recommended"]
     if not own and not best:
         return _dot(x, y, "on-frontier", _told(point))
     names = " and ".join(["this policy"] * own + ["recommended"] * best)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -102,13 +103,13 @@ def _sweep(console: Console, found: Mapping[str, Any]) -> None:
     rows = [
         (
             point["for"],
-            words.percent(point["utilisation_below"]),
+            point["below"],
             point["grace"],
             f"{point['stops']:,}",
             words.hours(point["gpu_hours_saved"]),
             f"{point['false_stops']:,}/{point['decided']:,}",
             "" if point["false_stop_rate"] is None else words.percent(point["false_stop_rate"]),
-            _mark(sweep, point),
+            _mark(point),
         )
         for point in points
     ]
@@ -121,9 +122,9 @@ def _sweep(console: Console, found: Mapping[str, Any]) -> None:
         _say(console, few)
 
 
-def _mark(sweep: Mapping[str, Any], point: Mapping[str, Any]) -> Text:
-    marks = [Text("this policy", style="bold")] if point.get("own") else []
-    marks += [Text("recommended", style="green")] if words.is_recommended(sweep, point) else []
+def _mark(point: Mapping[str, Any]) -> Text:
+    marks = [Text("this policy", style="bold")] if point["own"] else []
+    marks += [Text("recommended", style="green")] if point["recommended"] else []
     return Text(", ").join(marks)
 
 
@@ -146,9 +147,8 @@ def _limits(console: Console, found: Mapping[str, Any]) -> None:
         console.print()
         console.print(Text("What this cannot show", style="bold"))
     for limit in found["limits"]:
-        line = Table.grid(padding=(0, 1))
-        line.add_row("-", Text(limit))
-        console.print(line)
+        for number, line in enumerate(wrap(limit, console.width - 2)):
+            console.print(Text(f"{' ' if number else '-'} {line}"))
 
 
 def _table(console: Console, title: str | None, heads: Sequence[str], rows: Sequence[Row], *, most: int = MOST) -> None:

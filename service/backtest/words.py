@@ -198,7 +198,8 @@ def hourly(stop: Found) -> str | None:
 
 def point_words(point: Found) -> str:
     """`idle for 45m below 5 %, grace 30m`"""
-    return f"idle for {point['for']} below {percent(point['utilisation_below'])}, grace {point['grace']}"
+    below = point.get("below") or percent(point["utilisation_below"])
+    return f"idle for {point['for']} below {below}, grace {point['grace']}"
 
 
 def recommendation(sweep: Found) -> str:
@@ -208,7 +209,12 @@ def recommendation(sweep: Found) -> str:
         tried = f"the {count(len(every), 'point')} tried"
         if not any(point["stops"] for point in every):
             return f"None of {tried} would have stopped anything, so there is nothing to recommend."
-        return f"None of {tried} stays within {ceiling} false stops, so none is recommended."
+        rated = [point for point in every if point["false_stop_rate"] is not None]
+        if not rated:
+            return f"No stop of {tried} is decided, so none is recommended."
+        least = min(rated, key=lambda point: (point["false_stop_rate"], -point["gpu_hours_saved"]))
+        fewest = f"The fewest are of {point_words(least)}: {percent(least['false_stop_rate'])}."
+        return f"None of {tried} stays within {ceiling} false stops, so none is recommended. {fewest}"
     within = [one for one in every if one["false_stop_rate"] is not None and one["false_stop_rate"] <= _most(sweep)]
     taken = " This policy is at that point already." if is_own(sweep, best) else ""
     return (
@@ -225,20 +231,38 @@ def is_own(sweep: Found, point: Found) -> bool:
     return any(one.get("own") and _key(one) == _key(point) for one in sweep["points"])
 
 
-def is_recommended(sweep: Found, point: Found) -> bool:
-    return sweep["recommended"] is not None and _key(point) == _key(sweep["recommended"])
-
-
 def _key(point: Found) -> tuple[Any, ...]:
     return point["for"], point["utilisation_below"], point["grace"]
 
 
-def shown_points(sweep: Found) -> list[Found]:
-    """The frontier, the policy's own point and the recommended one: fewest false stops first."""
-    found = [
-        point for point in sweep["points"] if point["on_frontier"] or point.get("own") or is_recommended(sweep, point)
-    ]
-    return sorted(found, key=lambda point: (point["false_stop_rate"] or 0, point["gpu_hours_saved"]))
+def is_shown(sweep: Found, point: Found) -> bool:
+    """On the frontier, the policy's own, or recommended."""
+    best = sweep["recommended"]
+    return bool(point["on_frontier"] or point.get("own") or (best is not None and _key(point) == _key(best)))
+
+
+def shown_points(sweep: Found) -> list[dict[str, Any]]:
+    """The frontier, the policy's own point and the recommended one: fewest false stops first. Where only the threshold
+    differs and nothing comes of it, they are one row: its `below` says from which to which.
+    """
+    rows: dict[tuple[Any, ...], list[Found]] = {}
+    for point in sweep["points"]:
+        if is_shown(sweep, point):
+            alike = ("for", "grace", "stops", "gpu_hours_saved", "false_stops", "decided", "undecided")
+            rows.setdefault(tuple(point[name] for name in alike), []).append(point)
+    found = [_row(sweep, points) for points in rows.values()]
+    return sorted(found, key=lambda row: (row["false_stop_rate"] or 0, row["gpu_hours_saved"]))
+
+
+def _row(sweep: Found, points: Sequence[Found]) -> dict[str, Any]:
+    best, below = sweep["recommended"], sorted(point["utilisation_below"] for point in points)
+    return {
+        **points[0],
+        "below": percent(below[0]) if len(below) == 1 else f"{percent(below[0])} to {percent(below[-1])}",
+        "own": any(point.get("own") for point in points),
+        "recommended": best is not None and any(_key(point) == _key(best) for point in points),
+        "on_frontier": any(point["on_frontier"] for point in points),
+    }
 
 
 def confidence(row: Found) -> str | None:

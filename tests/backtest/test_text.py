@@ -87,11 +87,16 @@ SENTENCES: dict[str, tuple[Report, str]] = {
     ),
     "none to recommend": (
         report(sweep=swept(usual_points()[3:5])),
-        "None of the 2 points tried stays within 1 % false stops, so none is recommended.",
+        "None of the 2 points tried stays within 1 % false stops, so none is recommended. The fewest are of idle for 30m "
+        "below 5 %, grace 30m: 3.85 %.",
     ),
     "nothing in the sweep": (
         report(sweep=swept((point(stops=0, gpu_hours_saved=0.0, false_stops=0, undecided=0, decided=0),))),
         "None of the 1 point tried would have stopped anything",
+    ),
+    "nothing decided in the sweep": (
+        report(sweep=swept((point(false_stops=0, undecided=42, decided=0),))),
+        "No stop of the 1 point tried is decided, so none is recommended.",
     ),
     "already there": (
         report(sweep=swept((point(false_stops=0),))),
@@ -163,6 +168,13 @@ def test_the_sweep_shows_the_frontier_and_the_policys_own_point_and_no_other() -
         "30m 5 % 30m 55 1,390 2/52 3.85 %",
         "15m 20 % 0s 120 1,480 21/115 18.3 %",
     ]
+
+
+def test_thresholds_that_make_no_difference_are_one_row() -> None:
+    alike = tuple(point(threshold=threshold, on_frontier=True) for threshold in (0.01, 0.05, 0.2))
+    found = said(report(sweep=swept((*alike, point(90, 0.01, stops=3, on_frontier=True)))))
+    assert "45m 1 % to 20 % 30m 42 1,234 1/40 2.5 % this policy" in found
+    assert "1h30m 1 % 30m 3" in found
 
 
 @pytest.mark.parametrize("name", ["\x1b[31mred\x1b[0m", "a\nb", "[bold]x[/bold]", "\u202eevil", ":smile:"])
