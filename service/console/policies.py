@@ -1,5 +1,5 @@
-"""The page of a policy: how far it goes, how its stops were received, how its rollout fares; and the button that lets one
-that fell back begin anew.
+"""The page of a policy: how far it goes, how its stops were received, how its rollout fares; and the button that lets
+one that fell back begin anew.
 """
 
 from __future__ import annotations

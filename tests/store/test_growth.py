@@ -393,7 +393,7 @@ def test_whoever_keeps_for_ever_loses_nothing(database: Database) -> None:
 def counters(session: Session) -> list[Any]:
     """Everything `/metrics` counts from rows."""
     found = (totals.actions(session), totals.notifications(session), totals.avoided(session, NOW))
-    return [*found, totals.potential(session, NOW), *totals.costs(session, NOW)]
+    return [*found, totals.false_stops(session), totals.potential(session, NOW), *totals.costs(session, NOW)]
 
 
 def test_no_counter_falls_when_rows_go(database: Database) -> None:
@@ -406,7 +406,12 @@ def test_no_counter_falls_when_rows_go(database: Database) -> None:
             *(interval(OLD - NOW + n * DAY, OLD - NOW + (n + 2) * DAY, resource_id=str(n % 6)) for n in range(30)),
             *(finding(str(n), closed_at=OLD + n * SECOND, policy=("idle", "spot")[n % 2]) for n in range(40)),
             *(
-                action(str(n), resumed_at=None if n % 3 else OLD + n * DAY, policy=None if n % 5 else "x")
+                action(
+                    str(n),
+                    resumed_at=None if n % 3 else OLD + n * DAY,
+                    policy=None if n % 5 else "x",
+                    **({} if n % 7 else {"regretted_at": OLD, "regret_why": ("undo", "restart")[n % 2]}),
+                )
                 for n in range(40)
             ),
             *(message(str(n), channel_kind=("mail", "slack")[n % 2]) for n in range(40)),
