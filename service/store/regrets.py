@@ -118,7 +118,7 @@ def _of_step(session: Session, stage: RolloutStage, now: datetime) -> Stops:
         select(Action.regretted_at).where(
             a_policys_own(),
             col(Action.policy) == stage.policy,
-            col(Action.intended_at) >= stage.began_at,
+            col(Action.intended_at) > stage.began_at,
             or_(when[0], and_(when[1], col(Action.regretted_at).is_(None))),
             _decided(now),
         )

@@ -19,7 +19,7 @@ from service.notify.messages import COLUMNS, Rendered, render
 from service.visible import HIDDEN
 
 NOW = datetime(2026, 11, 14, 6, 0, tzinfo=UTC)
-KINDS = ("warning", "notice", "enforced", "undone", "failed", "breaker", "unknown")
+KINDS = ("warning", "notice", "enforced", "undone", "failed", "breaker", "rollout", "unknown")
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 
 
@@ -209,6 +209,12 @@ def test_where_nothing_will_act_no_stop_is_promised_and_no_loss_is_threatened(ch
             "UnauthorizedOperation: ec2:StopInstances",
         ),
         ("breaker", {"held_by": "curfew"}, "Curfew holds everything until a person lifts it", "lift the hold"),
+        (
+            "rollout",
+            {"policy": "idle-gpus", "share": "5%", "at": "2026-11-14T04:00:00+00:00"},
+            "Only observes now, as its stops were regretted: policy idle-gpus",
+            "curfew rollout resume",
+        ),
         (
             "unknown",
             {"since": "2026-11-14T04:00:00+00:00"},
