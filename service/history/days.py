@@ -66,9 +66,13 @@ class Staging:
 
     def linked(self, file: Path) -> str:
         """A file that is somebody's, by a path that is no pattern."""
-        link = self.links / "file"
-        link.symlink_to(file.resolve())
-        return str(link)
+        Path(self.link).symlink_to(file.resolve())
+        return self.link
+
+    @property
+    def link(self) -> str:
+        """Where `linked` puts it."""
+        return str(self.links / "file")
 
     def put(self, table: Table, day: date, rows: str) -> int:
         """Make a day's file of these rows (a SELECT of the table's columns) and those that are there. How many of them

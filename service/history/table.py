@@ -6,6 +6,7 @@ All work on rows is DuckDB's, out of core; Python sees one value per stretch in 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -117,7 +118,7 @@ def import_table(file: str, history: History, reading: Reading, progress: Progre
         try:
             return _Import(path, place, reading, progress).run()
         except duckdb.Error as error:
-            raise _said(error, path) from error
+            raise _said(error, path, place) from error
 
 
 def _local(file: str) -> Path:
@@ -136,16 +137,21 @@ def _local(file: str) -> Path:
     return path
 
 
-def _said(error: duckdb.Error, path: Path) -> Exception:
+def _said(error: duckdb.Error, path: Path, place: Staging) -> Exception:
     """DuckDB's reason in one line, by the file's own name."""
     said = str(error)
     if "No space left" in said or "max_temp_directory_size" in said:
         return OSError(28, "there is no space left to make the history in; nothing was changed")
-    first = [line.strip() for line in said.splitlines() if line.strip()]
-    said = first[0].partition("Error: ")[2] or first[0]
-    if "Invalid unicode" in error.args[0] or "not utf-8" in error.args[0].lower():
-        said = "is not text in UTF-8"
-    return Unreadable(f"{path}: {said}")
+    if "invalid unicode" in said.lower() or "not utf-8" in said.lower():
+        return Unreadable(f"{path}: is not text in UTF-8")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if row := _LINE.search(said):
+        why = next((line for line in lines[1:] if not line.startswith("Original Line")), "cannot be read")
+        return Unreadable(f"{path}, line {row[1]}: {why[0].lower()}{why[1:]}")
+    return Unreadable(f"{path}: {(lines[0].partition('Error: ')[2] or lines[0]).replace(place.link, str(path))}")
+
+
+_LINE = re.compile(r"CSV Error on Line: (\d+)")
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,9 @@ REFUSED: Mapping[str, tuple[Sequence[str], str]] = {
         "state 'runing' is none of pending, running, stopping, stopped, suspended, terminated, unknown; did you mean "
         "'running'?",
     ),
-    "a row with too many fields": ([HEADER, f"m,{MORNING},0,5"], "Line: 2"),
+    "a row with too many fields": ([HEADER, f"m,{MORNING},0,5"], ", line 2: expected Number of Columns: 3 Found: 4"),
+    "a row with too few": ([HEADER, f"m,{MORNING},0", f"m,{MORNING}"], ", line 3: "),
+    "a quote that never ends": ([HEADER, f'"m,{MORNING},0'], ", line 2: "),
     "neither utilisation nor state": ([HEADER, f"m,{MORNING},"], "no row has a utilisation, nor a state"),
 }
 
