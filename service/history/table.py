@@ -22,7 +22,6 @@ from service.documents import nearest
 from service.history.days import DAY, Staging, Wins, quoted, staging
 from service.history.layout import History, Table, midnight
 from service.model import Known
-from service.pipeline.price import DEAREST_MICROS
 from service.store.resources import to_json
 
 LATEST = midnight(date(2100, 1, 1))
@@ -36,6 +35,8 @@ first samples away; longer than any warm-up before, it takes none."""
 PORTION = 20_000_000
 """Rows that are taken out of all of them at a time, whole days, so that no day is looked for in everything."""
 AT_ONCE = 20_000
+DEAREST = 100_000_000
+"""Of any currency, for an hour: as much as a price file takes."""
 OFFENCE = "curfew: a row is wrong"
 ROUNDING = 1e-6
 """How far above the most a ratio may be: sums of shares are not exact."""
@@ -394,7 +395,7 @@ class _Import:
                 return f"CASE WHEN isnan({number}) THEN NULL ELSE {number} END"
             case "hourly_cost":
                 number = self._number(name)
-                wrong = f"NOT isnan({number}) AND NOT ({number} BETWEEN 0 AND {DEAREST_MICROS // 10**6})"
+                wrong = f"NOT isnan({number}) AND NOT ({number} BETWEEN 0 AND {DEAREST})"
                 self._checks.append(_Check(wrong, name, "is no cost of an hour"))
                 return f"CASE WHEN isnan({number}) THEN NULL ELSE round({number} * 1000000) END"
             case "currency":
