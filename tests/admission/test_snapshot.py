@@ -5,6 +5,7 @@ than is needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
@@ -25,6 +26,7 @@ from service.pipeline.budget import hourly_of, states
 from service.pipeline.currency import Rates
 from service.pipeline.evaluate import Look, judge
 from service.pipeline.plan import InForce, Limits
+from service.pipeline.rollout import begun
 from tests.admission.builders import SOURCE, UID, VISION, pod, request
 from tests.pipeline.builders import NOW, hours, known, record
 
@@ -75,13 +77,18 @@ def snapshot(policies: Sequence[BasePolicy], resources: Sequence[Known] = (), **
         "policies": {one.name: InForce(policy=one, version=1, stricter_since=None) for one in policies},
         "holds": (),
         "limits": Limits(
-            ceiling=Mode.ENFORCE, source_ceilings={}, breaker=1.0, links_usable=more.pop("links", True), verbs={}
+            ceiling=Mode.ENFORCE,
+            source_ceilings={},
+            breaker=1.0,
+            links_usable=more.pop("links", True),
+            verbs={},
+            rollouts={one.name: replace(begun(one, NOW), share=more["share"]) for one in policies if "share" in more},
         ),
         "resources": resources,
         "judged": judge(look, policies),
         "budgets": budgets,
     }
-    return made_of(**{**given_, **more})
+    return made_of(**{**given_, **{key: value for key, value in more.items() if key != "share"}})
 
 
 def written(type: str, **more: Any) -> BasePolicy:
@@ -118,6 +125,9 @@ MODES: dict[str, tuple[dict[str, Any], dict[str, Any], Mode]] = {
     "when nobody can answer": ({}, {"links": False}, Mode.WARN),
     "when it only notifies": ({"action": "notify"}, {}, Mode.WARN),
     "when a person must approve": ({"approval": "required"}, {}, Mode.WARN),
+    "when its rollout has not come to all of its scope": ({"rollout": "99%"}, {"share": 0.99}, Mode.OBSERVE),
+    "when it has": ({"rollout": "100%"}, {"share": 1.0}, Mode.ENFORCE),
+    "when nobody knows how far it has come": ({"rollout": "100%"}, {}, Mode.OBSERVE),
     "when it observes": ({"mode": "observe", "approval": "required"}, {}, Mode.OBSERVE),
 }
 

@@ -34,6 +34,13 @@ def here(api: Api) -> Api:
     return api
 
 
+@pytest.fixture
+def everywhere(api_everywhere: Api) -> Api:
+    """On both databases, for what is counted by them."""
+    assert api_everywhere.admin.put(PATH, json=CANARY).status_code == 201
+    return api_everywhere
+
+
 def at_its_first_share(api: Api, *, ago: timedelta = DAY, fell_back: bool = False) -> None:
     begun = rollout.begun(policy(), api.clock.now() - ago)
     given: dict[str, Any] = {name: getattr(begun, name) for name in RolloutState.model_fields}
@@ -70,18 +77,18 @@ def regret(api: Api) -> dict[str, Any]:
     return found
 
 
-def test_the_observed_rate_stands_beside_the_predicted_one(here: Api) -> None:
-    stops(here, 31, regretted=2)
-    tried(here, decided=300, false_stops=3)
-    assert regret(here) == {
+def test_the_observed_rate_stands_beside_the_predicted_one(everywhere: Api) -> None:
+    stops(everywhere, 31, regretted=2)
+    tried(everywhere, decided=300, false_stops=3)
+    assert regret(everywhere) == {
         "decided": 31,
         "regretted": 2,
         "rate": 2 / 31,
         "predicted": 0.01,
         "words": "2 of 31 stops were regretted (6 %); the back-test predicted 1 %.",
     }
-    [listed] = here.admin.get("/api/v1/policies").json()["items"]
-    assert listed["metadata"]["regret"] == regret(here)
+    [listed] = everywhere.admin.get("/api/v1/policies").json()["items"]
+    assert listed["metadata"]["regret"] == regret(everywhere)
 
 
 UNCOUNTED: dict[str, dict[str, Any]] = {
@@ -129,24 +136,24 @@ def test_whoever_is_confined_reads_of_his_own_projects_alone(here: Api) -> None:
     assert regret(here)["decided"] == 8
 
 
-def test_how_far_it_has_come_and_how_the_groups_fare(here: Api) -> None:
-    at_its_first_share(here)
+def test_how_far_it_has_come_and_how_the_groups_fare(everywhere: Api) -> None:
+    at_its_first_share(everywhere)
     names = [f"m{number}" for number in range(40)]
     inside = [name for name in names if rollout.holds(0.3, "idle-gpus", name)]
-    opened = here.clock.now() - 3 * HOUR
+    opened = everywhere.clock.now() - 3 * HOUR
     for name in names:
-        here.resource(name)
-        here.finding(f"f-{name}", resource_id=name, opened_at=opened, closed_at=opened + timedelta(minutes=40))
-    here.finding("short", resource_id=inside[0], opened_at=opened + HOUR, closed_at=opened + HOUR)
-    here.finding("before", resource_id=inside[0], opened_at=here.clock.now() - 2 * DAY, closed_at=opened)
+        everywhere.resource(name)
+        everywhere.finding(f"f-{name}", resource_id=name, opened_at=opened, closed_at=opened + timedelta(minutes=40))
+    everywhere.finding("short", resource_id=inside[0], opened_at=opened + HOUR, closed_at=opened + HOUR)
+    everywhere.finding("before", resource_id=inside[0], opened_at=everywhere.clock.now() - 2 * DAY, closed_at=opened)
     for name in inside:
-        here.action(f"a-{name}", resource_id=name, intended_at=opened, verified_at=opened + HOUR / 2,
+        everywhere.action(f"a-{name}", resource_id=name, intended_at=opened, verified_at=opened + HOUR / 2,
                     regretted_at=opened + HOUR, regret_why="restart")  # fmt: skip
     details = {"policy": "idle-gpus", "resource": inside[0]}
-    here.audit_line(verb="snooze", object="finding/x", details=details)
-    here.audit_line(verb="snooze", object="finding/y", details=details | {"policy": "another"})
+    everywhere.audit_line(verb="snooze", object="finding/x", details=details)
+    everywhere.audit_line(verb="snooze", object="finding/y", details=details | {"policy": "another"})
 
-    found = here.admin.get(f"{PATH}/rollout").json()
+    found = everywhere.admin.get(f"{PATH}/rollout").json()
 
     count = len(inside)
     assert found["groups"]["enforced"] == {
@@ -170,16 +177,16 @@ def test_a_rollout_that_goes_well_says_when_it_rises(here: Api) -> None:
     assert "It rises to 60% at 2026-11-22" in mark["words"]
 
 
-def test_one_that_fell_back_begins_anew_when_somebody_says_why(here: Api) -> None:
-    at_its_first_share(here, fell_back=True)
-    stops(here, 3, regretted=2)
-    assert here.admin.get(PATH).json()["metadata"]["rollout"]["share"] == "0%"
-    assert here.admin.post(f"{PATH}/rollout/resume", json={}).status_code == 422
-    answer = here.admin.post(f"{PATH}/rollout/resume", json={"reason": "the exporter was broken"})
+def test_one_that_fell_back_begins_anew_when_somebody_says_why(everywhere: Api) -> None:
+    at_its_first_share(everywhere, fell_back=True)
+    stops(everywhere, 3, regretted=2)
+    assert everywhere.admin.get(PATH).json()["metadata"]["rollout"]["share"] == "0%"
+    assert everywhere.admin.post(f"{PATH}/rollout/resume", json={}).status_code == 422
+    answer = everywhere.admin.post(f"{PATH}/rollout/resume", json={"reason": "the exporter was broken"})
     assert (answer.status_code, answer.json()["share"], answer.json()["regretted"]) == (200, "30%", 0)
-    again = here.admin.post(f"{PATH}/rollout/resume", json={"reason": "twice"})
+    again = everywhere.admin.post(f"{PATH}/rollout/resume", json={"reason": "twice"})
     assert (again.status_code, again.json()["code"]) == (409, "NotFallenBack")
-    with here.rt.database.reading() as session:
+    with everywhere.rt.database.reading() as session:
         [line] = session.exec(select(Audit).where(Audit.verb == "resume rollout")).all()
     assert (line.actor, line.object, line.reason) == (
         "token:CURFEW_ADMIN_TOKEN", "policy/idle-gpus", "the exporter was broken",

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
+from providers.errors import Throttled
 from providers.records import ResourceRef
 from service import people
+from service.explain import explain
 from service.pipeline import recheck, rollout
 from service.store import rollouts
 from service.store.tables import Action, Audit, RolloutState
@@ -289,6 +291,36 @@ def test_a_warning_that_nobody_took_yet_does_not_arrive_after_it_fell_back(small
     assert small.finding(second).status == "open"
     told = [row for row in small.outbox() if row.finding_id == small.finding(second).id]
     assert {row.status for row in told} == {"withdrawn"}
+
+
+def test_an_intent_that_a_crash_left_is_given_up_once_it_fell_back(small: Company) -> None:
+    canary(small, share="99.9%", steps=[])
+    first = small.machine("first")
+    stop_what_is_in(small)
+    [done] = small.actions()
+    small.machine("second")
+    small.cycle()
+    small.cloud.fail(Throttled("too often"), "act", times=1)
+    small.cycle(after=minutes(30))
+    left = small.actions()[-1]
+    assert left.status == "intended"
+    small.undo(done.id)
+    small.cycle(after=minutes(1))
+    assert met(small) == {first.external_id}
+    assert the(small, left).status == "abandoned"
+    assert "leaves it out now: Its rollout has fallen back" in (the(small, left).error or "")
+
+
+def test_explain_says_whether_it_has_come_to_a_machine(small: Company) -> None:
+    canary(small)
+    refs = fleet(small)
+    small.cycle()
+    for ref in refs:
+        id = small.resource(ref).id
+        [said] = (explain(small.rt, id) or {})["policies"]
+        inside = ref.external_id in within(0.3, refs, small)
+        assert (said["rollout"]["share"], said["rollout"]["enforced"]) == ("30%", inside)
+        assert said["rollout"]["reason"].startswith("Its rollout has come" if inside else "Only 30% of its scope")
 
 
 # --- rising ----------------------------------------------------------------------------------------------------------
