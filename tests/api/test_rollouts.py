@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from policies.policy import BasePolicy
+from policies.policy import Policy
 from service.documents import POLICY, written
 from service.pipeline import rollout
 from service.store import backtests
@@ -24,7 +24,7 @@ CANARY: dict[str, Any] = {
 PATH = "/api/v1/policies/idle-gpus"
 
 
-def policy(body: dict[str, Any] = CANARY) -> BasePolicy:
+def policy(body: dict[str, Any] = CANARY) -> Policy:
     return POLICY.validate_python({"name": "idle-gpus", **body})
 
 

@@ -296,6 +296,27 @@ WRONG = {
         field="disruption_budget.max",
         says="1.5 is no share",
     ),
+    "a rollout without its sign": Wrong(
+        text=POLICY + "rollout: 5\n", line=4, field="rollout", says="5 is no share; write it with its sign"
+    ),
+    "a rollout to nobody": Wrong(
+        text=POLICY + "rollout: 0%\n", line=4, field="rollout", says="a share of nothing is what mode: observe says"
+    ),
+    "a rollout that sinks": Wrong(
+        text=POLICY + "rollout: {share: 25%, steps: [50%, 10%]}\n",
+        line=4,
+        column=23,
+        field="rollout.steps",
+        says="each must be larger than the one before, these are 25%, 50%, 10%",
+    ),
+    "a rollout with a field that does not exist": Wrong(
+        text=POLICY + "rollout: {share: 5%, evry: 7d}\n",
+        line=4,
+        column=22,
+        field="rollout.evry",
+        says="there is no such field",
+        nearest="every",
+    ),
     "a provider that nobody has": Wrong(
         text=POLICY + "scope: {providers: [gcp, awz]}\n",
         line=4,
