@@ -116,6 +116,8 @@ def _sweep(console: Console, found: Mapping[str, Any]) -> None:
     title = f"Other terms: the frontier of {words.count(len(sweep['points']), 'point')}"
     heads = ("IDLE FOR", ">BELOW", "GRACE", ">STOPS", ">GPU HOURS", ">FALSE", ">RATE", "")
     _table(console, title, heads, rows, most=len(rows))
+    if not rows:
+        console.print()
     _say(console, words.recommendation(sweep))
     few = words.confidence(sweep["recommended"]) if sweep["recommended"] else None
     if few:

@@ -243,8 +243,11 @@ def is_shown(sweep: Found, point: Found) -> bool:
 
 def shown_points(sweep: Found) -> list[dict[str, Any]]:
     """The frontier, the policy's own point and the recommended one: fewest false stops first. Where only the threshold
-    differs and nothing comes of it, they are one row: its `below` says from which to which.
+    differs and nothing comes of it, they are one row: its `below` says from which to which. None, where none of all
+    stops anything.
     """
+    if not any(point["stops"] for point in sweep["points"]):
+        return []
     rows: dict[tuple[Any, ...], list[Found]] = {}
     for point in sweep["points"]:
         if is_shown(sweep, point):

@@ -87,8 +87,8 @@ SENTENCES: dict[str, tuple[Report, str]] = {
     ),
     "none to recommend": (
         report(sweep=swept(usual_points()[3:5])),
-        "None of the 2 points tried stays within 1 % false stops, so none is recommended. The fewest are of idle for 30m "
-        "below 5 %, grace 30m: 3.85 %.",
+        "None of the 2 points tried stays within 1 % false stops, so none is recommended. The fewest are of idle for "
+        "30m below 5 %, grace 30m: 3.85 %.",
     ),
     "nothing in the sweep": (
         report(sweep=swept((point(stops=0, gpu_hours_saved=0.0, false_stops=0, undecided=0, decided=0),))),

@@ -19,9 +19,12 @@ from service.backtest.report import Report, as_json
 from service.backtests import Backtests
 from service.history.layout import History
 from tests.api.service_under_test import Api
+from tests.backtest.pasts import T0, every, machine
+from tests.backtest.pasts import written as recorded
 from tests.backtest.reports import quiet, report, stop, totals
 from tests.cli.conftest import Run
 
+HOUR, DAY = 3600, 86400
 POLICY = "kind: policy\nname: idle-gpus\ntype: idle\n"
 OTHER = "kind: policy\nname: night\ntype: schedule\nschedule: {on: 'Mo-Fr 08:00-20:00'}\n"
 PROJECT = "kind: project\nname: vision\ntimezone: Asia/Ho_Chi_Minh\n"
@@ -248,3 +251,33 @@ def test_what_a_service_refuses_is_said(curfew: Run, asked_of: Engine, served: A
     ran = curfew("backtest", "-f", str(file))
     assert ran.code == 1
     assert "this service keeps no history to try a policy on" in ran.err
+
+
+def test_a_service_finds_in_its_history_what_is_found_in_it_here(
+    curfew: Run, served: Api, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the real engine: a day of three machines, of which one was stopped too early."""
+    monkeypatch.setattr(cli_backtest, "WAIT", 0.01)
+    night = [(T0, 0.0, 6), (T0 + 6 * HOUR, 0.8, 2), (T0 + 8 * HOUR, 0.0, 12)]
+    samples = [(time, value) for start, value, hours in night for time in range(start, start + hours * HOUR, 60)]
+    rested = [(time, 0.0) for time in range(T0, T0 + 3 * HOUR, 60)] + every(60, T0 + 3 * HOUR, T0 + DAY, 0.9)
+    machines = [
+        machine("i-trainer", T0, T0 + 20 * HOUR, samples, project="vision", owner="lan@example.org"),
+        machine("i-rested", T0, T0 + DAY, rested, project="vision"),
+        machine("i-dark", T0, T0 + DAY, [], project="vision"),
+    ]
+    history = recorded(tmp_path / "history", machines)
+    served.rt.backtests.location = history.location
+
+    here, there = (
+        json.loads(curfew("backtest", "-f", str(file), "-o", "json", *more).out)
+        for more in (("--history", history.location), ())
+    )
+
+    assert here == there
+    assert here["totals"]["stops"] == 3
+    assert here["totals"]["false_stops"] == 1
+    assert [stop["false_stop"] for stop in here["stops"] if stop["name"] == "i-rested"] == [True]
+    assert here["longest_false_stop"]["resource"] == "i-rested"
+    assert [row["resource"] for row in here["unknown"]] == ["i-dark"]
+    assert any(point["own"] for point in here["sweep"]["points"])
