@@ -66,8 +66,8 @@ def create_app(runtime: Runtime) -> FastAPI:
         preview,
         backtests,
         spend,
-        documents,
         rollouts,
+        documents,
         tokens,
         admission,
     ):

@@ -33,7 +33,7 @@ from service.serve import log_processors, mask_of, server_options
 from service.settings import Settings
 from service.store import tokens
 from service.store.database import Database
-from service.store.tables import Backtest, Document, Finding
+from service.store.tables import Backtest, Document, Finding, RolloutState
 from tests.backtest.reports import report, stop, totals
 from tests.conftest import MONDAY
 from tests.databases import free_port
@@ -176,6 +176,9 @@ def _furnish(here: Company, nobody: int) -> None:
         _said(session, here.clock.now())
         session.add_all(_backtest(word, here.clock.now()) for word in ("amber", "beryl"))
     assert here.cycle(after=minutes(5)).error is None
+    with here.rt.database.transaction() as session:
+        for row in session.exec(select(RolloutState)):  # nothing looks any more
+            row.share, row.fallen_back_at, row.reason = 0.0, here.clock.now(), "1 of 1 stop was regretted."
 
 
 def _documents(here: Company, nobody: int) -> None:
@@ -183,10 +186,12 @@ def _documents(here: Company, nobody: int) -> None:
     here.delete("project", "vision")
     for word in ("amber", "beryl"):
         _project(here, word, nobody)
-        here.document("policy", **{**ENFORCING, "name": f"{word}-idle", "scope": {"projects": [word]}})
+        here.document(
+            "policy", **{**ENFORCING, "name": f"{word}-idle", "scope": {"projects": [word]}, "rollout": "100%"}
+        )
         here.document("exemption", name=f"{word}-demo", projects=[word], policies=["all-idle"],
                       until="2026-12-24T00:00:00Z", reason=f"{word} demo day")  # fmt: skip
-    here.document("policy", **{**ENFORCING, "name": "all-idle", "mode": "warn", "scope": {}})
+    here.document("policy", **{**ENFORCING, "name": "all-idle", "mode": "warn", "scope": {}, "rollout": "100%"})
     here.document("policy", name="all-quota", type="quota", quota={"max_gpus": 8, "per": "project"}, mode="enforce",
                   approval="required", accept_loss=["local_disks"], grace="4h")  # fmt: skip
     here.document("source", name="beryl-telemetry", provider="prometheus", url=f"http://127.0.0.1:{nobody}/",

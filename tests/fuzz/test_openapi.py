@@ -55,6 +55,7 @@ BODIES: dict[str, Any] = {
     "PUT /api/v1/hold": {"project": "amber", "for": "1h"},
     "POST /api/v1/policies/preview": {"name": "new", "type": "idle", "mode": "enforce"},
     "POST /api/v1/policies/backtest": {"policy": {"name": "new", "type": "idle"}, "project": "amber"},
+    "POST /api/v1/policies/{name}/rollout/resume": WHY,
     "PUT /api/v1/sources/{name}": {"provider": "simulated", "company": "demo", "cloud": "aws"},
     "PUT /api/v1/projects/{name}": {"owners": ["lead@example.org"], "match": [{"tags": {"project": "amber"}}]},
     "PUT /api/v1/policies/{name}": {"type": "idle", "scope": {"projects": ["amber"]}, "idle": {"for": "45m"}},
