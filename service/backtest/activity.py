@@ -46,6 +46,8 @@ class Activity:
     """-1: not known."""
     idle_gpus: Steps
     unknown_gpus: Steps
+    quiet: Spans
+    """When all GPUs are heard and none works: told of the samples' own time, not of the looks that hear them."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ def _of_resources(
         busy_gpus=Steps(at, np.where(serves | (unknown > 0), -1, busy)),
         idle_gpus=Steps(at, idle),
         unknown_gpus=Steps(at, unknown),
+        quiet=_quiet(voices, due),
     )
 
 
@@ -264,6 +267,14 @@ def _firsts(spans: Spans) -> tuple[Ints, Ints]:
 def _from(resource: Ints, first: Ints) -> Steps:
     """How many there are from each one's first second on."""
     return _weighed(on_line(resource, first), on_line(resource, np.full_like(first, LINE - 1)), np.ones_like(first))
+
+
+def _quiet(voices: _Voices, due: Steps) -> Spans:
+    every = np.ones(len(voices.run), bool)
+    speaking, working = _count(voices.spoken, voices, ~voices.counter), _count(voices.work, voices, every)
+    at = np.unique(np.concatenate([speaking.at, working.at, due.at]))
+    wanted = due.at_place(at)
+    return Steps(at, at).where((wanted > 0) & (speaking.at_place(at) >= wanted) & (working.at_place(at) == 0))
 
 
 def _count(spans: Spans, voices: _Voices, of: Chosen) -> Steps:

@@ -127,7 +127,7 @@ class _Moments:
             [
                 self.spans.start,
                 self.spans.end,
-                *((self.activity.idle.start, self.activity.idle.end) if self._asks("activity") else ()),
+                *((self.activity.idle.start, self.activity.idle.end) if self._asks("activity", "idle_seconds") else ()),
                 *((self.activity.busy.start, self.activity.busy.end) if self._asks("activity") else ()),
                 *(self._counts(name).at for name in _COUNTS if self._asks(name)),
                 *self._ages(),
@@ -141,8 +141,8 @@ class _Moments:
         goes_on = resource[1:] == resource[:-1]
         return resource[:-1][goes_on], tick[:-1][goes_on], tick[1:][goes_on]
 
-    def _asks(self, name: str) -> bool:
-        return name in self.columns
+    def _asks(self, *names: str) -> bool:
+        return not self.columns.isdisjoint(names)
 
     def _counts(self, name: str) -> Any:
         return getattr(self.activity, name)
@@ -238,8 +238,13 @@ class _Moments:
         """For each idle stretch since when it was idle, as the first look that finds it so tells."""
         profile = profile_of(self.policy)
         back = int((profile.for_ + profile.telemetry_delay).total_seconds())
-        idle = self.activity.idle
-        return time_of(idle.start) - back
+        idle, quiet = self.activity.idle, self.activity.quiet
+        first = -(-time_of(idle.start) // self.step) * self.step
+        window = on_line(key_of(idle.start), first - back)
+        if profile.busy_gpus_below > 1 or not len(quiet):
+            return time_of(window)
+        index = np.maximum(np.searchsorted(quiet.start, window, side="right") - 1, 0)
+        return time_of(np.where(quiet.covers(window), quiet.start[index], window))
 
     def _idle_seconds(self, place: Ints) -> Ints:
         idle = self.activity.idle

@@ -28,7 +28,9 @@ class Machine:
     said: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
-def running(id: str, *, gpus: int = 1, since: datetime = LONG_AGO, hourly: int | None = 2_000_000, **more: Any) -> Known:
+def running(
+    id: str, *, gpus: int = 1, since: datetime = LONG_AGO, hourly: int | None = 2_000_000, **more: Any
+) -> Known:
     """A machine that runs."""
     price = None if hourly is None else Price(rate_micros=hourly, currency="USD", source="list")
     here = known(id, record=record(id, state=State.RUNNING, gpu_count=gpus), started_at=since, price=price)
