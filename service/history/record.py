@@ -93,8 +93,8 @@ class _Stretch:
     """What is before is written."""
     until: int | None = None
     """None: it goes on."""
-    written: date | None = None
-    """The last day in whose files it is told in full."""
+    written: int | None = None
+    """The second from which on our last row tells it."""
     bridge: int | None = None
     """From here until `since` it was as the row before says, which an earlier process wrote."""
 
@@ -125,6 +125,8 @@ class Recorder:
         """Samples of what is gone, until they are written."""
         self._read: set[str] = set()
         """Names of the files whose rows we know of."""
+        self._others = 0
+        """The second of the last row of `resources` that another one wrote: "as the row before" must not mean it."""
         self._sight: Sight | None = None
         self._tried = 0
         """Up to which second windows were settled when we last tried to write."""
@@ -254,7 +256,7 @@ class Recorder:
         for day in sorted(stretches):
             self._put(connection, Table.RESOURCES, day, [row for _, row in stretches[day]], sight.at)
             for stretch, row in stretches[day]:
-                stretch.since, stretch.written, stretch.bridge = row[2], day, None
+                stretch.since, stretch.written, stretch.bridge = row[2], row[1], None
             rows += len(stretches[day])
         self._ended = []
         return rows
@@ -294,15 +296,15 @@ class Recorder:
 
     def _go_on(self, connection: duckdb.DuckDBPyConnection, files: list[str], day: date) -> None:
         """What was told of resources. The first time: an earlier process's look speaks until our first one."""
-        for _, stretch in (*self._ended, *self._open.items()):
-            stretch.written = None  # "as the row before" would be another one's row
-        if self._read or self._sight is None:
+        first_time = not self._read
+        rows = connection.execute(
+            "SELECT resource, max(until), max(time) FROM read_parquet(?) GROUP BY resource", [files]
+        ).fetchall()
+        self._others = max([self._others, *(time for _, _, time in rows)])
+        if not first_time or self._sight is None:
             return
         speaks = int(self._sight.speaks.total_seconds())
-        rows = connection.execute(
-            "SELECT resource, max(until) FROM read_parquet(?) GROUP BY resource", [files]
-        ).fetchall()
-        for resource, until in rows:
+        for resource, until, _ in rows:
             first = self._open.get(resource)
             if first is not None and 0 < first.since - until <= speaks and day == day_of(until) == day_of(first.since):
                 first.bridge = until
@@ -355,9 +357,9 @@ class Recorder:
             while since < end:
                 day = day_of(since)
                 upto = min(end, midnight(day) + DAY)
-                known = None if written == day else to_json(stretch.known)
-                found[day].append((stretch, (resource, since, upto, known)))
-                since, written = upto, day
+                ours = written is not None and written > self._others and written >= midnight(day)
+                found[day].append((stretch, (resource, since, upto, None if ours else to_json(stretch.known))))
+                since, written = upto, since
         return found
 
 

@@ -300,6 +300,17 @@ def test_a_restart(disk: History, case: str) -> None:
     assert [*said(disk)["i-1"]] == [second for second in everything if second not in hole]
 
 
+def test_what_another_instance_saw_is_never_taken_for_what_we_did(disk: History) -> None:
+    one, other = Recorder(disk), Recorder(disk)
+    ours, theirs = known(), known(project="audio")
+    for second, who in ((0, one), (300, one), (450, other), (750, other), (900, one), (1200, one), (1500, one)):
+        who.see(sight(NINE + second, ours if who is one else theirs))
+    answers = {second - NINE: from_json(text).project for second, text in said(disk)["i-1"].items()}
+    assert [answers[second] for second in (0, 299, 449, 450, 749, 900, 1199, 1200, 1499)] == [
+        *("vision", "vision", "vision", "audio", "audio", "vision", "vision", "vision", "vision")
+    ]
+
+
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 

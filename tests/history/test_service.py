@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from providers.simulated.activity import Busy, Idle
 from service.clock import SetClock
+from service.history.compact import Compactor
 from service.history.layout import WHOLE_DAY, History, Table, day_of, name_of, shown
 from service.jobs import Jobs
 from service.model import Known
@@ -104,6 +105,20 @@ def test_what_it_kept_is_read_with_duckdb(here: Company) -> None:
     assert busiest[here.named("idle")] < 0.05 < busiest[here.named("busy")]
     names = "SELECT DISTINCT known->>'name', known->>'owner' FROM 'HISTORY/resources/*/*.parquet' WHERE known NOT NULL"
     assert sorted(found(here, names)) == [("busy", "mai@example.org"), ("idle", "mai@example.org")]
+
+
+def test_the_query_in_the_documentation_answers(here: Company) -> None:
+    here.machine("idle", activity=Idle())
+    here.machine("busy", activity=Busy())
+    here.cycles(hours(1))
+    Compactor(kept(here)).tidy(
+        here.clock.now() + timedelta(days=1), keep=None, enough=lambda: False, still_ours=lambda: None
+    )
+    text = (Path(__file__).parents[2] / "docs" / "history.md").read_text()
+    query = text.partition("```sql")[2].partition("```")[0].rstrip().rstrip(";").replace("'history/", "'HISTORY/")
+    [(project, day, idle_gpu_hours)] = found(here, query)
+    assert (project, str(day)) == ("vision", "2026-11-16")
+    assert 1 < idle_gpu_hours <= 8
 
 
 def test_the_cycle_says_how_it_went_and_so_do_the_metrics(here: Company) -> None:
