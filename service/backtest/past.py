@@ -7,11 +7,12 @@ samples themselves: a sample speaks from its own second until the next one, at m
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import islice
 from typing import Any
 
 import duckdb
@@ -43,6 +44,8 @@ class Reading:
     """Ascending; a sample at or above one is work by it."""
     reach: int
     """Work that is no further apart than this may be told as one stretch."""
+    signals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Further columns of activity, and the numbers that their highest values are compared with, ascending."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,17 @@ class Versions:
         return Versions(self.resource[chosen], self.start[chosen], self.end[chosen], self.known[chosen])
 
 
+@dataclass(frozen=True)
+class Levels:
+    """One signal, on the line of series."""
+
+    spoken: Spans
+    at_least: Sequence[Spans]
+    """For each of its numbers, when its samples reach it."""
+    above: Sequence[Spans]
+    """The same, when they are above it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Past:
     """A history in memory."""
@@ -97,6 +111,8 @@ class Past:
     """For each threshold, when they show work by it."""
     first_after: Mapping[tuple[int, int], int]
     """(series, a second at which samples begin to count) → its first sample from then on."""
+    signals: Mapping[str, Levels]
+    """Column → what its samples say."""
     samples: int
     """Rows that were read."""
 
@@ -113,8 +129,14 @@ class _Names:
     _hashes: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     _numbers: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
+    def has(self, one: int) -> bool:
+        return one in self._number
+
     def missing(self, hashes: NDArray[np.uint64]) -> list[int]:
         return [int(one) for one in np.unique(hashes) if int(one) not in self._number]
+
+    def knows(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        return np.isin(hashes, np.array(list(self._number), np.uint64))
 
     def add(self, one: int, text: Any) -> int:
         if one not in self._number:
@@ -215,14 +237,22 @@ def _days(history: History, reading: Reading) -> list[date]:
 
 
 @dataclass(frozen=True)
-class _Day:
-    """The stretches of one day, sorted by series and time. The last of each series may go on the day after."""
+class _Stretches:
+    """One day's stretches of one signal, sorted by series and time. The last of each may go on the day after."""
 
     series: NDArray[np.uint64]
     start: Ints
     end: Ints
     level: Ints
-    """How many thresholds its samples reach."""
+    """How many of its numbers the samples reach."""
+
+
+@dataclass(frozen=True)
+class _Day:
+    """What one day tells."""
+
+    work: _Stretches
+    signals: Mapping[str, _Stretches]
     rows: int
     names: Sequence[tuple[int, str, str, bool]]
     """Series that were not known before: hash, resource, device, whether it counts requests."""
@@ -230,124 +260,208 @@ class _Day:
     """Series, the second that was asked about, its first sample from then on."""
 
 
+@dataclass(frozen=True)
+class _Numbered:
+    """Stretches by number of the series."""
+
+    series: Ints
+    start: Ints
+    end: Ints
+    level: Ints
+
+
+class _Gathered:
+    """Day after day what one signal says."""
+
+    def __init__(self, levels: int, reach: int) -> None:
+        self._reach = reach
+        self._before: _Numbered | None = None
+        self._spoken: list[Spans] = []
+        self._levels: list[list[Spans]] = [[] for _ in range(levels)]
+
+    def add(self, found: _Stretches, series: _Names) -> None:
+        known = series.knows(found.series)
+        day = _Numbered(series.numbers(found.series[known]), found.start[known], found.end[known], found.level[known])
+        if self._before is not None:
+            self._keep(_until_next(self._before, day))
+        self._before = day
+
+    def _keep(self, day: _Numbered) -> None:
+        start, end = on_line(day.series, day.start), on_line(day.series, day.end)
+        self._spoken.append(union(start, end))
+        for index, parts in enumerate(self._levels):
+            shows = day.level > index
+            parts.append(union(start[shows], end[shows], reach=self._reach))
+
+    def whole(self) -> tuple[Spans, list[Spans]]:
+        """When it speaks, and when it reaches each of its numbers."""
+        if self._before is not None:
+            self._keep(self._before)
+            self._before = None
+        return _together(self._spoken, 0), [_together(parts, self._reach) for parts in self._levels]
+
+
 def read(history: History, reading: Reading, profile: IdleProfile, *, progress: Progress, share: float = 1.0) -> Past:
     """Everything of a stretch of the past. `progress` is told up to `share`."""
-    names = _Names()
+    names, series, counters = _Names(), _Names(), list[bool]()
     versions, knowns = _versions(history, reading, names)
-    beginnings = _beginnings(versions, knowns, profile)
+    asked = _asked(versions, knowns, profile, names.texts)
     days = [day for day in _days(history, reading) if history.parts(Table.ACTIVITY, day)]
-    series, counters, seen = _Names(), list[bool](), set[int]()
-    spoken: list[Spans] = []
-    work: list[list[Spans]] = [[] for _ in reading.thresholds]
+    work = _Gathered(len(reading.thresholds), reading.reach)
+    signals = {name: _Gathered(2 * len(numbers), 0) for name, numbers in reading.signals.items()}
     first_after: dict[tuple[int, int], int] = {}
-    rows, before = 0, None
-
-    def asked(resource_hashes: Mapping[str, list[int]], day: date) -> Mapping[str, list[int]]:
-        low, high = midnight(day) - reading.gap, midnight(day) + 86400  # or the day after, if no more came on its own
-        return {
-            name: within
-            for name, times in resource_hashes.items()
-            if (within := [time for time in times if low <= time < high])
-        }
-
-    by_name: dict[str, list[int]] = {}
-    for number, time in beginnings:
-        by_name.setdefault(names.texts[number], []).append(time)
-
-    with ThreadPoolExecutor(READERS) as pool:
-        wanted = iter(days)
-        ahead = [
-            pool.submit(_read_day, history, day, reading, seen, asked(by_name, day)) for day in islice(wanted, READERS)
-        ]
-        done = 0
-        while ahead:
-            found = ahead.pop(0).result()
-            for one, resource, gpu, counter in found.names:
-                if one not in seen:
-                    seen.add(one)
-                    series.add(one, (resource, gpu))
-                    counters.append(counter)
-            following = next(wanted, None)
-            if following is not None:
-                ahead.append(pool.submit(_read_day, history, following, reading, seen, asked(by_name, following)))
-            day = _numbered(found, series)
-            for one, time, first in found.first_after:
-                key = int(series.numbers(np.array([one], np.uint64))[0]), time
-                first_after[key] = min(first, first_after.get(key, first))
-            rows += found.rows
-            if before is not None:
-                _keep(_until_next(before, day), reading, spoken, work)
-            before = day
-            done += 1
-            progress(share * done / len(days), f"read {done} of {len(days)} days")
-    if before is not None:
-        _keep(before, reading, spoken, work)
+    rows = 0
+    for index, found in enumerate(_one_after_the_other(history, days, reading, series, asked)):
+        for one, resource, gpu, counter in found.names:
+            if not series.has(one):
+                series.add(one, (resource, gpu))
+                counters.append(counter)
+        for one, time, first in found.first_after:
+            key = series.add(one, None), time
+            first_after[key] = min(first, first_after.get(key, first))
+        work.add(found.work, series)
+        for name, gathered in signals.items():
+            gathered.add(found.signals[name], series)
+        rows += found.rows
+        progress(share * (index + 1) / len(days), f"read {index + 1} of {len(days)} days")
+    spoken, levels = work.whole()
     return Past(
         reading=reading,
         resources=names.texts,
         versions=versions,
         knowns=knowns,
         series=_series(series, counters, names),
-        spoken=_together(spoken, 0),
-        work=[_together(parts, reading.reach) for parts in work],
+        spoken=spoken,
+        work=levels,
         first_after=first_after,
+        signals={name: _levels(gathered) for name, gathered in signals.items()},
         samples=rows,
     )
 
 
-def _beginnings(versions: Versions, knowns: Sequence[Known], profile: IdleProfile) -> set[tuple[int, int]]:
-    """(resource, second): from when on the samples of a run count, where that lies in the past that is read."""
-    warm_up = profile.warm_up
+def _levels(gathered: _Gathered) -> Levels:
+    spoken, levels = gathered.whole()
+    return Levels(spoken, levels[0::2], levels[1::2])
+
+
+def _one_after_the_other(
+    history: History, days: Sequence[date], reading: Reading, series: _Names, asked: Sequence[tuple[str, int]]
+) -> Iterator[_Day]:
+    """Each day in turn, while the next ones are being read."""
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: deque[Future[_Day]] = deque()
+        for day in days:
+            ahead.append(pool.submit(_read_day, history, day, reading, series, _on(day, asked, reading.gap)))
+            if len(ahead) > READERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _asked(
+    versions: Versions, knowns: Sequence[Known], profile: IdleProfile, names: Sequence[str]
+) -> list[tuple[str, int]]:
+    """(resource, second): from when on the samples of each run count."""
     found = set()
     for resource, known in zip(versions.resource.tolist(), versions.known.tolist(), strict=True):
         one = knowns[known]
         if one.record.state is State.RUNNING and one.started_at is not None:
-            found.add((resource, int((one.started_at + warm_up).timestamp())))
-    return found
+            found.add((names[resource], int((one.started_at + profile.warm_up).timestamp())))
+    return sorted(found, key=lambda entry: entry[1])
 
 
-def _read_day(
-    history: History, day: date, reading: Reading, seen: set[int], beginnings: Mapping[str, list[int]]
-) -> _Day:
+def _on(day: date, asked: Sequence[tuple[str, int]], gap: int) -> Sequence[tuple[str, int]]:
+    """What is asked about a day; it is asked the day after too, if no more samples came on the day itself."""
+    low = bisect_left(asked, midnight(day) - gap, key=lambda entry: entry[1])
+    return asked[low : bisect_left(asked, midnight(day) + 86400, key=lambda entry: entry[1])]
+
+
+def _read_day(history: History, day: date, reading: Reading, series: _Names, asked: Sequence[tuple[str, int]]) -> _Day:
     """One day's samples as stretches: a row is kept only where something changes."""
     parts = history.parts(Table.ACTIVITY, day)
-    level = " + ".join(f"(coalesce(utilisation, 0) >= {float(one)!r})::UTINYINT" for one in reading.thresholds) or "0"
     whole = reading.start <= midnight(day) and midnight(day) + 86400 <= reading.end
     within = "" if whole else f" AND time >= {reading.start} AND time < {reading.end}"
-    ordered = " ORDER BY resource, gpu, time, level" if len(parts) > 1 else ""
-    gap = reading.gap
-    rows = f"""
-        SELECT hash(resource, gpu) AS s, resource, gpu, served IS NOT NULL AS counter,
-            CASE WHEN step > {gap} THEN coalesce(until, time) ELSE time END AS time, coalesce(until, time) AS last,
-            CASE WHEN served IS NULL THEN {level} WHEN served THEN {len(reading.thresholds)} ELSE 0 END AS level
-        FROM read_parquet(?) WHERE (isfinite(utilisation) OR served IS NOT NULL){within}{ordered}
-    """
-    changes = f"""
-        SELECT s, time, before, last, level, ahead IS NULL AS final FROM (
-            SELECT s, time, last, level, lag(s) OVER () AS ps, lag(last) OVER () AS before,
-                lag(level) OVER () AS was, lead(s) OVER () AS ahead FROM ({rows})
-        ) WHERE ps IS NULL OR ps <> s OR was <> level OR time - before NOT BETWEEN 0 AND {gap} OR ahead IS NULL
-    """
+    order = " ORDER BY resource, gpu, time, level" if len(parts) > 1 else ""
+
+    def rows(level: str, told: str) -> str:
+        return f"""
+            SELECT hash(resource, gpu) AS s, resource, gpu, served IS NOT NULL AS counter,
+                CASE WHEN step > {reading.gap} THEN coalesce(until, time) ELSE time END AS time,
+                coalesce(until, time) AS last, {level} AS level
+            FROM read_parquet(?) WHERE ({told}){within}{order}
+        """
+
+    most = len(reading.thresholds)
+    works = f"CASE WHEN served IS NULL THEN {_reached('utilisation', reading.thresholds)} "
+    works += f"WHEN served THEN {most} ELSE 0 END"
+    samples = rows(works, "isfinite(utilisation) OR served IS NOT NULL")
     with history.connect() as connection:
-        found = connection.execute(changes, [parts]).fetchnumpy()
-        new = [int(one) for one in np.unique(_plain(found["s"], np.uint64)) if int(one) not in seen]
+        work = _stretches(connection, samples, parts, reading.gap)
+        signals = {
+            name: _stretches(
+                connection, rows(_reached(name, numbers, also_above=True), f"isfinite({name})"), parts, reading.gap
+            )
+            for name, numbers in reading.signals.items()
+        }
+        new = series.missing(work.series)
         names = (
             connection.execute(
-                f"SELECT DISTINCT s, resource, gpu, counter FROM ({rows}) JOIN (SELECT unnest(?::UBIGINT[]) AS new)"
+                f"SELECT DISTINCT s, resource, gpu, counter FROM ({samples}) JOIN (SELECT unnest(?::UBIGINT[]) AS new)"
                 " ON s = new ORDER BY resource, gpu",
                 [parts, new],
             ).fetchall()
             if new
             else []
         )
-        (count,) = connection.execute(f"SELECT count(*) FROM ({rows})", [parts]).fetchall()[0]
-        first_after = [row for row in _first_after(connection, rows, parts, beginnings)]
-    s, time, last, lvl = (_plain(found[name], kind) for name, kind in _KINDS.items())
-    before, final = _plain(found["before"], np.int64), _plain(found["final"], np.bool_)
-    return _stretches(s, time, before, last, lvl, final, gap, rows=count, names=names, first_after=first_after)
+        (count,) = connection.execute(f"SELECT count(*) FROM ({samples})", [parts]).fetchall()[0]
+        first_after = _first_after(connection, samples, parts, asked)
+    return _Day(work, signals, count, names, first_after)
 
 
-_KINDS: Mapping[str, Any] = {"s": np.uint64, "time": np.int64, "last": np.int64, "level": np.int64}
+def _reached(column: str, numbers: Sequence[float], *, also_above: bool = False) -> str:
+    """How many of these numbers a value reaches; and how many of them it is above, counted in between."""
+    tests = [
+        f"(coalesce({column}, 0) {comparison} {float(one)!r})::UTINYINT"
+        for one in numbers
+        for comparison in ((">=", ">") if also_above else (">=",))
+    ]
+    return f"({' + '.join(tests) or '0'})"
+
+
+def _stretches(connection: duckdb.DuckDBPyConnection, rows: str, parts: list[str], gap: int) -> _Stretches:
+    """From the rows where something changes: each stretch ends where the next begins, or `gap` after its last row."""
+    changes = f"""
+        SELECT s, time, before, last, level FROM (
+            SELECT s, time, last, level, lag(s) OVER () AS ps, lag(last) OVER () AS before,
+                lag(level) OVER () AS was, lead(s) OVER () AS ahead FROM ({rows})
+        ) WHERE ps IS NULL OR ps <> s OR was <> level OR time - before NOT BETWEEN 0 AND {gap} OR ahead IS NULL
+    """
+    found = connection.execute(changes, [parts]).fetchnumpy()
+    series, time, before, last, level = (_plain(found[name], kind) for name, kind in _KINDS.items())
+    if not len(series):
+        return _Stretches(series, time, time, level)
+    changed = np.ones(len(series), bool)
+    # The last row of all is there for its `last`; it begins a stretch only if something changes with it.
+    if len(series) > 1:
+        alike = series[-1] == series[-2] and level[-1] == level[-2] and 0 <= time[-1] - before[-1] <= gap
+        changed[-1] = not alike
+    ends = np.append(before[1:], last[-1])
+    if not changed[-1]:
+        ends[-2] = last[-1]
+    series, start, ends, level = series[changed], time[changed], ends[changed], level[changed]
+    goes_on = (series[1:] == series[:-1]) & (start[1:] >= ends[:-1]) & (start[1:] - ends[:-1] <= gap)
+    end = ends + gap
+    end[:-1] = np.where(goes_on, start[1:], end[:-1])
+    return _Stretches(series, start, end, level)
+
+
+_KINDS: Mapping[str, Any] = {
+    "s": np.uint64,
+    "time": np.int64,
+    "before": np.int64,
+    "last": np.int64,
+    "level": np.int64,
+}
 
 
 def _plain(column: Any, kind: Any) -> Any:
@@ -356,13 +470,12 @@ def _plain(column: Any, kind: Any) -> Any:
 
 
 def _first_after(
-    connection: duckdb.DuckDBPyConnection, rows: str, parts: list[str], beginnings: Mapping[str, list[int]]
-) -> Iterator[tuple[int, int, int]]:
+    connection: duckdb.DuckDBPyConnection, rows: str, parts: list[str], asked: Sequence[tuple[str, int]]
+) -> list[tuple[int, int, int]]:
     """Where a run's samples begin to count in the middle of a stretch, the first of them."""
-    asked = [(name, time) for name, times in beginnings.items() for time in times]
     if not asked:
-        return
-    yield from connection.execute(
+        return []
+    return connection.execute(
         f"""
         SELECT s, asked.time, min(samples.time) FROM ({rows}) AS samples
         JOIN (SELECT unnest(?) AS resource, unnest(?) AS time) AS asked
@@ -371,49 +484,6 @@ def _first_after(
         """,
         [parts, [name for name, _ in asked], [time for _, time in asked]],
     ).fetchall()
-
-
-def _stretches(
-    s: NDArray[np.uint64],
-    time: Ints,
-    before: Ints,
-    last: Ints,
-    level: Ints,
-    final: NDArray[np.bool_],
-    gap: int,
-    **about: Any,
-) -> _Day:
-    """From the rows where something changes: each stretch ends where the next begins, or `gap` after its last row."""
-    if not len(s):
-        nothing = np.zeros(0, np.int64)
-        return _Day(s, nothing, nothing, nothing, **about)
-    changes = np.ones(len(s), bool)
-    # The last row of all is there for its `last`; it begins a stretch only if something changes with it.
-    if len(s) > 1:
-        alike = s[-1] == s[-2] and level[-1] == level[-2] and 0 <= time[-1] - before[-1] <= gap
-        changes[-1] = not alike
-    ends = np.append(before[1:], last[-1])
-    if not changes[-1]:
-        ends[-2] = last[-1]
-    series, start, ends, level = s[changes], time[changes], ends[changes], level[changes]
-    goes_on = (series[1:] == series[:-1]) & (start[1:] >= ends[:-1]) & (start[1:] - ends[:-1] <= gap)
-    end = ends + gap
-    end[:-1] = np.where(goes_on, start[1:], end[:-1])
-    return _Day(series, start, end, level, **about)
-
-
-@dataclass(frozen=True)
-class _Numbered:
-    """The stretches of one day, by number of the series."""
-
-    series: Ints
-    start: Ints
-    end: Ints
-    level: Ints
-
-
-def _numbered(day: _Day, series: _Names) -> _Numbered:
-    return _Numbered(series.numbers(day.series), day.start, day.end, day.level)
 
 
 def _until_next(day: _Numbered, following: _Numbered) -> _Numbered:
@@ -425,14 +495,6 @@ def _until_next(day: _Numbered, following: _Numbered) -> _Numbered:
     return _Numbered(
         day.series, day.start, np.minimum(day.end, np.maximum(heads[day.series], day.start + 1)), day.level
     )
-
-
-def _keep(day: _Numbered, reading: Reading, spoken: list[Spans], work: Sequence[list[Spans]]) -> None:
-    start, end = on_line(day.series, day.start), on_line(day.series, day.end)
-    spoken.append(union(start, end))
-    for index, parts in enumerate(work):
-        shows = day.level > index
-        parts.append(union(start[shows], end[shows], reach=reading.reach))
 
 
 def _together(parts: Sequence[Spans], reach: int) -> Spans:

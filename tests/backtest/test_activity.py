@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from policies.policy import IdleProfile
@@ -134,7 +134,9 @@ def disagreements(one: Machine, profile: IdleProfile, seconds: Sequence[int]) ->
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(
+    max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # shrinking takes minutes
 @given(one=machines(), profile=profiles, odd=st.integers(1, 61))
 def test_every_moment_is_judged_as_it_would_have_been_live(one: Machine, profile: IdleProfile, odd: int) -> None:
     start, end = one.was[0][0], one.was[-1][1]
