@@ -8,7 +8,7 @@ that came after it; so a sample that speaks until `u` is heard by every look up 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from policies.policy import IdleProfile
 from providers.records import State
-from service.backtest.past import Past, Series
+from service.backtest.past import Levels, Past, Series
 from service.backtest.spans import (
     LINE,
     Ints,
@@ -81,13 +81,50 @@ class _Voices:
 def activity_of(past: Past, profile: IdleProfile, work: Spans) -> Activity:
     """What each resource's GPUs did at every second. `work`: on the line of series, by the profile's threshold."""
     runs = _runs(past, profile)
-    voices = _voices(past, runs, work)
+    voices = _voices(past, runs, work, spoken=past.spoken)
     length, delay = int(profile.for_.total_seconds()), int(profile.telemetry_delay.total_seconds())
     needed = max(1, math.ceil(round(profile.min_coverage * length, 6)))
     heard = _while_judged(voices.spoken, 0, delay + length, voices, runs)
     works = _while_judged(voices.work, 0, delay + length, voices, runs)
     full = _while_judged(enough(voices.spoken, window=length, needed=needed), delay, delay, voices, runs)
     return _of_resources(past.series, past.spoken, profile, runs, voices, heard=heard, works=works, full=full)
+
+
+@dataclass(frozen=True)
+class Highest:
+    """The highest value of a signal on any GPU in each look's window, on the line of resources."""
+
+    known: Spans
+    """Where samples speak for enough of the window on every GPU."""
+    at_least: Sequence[Spans]
+    """For each of the signal's numbers, where the highest value reaches it."""
+    above: Sequence[Spans]
+
+
+def highest_of(past: Past, profile: IdleProfile, levels: Levels) -> Highest:
+    """What the looks that judge by this profile would have taken for the highest value."""
+    runs = _runs(past, profile)
+    length, delay = int(profile.for_.total_seconds()), int(profile.telemetry_delay.total_seconds())
+    needed = max(1, math.ceil(round(profile.min_coverage * length, 6)))
+    voices = _voices(past, runs, levels.spoken, spoken=levels.spoken)
+    heard = _while_judged(voices.spoken, delay + 1, delay + length, voices, runs)
+    full = _while_judged(enough(voices.spoken, window=length, needed=needed), delay, delay, voices, runs)
+    gpus = ~voices.counter
+    due = _weighed(on_line(runs.resource, runs.start), on_line(runs.resource, runs.end), runs.due)
+    counts = [_count(spans, voices, gpus) for spans in (heard, full)]
+    at = np.unique(np.concatenate([due.at, *(steps.at for steps in counts)]))
+    wanted, some, enough_of = (steps.at_place(at) for steps in (due, *counts))
+
+    def reached(spans: Spans) -> Spans:
+        voices = _voices(past, runs, spans, spoken=levels.spoken)
+        looks = _while_judged(voices.work, delay + 1, delay + length, voices, runs)
+        return _moved(looks, voices.resource[key_of(looks.start)])
+
+    return Highest(
+        known=Steps(at, at).where((wanted > 0) & (enough_of >= wanted) & (enough_of >= some)),
+        at_least=[reached(spans) for spans in levels.at_least],
+        above=[reached(spans) for spans in levels.above],
+    )
 
 
 def _runs(past: Past, profile: IdleProfile) -> _Runs:
@@ -112,7 +149,7 @@ def _runs(past: Past, profile: IdleProfile) -> _Runs:
     return _Runs(resource[first], from_[first], until[last], floor, count[first])
 
 
-def _voices(past: Past, runs: _Runs, work: Spans) -> _Voices:
+def _voices(past: Past, runs: _Runs, work: Spans, *, spoken: Spans) -> _Voices:
     """Cut at where a run begins to count: a sample from before, or of its warm-up, says nothing of it."""
     series = past.series
     low = np.searchsorted(runs.resource, series.resource, side="left")
@@ -132,7 +169,7 @@ def _voices(past: Past, runs: _Runs, work: Spans) -> _Voices:
         series.gpu[of],
         series.by_number[of],
         series.counter[of],
-        cut(past.spoken, of, start, runs.end[run]),
+        cut(spoken, of, start, runs.end[run]),
         cut(work, of, start, runs.end[run]),
     )
 

@@ -21,7 +21,7 @@ from policies.evaluate import CompiledPolicy, compile_policy, evaluate
 from policies.facts import BY_NAME, Facts
 from policies.policy import BasePolicy, BudgetPolicy, QuotaPolicy, SchedulePolicy, SpotPolicy, profile_of
 from providers.records import State
-from service.backtest.activity import Activity
+from service.backtest.activity import Activity, Highest, highest_of
 from service.backtest.past import Past
 from service.backtest.question import NotReplayable
 from service.backtest.spans import Ints, key_of, on_line, time_of
@@ -37,8 +37,16 @@ _STARTS: Mapping[str, Any] = {
     "ran_seconds": lambda known: known.started_at and known.started_at - timedelta(seconds=known.earlier_runs_seconds),
 }
 """Facts that grow by one each second, and since when."""
+_SIGNALS: Mapping[str, str] = {
+    "max_utilisation": "utilisation",
+    "max_tensor_active": "tensor_active",
+    "max_dram_active": "dram_active",
+    "max_power_watts": "power_watts",
+    "max_memory_used_mib": "memory_used_mib",
+}
+"""Facts that are the highest value in the window, and the history's column."""
 _COUNTS = ("busy_gpus", "idle_gpus", "unknown_gpus")
-_TOLD_LATER = ("cost_to_date",)
+_NOT_HELD = ("cost_to_date", "coverage")
 
 
 @dataclass(frozen=True)
@@ -72,9 +80,16 @@ def check(policy: BasePolicy) -> CompiledPolicy:
         )
     compiled = compile_policy(policy)
     for name in sorted(_columns(compiled)):
-        if name in _TOLD_LATER:
+        if name in _NOT_HELD:
             raise NotReplayable(f"its condition names `{name}`, which a history does not hold")
+    signals(compiled)
     return compiled
+
+
+def signals(compiled: CompiledPolicy) -> dict[str, list[float]]:
+    """The history's columns that the policy asks for beside utilisation, and the numbers it compares them with."""
+    found = {column: sorted(_compared_with(compiled, fact)) for fact, column in _SIGNALS.items()}
+    return {column: numbers for column, numbers in found.items() if numbers}
 
 
 def judged(
@@ -120,6 +135,12 @@ class _Moments:
         versions = self.past.versions
         self.spans = versions.spans
         self.calendars = self._calendars()
+        profile = profile_of(self.policy)
+        self.highest = {
+            fact: (highest_of(self.past, profile, self.past.signals[column]), signals(self.compiled)[column])
+            for fact, column in _SIGNALS.items()
+            if fact in self.columns
+        }
 
     def stretches(self) -> tuple[Ints, Ints, Ints]:
         """Resource, first tick, last tick: in between nothing changes."""
@@ -130,6 +151,7 @@ class _Moments:
                 *((self.activity.idle.start, self.activity.idle.end) if self._asks("activity", "idle_seconds") else ()),
                 *((self.activity.busy.start, self.activity.busy.end) if self._asks("activity") else ()),
                 *(self._counts(name).at for name in _COUNTS if self._asks(name)),
+                *(side for highest, _ in self.highest.values() for side in _edges(highest)),
                 *self._ages(),
                 *self._restarts(),
                 *self._switches(),
@@ -169,6 +191,9 @@ class _Moments:
                 columns[name] = np.where(start < 0, -1, np.maximum(0, tick * self.step - start))
         if self._asks("idle_seconds"):
             columns["idle_seconds"] = self._idle_seconds(place)
+        for name, (highest, _) in self.highest.items():
+            levels = [spans.covers(place) for spans in (*highest.at_least, *highest.above)]
+            columns[name] = np.where(highest.known.covers(place), np.sum(levels, axis=0), -1)
         if self.calendars:
             columns["off_now"], columns["off_soon"] = self._off(known, tick * self.step)
         table = np.stack(list(columns.values()))
@@ -183,7 +208,7 @@ class _Moments:
         for name in self.columns & set(told.base):
             if name in _STARTS:
                 base[name] = _or_none(columns[name])
-            elif name not in _TOLD_LATER:
+            elif name not in _NOT_HELD:
                 values = list(told.base[name])
                 base[name] = [values[index] for index in chosen]
         # The state decides for groups too, and nothing else is read of a row but what the policy names.
@@ -191,6 +216,8 @@ class _Moments:
         for name in self.columns:
             if name == "activity":
                 telemetry[name] = [_WORDS[index] for index in columns[name].tolist()]
+            elif name in self.highest:
+                telemetry[name] = _between(columns[name], self.highest[name][1])
             elif name in columns and name in BY_NAME and BY_NAME[name].telemetry:
                 telemetry[name] = _or_none(columns[name])
         own = {
@@ -223,14 +250,14 @@ class _Moments:
         for name in _STARTS:
             for number in _compared_with(self.compiled, name):
                 start = self._start_of(name)[versions.known] if len(versions) else versions.known
-                reached = start + number
+                reached = start + int(number)
                 for time in (reached, reached + 1):
                     within = (start >= 0) & (time > versions.start) & (time < versions.end)
                     yield on_line(versions.resource[within], time[within])
         for number in _compared_with(self.compiled, "idle_seconds"):
             since = self._idle_since()
             idle = self.activity.idle
-            for time in (since + number, since + number + 1):
+            for time in (since + int(number), since + int(number) + 1):
                 place = on_line(key_of(idle.start), time)
                 yield place[(place > idle.start) & (place < idle.end)]
 
@@ -313,6 +340,20 @@ def _or_none(column: Ints) -> list[int | None]:
     return [None if value < 0 else value for value in column.tolist()]
 
 
+def _between(level: Ints, numbers: Sequence[float]) -> list[float | None]:
+    """For how many numbers a value reaches or is above, one that compares with all of them as it does."""
+    told = [numbers[0] - 1]
+    for number, following in zip(numbers, [*numbers[1:], numbers[-1] + 2], strict=True):
+        told += [number, (number + following) / 2]
+    return [None if value < 0 else told[value] for value in level.tolist()]
+
+
+def _edges(highest: Highest) -> Iterator[Ints]:
+    for spans in (highest.known, *highest.at_least, *highest.above):
+        yield spans.start
+        yield spans.end
+
+
 def _switches(hours: Calendar, start: int, end: int) -> tuple[Ints, Ints]:
     """From before the start: each moment at which it may switch, and whether it is off then."""
     moment: datetime | None = datetime.fromtimestamp(start - 86400, UTC)
@@ -324,23 +365,21 @@ def _switches(hours: Calendar, start: int, end: int) -> tuple[Ints, Ints]:
     return np.array(at, np.int64), np.array(off, np.int64)
 
 
-def _compared_with(compiled: CompiledPolicy, name: str) -> set[int]:
-    """The whole numbers at which a comparison of this fact may turn. NotReplayable where it is reckoned with."""
-    found = set()
+def _compared_with(compiled: CompiledPolicy, name: str) -> set[float]:
+    """The numbers at which a comparison of this fact may turn. NotReplayable where it is reckoned with."""
+    found = set[float]()
     for column in compiled.code.find_all(exp.Column):
         if column.name != name:
             continue
         parent = column.parent
         while isinstance(parent, exp.Paren):
             parent = parent.parent
-        if isinstance(parent, exp.Is | exp.Coalesce):
-            continue
         others = [node for node in (parent.args.values() if parent else ()) if isinstance(node, exp.Literal)]
         if not isinstance(parent, exp.GT | exp.GTE | exp.LT | exp.LTE | exp.EQ | exp.NEQ | exp.Between) or not others:
             raise NotReplayable(
                 f"its condition reckons with `{name}`; a back-test follows comparisons with a number only"
             )
-        found |= {int(float(other.name)) for other in others}
+        found |= {float(other.name) for other in others}
     return found
 
 

@@ -18,7 +18,7 @@ from policies.policy import BasePolicy, IdlePolicy, Mode, profile_of
 from policies.quantities import format_duration, format_share
 from providers.records import Kind, Verb
 from service.backtest.activity import activity_of
-from service.backtest.judging import Verdicts, check, judged, spoken_of
+from service.backtest.judging import Verdicts, check, judged, signals, spoken_of
 from service.backtest.life import Lived, lived
 from service.backtest.past import Past, Progress, Reading, bounds, read
 from service.backtest.question import HORIZONS, Question, Sweep
@@ -79,6 +79,7 @@ class _Replay:
             gap=int(self.profile.max_gap.total_seconds()),
             thresholds=self.thresholds,
             reach=self._reach(),
+            signals=signals(self.compiled),
         )
         past = read(history, reading, self.profile, progress=progress, share=0.5 if sweep else 0.8)
         self.past = _of_project(past, question.project)
