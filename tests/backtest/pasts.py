@@ -26,6 +26,8 @@ class Machine:
     id: str
     was: list[tuple[int, int, Known]] = field(default_factory=list)
     said: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    watts: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Device → second of a sample → what it drew; nothing is known of it at other seconds."""
 
 
 def running(
@@ -61,7 +63,9 @@ def written(folder: Path, machines: Iterable[Machine]) -> History:
     for one in machines:
         for device, samples in one.said.items():
             for time, value in samples:
-                activity.setdefault(day_of(time), []).append((one.id, device, time, value))
+                activity.setdefault(day_of(time), []).append(
+                    (one.id, device, time, value, one.watts.get(device, {}).get(time))
+                )
         for start, end, was in one.was:
             time = start
             while time < end:
@@ -70,13 +74,14 @@ def written(folder: Path, machines: Iterable[Machine]) -> History:
                 time = until
     with history.connect() as connection:
         for table, days, columns in (
-            (Table.ACTIVITY, activity, "resource, gpu, time, utilisation"),
+            (Table.ACTIVITY, activity, "resource, gpu, time, utilisation, power_watts"),
             (Table.RESOURCES, resources, "resource, time, until, known"),
         ):
             for day, rows in days.items():
                 made = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
                 connection.execute(f"CREATE OR REPLACE TABLE made ({made})")
-                connection.executemany(f"INSERT INTO made ({columns}) VALUES (?, ?, ?, ?)", rows)
+                places = ", ".join("?" * len(rows[0]))
+                connection.executemany(f"INSERT INTO made ({columns}) VALUES ({places})", rows)
                 Path(history.folder(table, day)).mkdir(parents=True)
                 to = f"{history.folder(table, day)}/{WHOLE_DAY}"
                 connection.execute(f"COPY (SELECT * FROM made ORDER BY {table.order}) TO '{to}' (FORMAT parquet)")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from policies.policy import IdleProfile
 from providers.records import Series, Signal, State
-from service.backtest.activity import activity_of
+from service.backtest.activity import activity_of, highest_of
 from service.backtest.past import Past, Reading, read
 from service.backtest.spans import on_line
 from service.pipeline.activity import judge_activity
@@ -27,6 +27,9 @@ def nothing(share: float, words: str) -> None:
     pass
 
 
+WATTS = [60.0, 90.0]
+
+
 def past_of(folder: Path, machines: Sequence[Machine], profile: IdleProfile, *thresholds: float) -> Past:
     history = written(folder, machines)
     ends = [end for one in machines for _, end, _ in one.was]
@@ -37,6 +40,7 @@ def past_of(folder: Path, machines: Sequence[Machine], profile: IdleProfile, *th
         gap=int(profile.max_gap.total_seconds()),
         thresholds=thresholds or (profile.utilisation_below,),
         reach=0,
+        signals={"power_watts": WATTS},
     )
     return read(history, reading, profile, progress=nothing)
 
@@ -94,6 +98,33 @@ profiles = st.builds(
 )
 
 
+def live_watts(one: Machine, profile: IdleProfile, second: int) -> float | None:
+    """The highest power draw in the window, as the live judge tells it at a second."""
+    was = next((known for start, end, known in one.was if start <= second < end), None)
+    if was is None or was.record.state is not State.RUNNING:
+        return None
+    heard = [
+        Series(
+            ref=was.record.ref,
+            device=device,
+            signal=signal,
+            times=tuple(time for time, _ in kept),
+            values=[value for _, value in kept],
+        )
+        for signal, of in ((Signal.UTILISATION, one.said), (Signal.POWER_WATTS, one.watts))
+        for device, said in of.items()
+        if (kept := [sample for sample in (said.items() if isinstance(said, dict) else said) if sample[0] <= second])
+    ]
+    return judge_activity(
+        heard,
+        gpu_count=was.record.gpu_count,
+        started_at=was.started_at,
+        ambiguous=False,
+        profile=profile,
+        at=at(second),
+    ).max_power_watts
+
+
 def live(one: Machine, profile: IdleProfile, second: int) -> Any:
     """What the live judge says at a second."""
     was = next((known for start, end, known in one.was if start <= second < end), None)
@@ -143,6 +174,31 @@ def test_every_moment_is_judged_as_it_would_have_been_live(one: Machine, profile
     edges = {time + more for said in one.said.values() for time, _ in said[:40] for more in (0, 1)}
     seconds = sorted({*range(start - 100, end + 100, 30 + odd), *(time for time in edges if start <= time < end)})
     assert disagreements(one, profile, seconds) == []
+
+
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(one=machines(), profile=profiles, holes=st.sets(st.integers(0, 200)))
+def test_the_highest_power_draw_compares_as_it_would_have_live(
+    one: Machine, profile: IdleProfile, holes: set[int]
+) -> None:
+    one.said = dict(list(one.said.items())[:1])
+    one.was = [(one.was[0][0], one.was[-1][1], running("m"))]
+    draws = [59.0, 60.0, 61.0, 90.0, 200.0]
+    for device, said in one.said.items():
+        told = [time for number, (time, _) in enumerate(said) if number not in holes]
+        one.watts[device] = {time: draws[time // 1800 % 5] for time in told}
+    with tempfile.TemporaryDirectory() as folder:
+        past = past_of(Path(folder), [one], profile)
+    found = highest_of(past, profile, past.signals["power_watts"])
+    for second in range(one.was[0][0], one.was[-1][1], 97):
+        place = np.array([second])
+        expected = live_watts(one, profile, second)
+        if not found.known.covers(place)[0]:
+            assert expected is None
+            continue
+        assert expected is not None
+        assert [bool(spans.covers(place)[0]) for spans in found.at_least] == [expected >= watts for watts in WATTS]
+        assert [bool(spans.covers(place)[0]) for spans in found.above] == [expected > watts for watts in WATTS]
 
 
 def test_a_series_that_simply_ends_is_unknown_from_there_on() -> None:
