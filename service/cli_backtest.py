@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +23,7 @@ from service.backtest.answer import answer, check_stretch, moment_of
 from service.backtest.question import STEP, Question, usual_sweep
 from service.client import Client, Failure
 from service.documents import Project, written
-from service.history.layout import History
+from service.history.layout import History, shown
 from service.pipeline.price import PriceFile
 from service.visible import visible
 
@@ -151,9 +152,11 @@ def _history(location: str) -> History:
         if history.local and not Path(location.removeprefix("file://")).is_dir():
             raise Failure(f"{location}: there is no such folder; {MAKES_HISTORY}")
         if not history.days():
-            raise Failure(f"{location}: there is no history in it; {MAKES_HISTORY}")
-    except (OSError, ValueError, ImportError) as error:
-        raise Failure(f"{location}: cannot be read: {error}") from None
+            raise Failure(f"{history.shown}: there is no history in it; {MAKES_HISTORY}")
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(f"{shown(location)}: cannot be read: {error.strerror or type(error).__name__}") from None
     return history
 
 
@@ -180,7 +183,12 @@ def _each(
 ) -> tuple[list[Found], list[str]]:
     """The reports, and why there is none of the others. One that cannot be replayed does not keep the rest back."""
     found, failures = [], []
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
         for policy in policies:
             task = shown.add_task(policy.name, total=1.0)
@@ -211,7 +219,10 @@ def _here(
         projects=projects,
         prices=prices,
     )
-    return answer(history, question, told)
+    try:
+        return answer(history, question, told)
+    except (duckdb.Error, OSError) as error:
+        raise Failure(f"{history.shown}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _by_service(client: Client, policy: Policy, asked: Asked, told: Told) -> Found:

@@ -142,7 +142,11 @@ def test_a_page_is_written_beside(curfew: Run, engine: Engine, past: str, file: 
 
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "no such folder": (["--history", "nowhere"], 1, "nowhere: there is no such folder; `curfew history import"),
-    "a history of an unknown kind": (["--history", "moon://x"], 1, "moon://x: cannot be read:"),
+    "a history of an unknown kind": (
+        ["--history", "moon://me:secret@x"],
+        1,
+        "moon://***@x: there is no kind of place 'moon'",
+    ),
     "no date": (["--history", "PAST", "--from", "yesterday"], 2, "'yesterday' is no date or moment"),
     "an end before the beginning": (
         ["--history", "PAST", "--from", "2026-11-02", "--to", "2026-11-01"],
@@ -176,6 +180,15 @@ def test_an_empty_history_says_how_to_fill_it(curfew: Run, engine: Engine, tmp_p
     ran = curfew("backtest", "-f", str(file), "--history", str(tmp_path / "empty"))
     assert (ran.code, engine.asked) == (1, [])
     assert f"curfew: {tmp_path / 'empty'}: there is no history in it; `curfew history import prometheus" in ran.err
+
+
+def test_a_file_of_the_history_that_is_none_says_so(curfew: Run, tmp_path: Path, file: Path) -> None:
+    for table in ("activity", "resources"):
+        (tmp_path / "broken" / table / "day=2026-11-01").mkdir(parents=True)
+        (tmp_path / "broken" / table / "day=2026-11-01" / "all.parquet").write_text("no Parquet")
+    ran = curfew("backtest", "-f", str(file), "--history", str(tmp_path / "broken"))
+    assert (ran.code, "broken" in ran.err, "Traceback" in ran.err) == (1, True, False)
+    assert "cannot be read: " in ran.err
 
 
 def test_a_mistake_is_told_with_its_file_and_line(curfew: Run, engine: Engine, past: str, file: Path) -> None:
