@@ -405,7 +405,7 @@ def _limits(
     if groups:
         yield f"{len(groups)} scaling groups are left out: a group is met as a whole, which is not replayed."
     if lived.waited:
-        yield f"{lived.waited} stops would have waited for the disruption budget; they count from when it let them."
+        yield f"{lived.waited} times the disruption budget put a stop off; what it let through later counts from then."
     if sweeps and len(thresholds) > 1:
         work = format_share(profile_of(policy).utilisation_below)
         yield f"In the sweep work is what reaches {work}, whatever a point's own threshold is."

@@ -173,6 +173,8 @@ def _reached(location: str) -> tuple[Any, str]:
         raise ValueError(
             f"{shown(location)}: there is no kind of place {kind!r}; name a folder, or a URL like s3://bucket/folder"
         ) from None
+    if set(str(root)) & set("*?["):  # DuckDB would read whatever fits
+        raise ValueError(f"{shown(location)}: a history cannot lie in a place with *, ? or [ in its name")
     return files, str(root).rstrip("/")
 
 

@@ -22,7 +22,7 @@ from service.documents import nearest
 from service.fleet import Member
 from service.history.days import DAY, Staging, Wins, staging
 from service.history.layout import History, Table, midnight
-from service.history.record import _ARROW, WINDOW, Row, _rounded, _rows
+from service.history.record import ARROW, WINDOW, Row, rounded, rows_of
 from service.model import Known
 from service.store.resources import known_of, to_json
 from service.store.tables import MeterInterval, Resource
@@ -199,7 +199,7 @@ class _Import:
             for id, own in self._owners.of(series):
                 if own.times:
                     whose[id].append(self._counters.joined(id, own) if own.signal is Signal.REQUESTS_TOTAL else own)
-        self._write([row for id, series in whose.items() for row in _rows(id, series, first - 1, first, last)[0]])
+        self._write([row for id, series in whose.items() for row in rows_of(id, series, first - 1, first, last)[0]])
 
     def _write(self, rows: Sequence[Row]) -> None:
         import nanoarrow
@@ -208,13 +208,13 @@ class _Import:
             return
         columns = Table.ACTIVITY.columns
         arrays = [
-            nanoarrow.c_array(values, _ARROW[kind])
+            nanoarrow.c_array(values, ARROW[kind])
             for values, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)
         ]
-        schema = nanoarrow.struct({column: _ARROW[kind] for column, kind in columns.items()})
+        schema = nanoarrow.struct({column: ARROW[kind] for column, kind in columns.items()})
         batch = nanoarrow.c_array_from_buffers(schema, len(rows), [None], children=arrays)
         self._place.sql.register("batch", batch)
-        selected = ", ".join(f"{_rounded(column)} AS {column}" for column in columns)
+        selected = ", ".join(f"{rounded(column)} AS {column}" for column in columns)
         self._place.sql.execute(f"INSERT INTO told SELECT {selected} FROM batch")
         self._place.sql.unregister("batch")
 

@@ -328,7 +328,7 @@ class Recorder:
             rows: list[Row] = []
             told: dict[str, Told] = {}
             for resource, series in self._sampled(sight):
-                new, lasts = _rows(resource, series, self._told.get(resource, 0), day, upto)
+                new, lasts = rows_of(resource, series, self._told.get(resource, 0), day, upto)
                 if new:
                     rows += new
                     told[resource] = lasts
@@ -380,7 +380,7 @@ def _shortest(lasts: dict[tuple[str, bool], int]) -> Told:
 # --- samples → rows --------------------------------------------------------------------------------------------------
 
 
-def _rows(resource: str, series: Sequence[Series], told: Told, since: int, upto: int) -> tuple[list[Row], Told]:
+def rows_of(resource: str, series: Sequence[Series], told: Told, since: int, upto: int) -> tuple[list[Row], Told]:
     """The rows of the windows of one resource, of samples from `since` on and before `upto` that are not told yet; and
     what is told then."""
     signals: dict[tuple[str, bool], list[Series]] = {}
@@ -506,7 +506,7 @@ def _numbers(series: Series) -> Series:
 
 # --- rows → files ----------------------------------------------------------------------------------------------------
 
-_ARROW = {
+ARROW = {
     "VARCHAR": na.string(),
     "BIGINT": na.int64(),
     "INTEGER": na.int32(),
@@ -527,16 +527,16 @@ def put(
     """Write rows (values in the order of the table's columns) as a new file of a day."""
     columns = table.columns
     arrays = [
-        na.c_array(values, _ARROW[kind]) for values, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)
+        na.c_array(values, ARROW[kind]) for values, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)
     ]
-    schema = na.struct({column: _ARROW[kind] for column, kind in columns.items()})
+    schema = na.struct({column: ARROW[kind] for column, kind in columns.items()})
     connection.register("rows", na.c_array_from_buffers(schema, len(rows), [None], children=arrays))
-    selected = ", ".join(f"{_rounded(column)} AS {column}" for column in columns)
+    selected = ", ".join(f"{rounded(column)} AS {column}" for column in columns)
     copy(history, connection, f"SELECT {selected} FROM rows ORDER BY {table.order}", table, day, name)
     connection.unregister("rows")
 
 
-def _rounded(column: str) -> str:
+def rounded(column: str) -> str:
     """Up to the next step; what is a hair above one is that one, for floating-point numbers are not exact."""
     steps = FINENESS.get(column)
     return f"ceil(round({column} * {steps}::DOUBLE, 6)) / {steps}::DOUBLE" if steps else column

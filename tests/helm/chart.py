@@ -133,6 +133,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "everything one can say of pods": {
         "podAnnotations": {"a": "b"},
         "podLabels": {"team": "finops"},
+        "history": "s3://curfew/history",
+        "requireBacktest": {"days": 14},
         "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "tolerations": [{"operator": "Exists"}],

@@ -61,6 +61,16 @@ def test_it_changes_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().model_dump(exclude={"home"}) == plain.model_dump(exclude={"home"})
 
 
+def test_a_required_back_test_reads_as_the_service_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"days": 21, "maxFalseStops": "2.5%", "minStops": 30}
+    found = serving(rendered({"requireBacktest": asked})).environment["CURFEW_REQUIRE_BACKTEST"]
+    monkeypatch.setenv("CURFEW_REQUIRE_BACKTEST", str(found))
+
+    required = Settings().require_backtest
+    assert required is not None
+    assert (required.days, required.max_false_stops, required.min_stops) == (21, 0.025, 30)
+
+
 def test_large_numbers_stay_numbers() -> None:
     environment = serving(rendered({"retention": {"cycles": 10_000_000, "auditDays": 36_500}})).environment
 

@@ -178,9 +178,9 @@ def test_windows_say_what_the_samples_said_however_late_each_came(
     for now in range(0, 7200, pace):
         there = samples({time: value for time, (value, came) in told.items() if came <= now})
         settled = MORNING + (now - 900) // 300 * 300
-        new, written = record._rows("i-1", [there], written, MORNING, settled)
+        new, written = record.rows_of("i-1", [there], written, MORNING, settled)
         found += new
-    found += record._rows("i-1", [every], written, MORNING, MORNING + 7200)[0]
+    found += record.rows_of("i-1", [every], written, MORNING, MORNING + 7200)[0]
 
     windows = [row[2:6] for row in found]
     assert spoken(windows, 300).keys() == heard(every, 300).keys()
