@@ -89,6 +89,9 @@ def check(policy: BasePolicy) -> CompiledPolicy:
 def signals(compiled: CompiledPolicy) -> dict[str, list[float]]:
     """The history's columns that the policy asks for beside utilisation, and the numbers it compares them with."""
     found = {column: sorted(_compared_with(compiled, fact)) for fact, column in _SIGNALS.items()}
+    for fact, column in _SIGNALS.items():
+        if fact in _columns(compiled) and not found[column]:
+            raise NotReplayable(f"its condition compares `{fact}` with no number; a back-test follows such alone")
     return {column: numbers for column, numbers in found.items() if numbers}
 
 
@@ -374,6 +377,8 @@ def _compared_with(compiled: CompiledPolicy, name: str) -> set[float]:
         parent = column.parent
         while isinstance(parent, exp.Paren):
             parent = parent.parent
+        if isinstance(parent, exp.Is):  # whether it is known turns with what it rests on
+            continue
         others = [node for node in (parent.args.values() if parent else ()) if isinstance(node, exp.Literal)]
         if not isinstance(parent, exp.GT | exp.GTE | exp.LT | exp.LTE | exp.EQ | exp.NEQ | exp.Between) or not others:
             raise NotReplayable(
