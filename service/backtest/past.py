@@ -46,6 +46,8 @@ class Reading:
     """Work that is no further apart than this may be told as one stretch."""
     signals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Further columns of activity, and the numbers that their highest values are compared with, ascending."""
+    project: str | None = None
+    """Only what belonged to it, and while it did; of others nothing is even read."""
 
 
 @dataclass(frozen=True)
@@ -305,13 +307,17 @@ def read(history: History, reading: Reading, profile: IdleProfile, *, progress: 
     """Everything of a stretch of the past. `progress` is told up to `share`."""
     names, series, counters = _Names(), _Names(), list[bool]()
     versions, knowns = _versions(history, reading, names)
+    mine = None
+    if reading.project is not None:
+        versions = versions.of(_belongs(knowns, reading.project)[versions.known])
+        mine = [names.texts[number] for number in np.unique(versions.resource).tolist()]
     asked = _asked(versions, knowns, profile, names.texts)
     days = [day for day in _days(history, reading) if history.parts(Table.ACTIVITY, day)]
     work = _Gathered(len(reading.thresholds), reading.reach)
     signals = {name: _Gathered(2 * len(numbers), 0) for name, numbers in reading.signals.items()}
     first_after: dict[tuple[int, int], int] = {}
     rows = 0
-    for index, found in enumerate(_one_after_the_other(history, days, reading, series, asked)):
+    for index, found in enumerate(_one_after_the_other(history, days, reading, series, asked, mine)):
         for one, resource, gpu, counter in found.names:
             if not series.has(one):
                 series.add(one, (resource, gpu))
@@ -339,19 +345,28 @@ def read(history: History, reading: Reading, profile: IdleProfile, *, progress: 
     )
 
 
+def _belongs(knowns: Sequence[Known], project: str) -> NDArray[np.bool_]:
+    return np.array([known.project == project for known in knowns], bool)
+
+
 def _levels(gathered: _Gathered) -> Levels:
     spoken, levels = gathered.whole()
     return Levels(spoken, levels[0::2], levels[1::2])
 
 
 def _one_after_the_other(
-    history: History, days: Sequence[date], reading: Reading, series: _Names, asked: Sequence[tuple[str, int]]
+    history: History,
+    days: Sequence[date],
+    reading: Reading,
+    series: _Names,
+    asked: Sequence[tuple[str, int]],
+    mine: Sequence[str] | None,
 ) -> Iterator[_Day]:
     """Each day in turn, while the next ones are being read."""
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[_Day]] = deque()
         for day in days:
-            ahead.append(pool.submit(_read_day, history, day, reading, series, _on(day, asked, reading.gap)))
+            ahead.append(pool.submit(_read_day, history, day, reading, series, _on(day, asked, reading.gap), mine))
             if len(ahead) > READERS:
                 yield ahead.popleft().result()
         while ahead:
@@ -376,19 +391,27 @@ def _on(day: date, asked: Sequence[tuple[str, int]], gap: int) -> Sequence[tuple
     return asked[low : bisect_left(asked, midnight(day) + 86400, key=lambda entry: entry[1])]
 
 
-def _read_day(history: History, day: date, reading: Reading, series: _Names, asked: Sequence[tuple[str, int]]) -> _Day:
-    """One day's samples as stretches: a row is kept only where something changes."""
+def _read_day(
+    history: History,
+    day: date,
+    reading: Reading,
+    series: _Names,
+    asked: Sequence[tuple[str, int]],
+    mine: Sequence[str] | None,
+) -> _Day:
+    """One day's samples as stretches: a row is kept only where something changes. `mine`: of no other resources."""
     parts = history.parts(Table.ACTIVITY, day)
     whole = reading.start <= midnight(day) and midnight(day) + 86400 <= reading.end
     within = "" if whole else f" AND time >= {reading.start} AND time < {reading.end}"
-    order = " ORDER BY resource, gpu, time, level" if len(parts) > 1 else ""
+    only = "" if mine is None else " AND resource IN (SELECT resource FROM mine)"
+    order = " ORDER BY resource, gpu, time, level" if len(parts) > 1 or only else ""
 
     def rows(level: str, told: str) -> str:
         return f"""
             SELECT hash(resource, gpu) AS s, resource, gpu, served IS NOT NULL AS counter,
                 CASE WHEN step > {reading.gap} THEN coalesce(until, time) ELSE time END AS time,
                 coalesce(until, time) AS last, {level} AS level
-            FROM read_parquet(?) WHERE ({told}){within}{order}
+            FROM read_parquet(?) WHERE ({told}){within}{only}{order}
         """
 
     most = len(reading.thresholds)
@@ -396,6 +419,8 @@ def _read_day(history: History, day: date, reading: Reading, series: _Names, ask
     works += f"WHEN served THEN {most} ELSE 0 END"
     samples = rows(works, "isfinite(utilisation) OR served IS NOT NULL")
     with history.connect() as connection:
+        if mine is not None:
+            connection.execute("CREATE TEMP TABLE mine AS SELECT unnest(?::VARCHAR[]) AS resource", [mine])
         work = _stretches(connection, samples, parts, reading.gap)
         signals = {
             name: _stretches(

@@ -69,5 +69,5 @@ def usual_sweep(policy: BasePolicy) -> Sweep | None:
     return Sweep(
         windows=minutes(15, 30, 45, 90, 180, own=profile.for_),
         thresholds=sorted({profile.utilisation_below, 0.01, 0.05, 0.1, 0.2}),
-        graces=minutes(0, 30, 60, own=policy.grace),
+        graces=minutes(15, 30, 60, own=policy.grace),  # nobody is stopped without time to object
     )

@@ -18,7 +18,7 @@ from policies.policy import BasePolicy, IdlePolicy, Mode, profile_of
 from policies.quantities import format_duration, format_share
 from providers.records import Kind, Verb
 from service.backtest.activity import activity_of
-from service.backtest.judging import Verdicts, check, judged, signals, spoken_of
+from service.backtest.judging import Verdicts, check, judged, looks_back, signals, spoken_of
 from service.backtest.life import Lived, lived
 from service.backtest.past import Past, Progress, Reading, bounds, read
 from service.backtest.question import HORIZONS, Question, Sweep
@@ -72,7 +72,7 @@ class _Replay:
         self.thresholds = sorted({self.profile.utilisation_below, *(sweep.thresholds if sweep else ())})
         self.own = self.thresholds.index(self.profile.utilisation_below)
         self.windows = [self.profile.for_, *(sweep.windows if sweep else ())]
-        lead = max(self.windows) + self.profile.telemetry_delay
+        lead = max(self.windows) + self.profile.telemetry_delay + looks_back(self.compiled)
         reading = Reading(
             start=self.start - int((lead + self.profile.max_gap + self.profile.warm_up).total_seconds()),
             end=self.end,
@@ -80,10 +80,10 @@ class _Replay:
             thresholds=self.thresholds,
             reach=self._reach(),
             signals=signals(self.compiled),
+            project=question.project,
         )
-        past = read(history, reading, self.profile, progress=progress, share=0.5 if sweep else 0.8)
-        self.past = _of_project(past, question.project)
-        self.truth = Truth(self.past, self.profile, past.work[self.own], question.prices)
+        self.past = read(history, reading, self.profile, progress=progress, share=0.5 if sweep else 0.8)
+        self.truth = Truth(self.past, self.profile, self.past.work[self.own], question.prices)
         self.limits = _as_if_enforced(self.past.knowns)
 
     def _reach(self) -> int:
@@ -439,13 +439,6 @@ def _stretch(history: History, question: Question) -> tuple[int, int]:
             f"to {_moment(last):%Y-%m-%d %H:%M} UTC"
         )
     return start, end
-
-
-def _of_project(past: Past, project: str | None) -> Past:
-    if project is None:
-        return past
-    mine = np.array([known.project == project for known in past.knowns], bool)
-    return replace(past, versions=past.versions.of(mine[past.versions.known]))
 
 
 def _as_if_enforced(knowns: Sequence[Known]) -> Limits:
