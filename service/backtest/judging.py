@@ -7,6 +7,7 @@ resource and moment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,8 @@ from service.backtest.question import NotReplayable
 from service.backtest.spans import Ints, key_of, on_line, time_of
 from service.documents import Project
 from service.model import Known
-from service.pipeline.evaluate import facts_of
+from service.pipeline.evaluate import facts_of, groups_in
+from service.pipeline.own import own_facts
 from service.pipeline.plan import Limits, why_not
 
 ROWS_AT_ONCE = 500_000
@@ -62,7 +64,7 @@ class Verdicts:
     """What the resource was; -1: not known."""
     code: Ints
     blocked: np.ndarray[Any, np.dtype[np.bool_]]
-    """Something forbids acting on it, or it has just been restarted."""
+    """Something forbids acting on it, there is nothing to do, or it has just been restarted."""
 
     def __len__(self) -> int:
         return len(self.resource)
@@ -93,6 +95,11 @@ def signals(compiled: CompiledPolicy) -> dict[str, list[float]]:
         if fact in _columns(compiled) and not found[column]:
             raise NotReplayable(f"its condition compares `{fact}` with no number; a back-test follows such alone")
     return {column: numbers for column, numbers in found.items() if numbers}
+
+
+def looks_back(compiled: CompiledPolicy) -> timedelta:
+    """For how long something must have been idle already, for the policy to tell it from what has just fallen idle."""
+    return timedelta(seconds=max(_compared_with(compiled, "idle_seconds"), default=0.0))
 
 
 def judged(
@@ -191,7 +198,7 @@ class _Moments:
         for name in _STARTS:
             if self._asks(name):
                 start = self._start_of(name)[known]
-                columns[name] = np.where(start < 0, -1, np.maximum(0, tick * self.step - start))
+                columns[name] = np.where(start < 0, self._at_rest(name)[known], np.maximum(0, tick * self.step - start))
         if self._asks("idle_seconds"):
             columns["idle_seconds"] = self._idle_seconds(place)
         for name, (highest, _) in self.highest.items():
@@ -206,7 +213,8 @@ class _Moments:
     def _asked(self, columns: Mapping[str, Ints]) -> Ints:
         knowns = self.past.knowns
         chosen = columns["known"].tolist()
-        told = facts_of(knowns, [], frozenset(known.id for known in knowns), {}, {}, datetime(2000, 1, 1, tzinfo=UTC))
+        groups = groups_in(knowns) if self._asks("member_of") else []
+        told = facts_of(knowns, groups, frozenset(known.id for known in knowns), {}, {}, _ANY)
         base: dict[str, Sequence[Any]] = {}
         for name in self.columns & set(told.base):
             if name in _STARTS:
@@ -223,11 +231,14 @@ class _Moments:
                 telemetry[name] = _between(columns[name], self.highest[name][1])
             elif name in columns and name in BY_NAME and BY_NAME[name].telemetry:
                 telemetry[name] = _or_none(columns[name])
-        own = {
+        own: dict[str, list[Any]] = {
             name: [bool(value) for value in columns[name].tolist()]
             for name in ("off_now", "off_soon")
             if name in columns
         }
+        if self._asks("claimed_by"):
+            claims = own_facts([self.policy], knowns, self.projects, {}, _ANY)[self.policy.name]["claimed_by"]
+            own["claimed_by"] = [claims[index] for index in chosen]
         tags = list(told.tags)
         facts = Facts(
             base=base,
@@ -245,7 +256,12 @@ class _Moments:
     def _start_of(self, name: str) -> Ints:
         """Since when a fact of each resource has been growing; -1: it is not known."""
         starts = (_STARTS[name](known) for known in self.past.knowns)
-        return np.array([-1 if start is None else int(start.timestamp()) for start in starts] or [-1], np.int64)
+        return np.array([-1 if start is None else _from(start) for start in starts] or [-1], np.int64)
+
+    def _at_rest(self, name: str) -> Ints:
+        """What it is while it does not grow; -1: not known."""
+        told = (known.earlier_runs_seconds if name == "ran_seconds" else -1 for known in self.past.knowns)
+        return np.fromiter(told, np.int64)
 
     def _ages(self) -> Iterator[Ints]:
         """Where something that grows reaches a number that the policy compares it with."""
@@ -272,9 +288,16 @@ class _Moments:
         first = -(-time_of(idle.start) // self.step) * self.step
         window = on_line(key_of(idle.start), first - back)
         if profile.busy_gpus_below > 1 or not len(quiet):
-            return time_of(window)
-        index = np.maximum(np.searchsorted(quiet.start, window, side="right") - 1, 0)
-        return time_of(np.where(quiet.covers(window), quiet.start[index], window))
+            since = window
+        else:
+            index = np.maximum(np.searchsorted(quiet.start, window, side="right") - 1, 0)
+            since = np.where(quiet.covers(window), quiet.start[index], window)
+        unseen = on_line(key_of(idle.start), first)[1:] == self._next_tick(idle.end)[:-1]  # no look was in between
+        told_by = np.maximum.accumulate(np.where(np.append(False, unseen)[: len(idle)], 0, np.arange(len(idle))))
+        return time_of(since[told_by])
+
+    def _next_tick(self, place: Ints) -> Ints:
+        return on_line(key_of(place), -(-time_of(place) // self.step) * self.step)
 
     def _idle_seconds(self, place: Ints) -> Ints:
         idle = self.activity.idle
@@ -336,7 +359,14 @@ class _Moments:
         return now, soon
 
 
+_ANY = datetime(2000, 1, 1, tzinfo=UTC)
+"""Some moment: what is asked with it does not change with time."""
 _WORDS = (None, "idle", "busy", "busy")
+
+
+def _from(moment: datetime) -> int:
+    """The first whole second that is not before it."""
+    return math.ceil(moment.timestamp())
 
 
 def _or_none(column: Ints) -> list[int | None]:
@@ -390,7 +420,7 @@ def _compared_with(compiled: CompiledPolicy, name: str) -> set[float]:
 
 def _cool_until(knowns: Sequence[Known], policy: BasePolicy) -> Ints:
     ends = [known.restarted_at + policy.cool_down if known.restarted_at else None for known in knowns]
-    return np.array([-1 if end is None else int(end.timestamp()) for end in ends] or [-1], np.int64)
+    return np.array([-1 if end is None else _from(end) for end in ends] or [-1], np.int64)
 
 
 def _blocked(past: Past, policy: BasePolicy, limits: Limits, known: Ints, time: Ints) -> Any:
@@ -398,7 +428,9 @@ def _blocked(past: Past, policy: BasePolicy, limits: Limits, known: Ints, time: 
     forbidden = np.zeros(len(past.knowns) + 1, bool)
     for index, one in enumerate(past.knowns):
         then = datetime.fromtimestamp(past.reading.start, UTC)  # a protection that ends on its way protects throughout
-        forbidden[index] = not one.governed or one.is_group or why_not(one, policy, limits, then) is not None
+        nothing_to_do = policy.acts and one.record.state is not State.RUNNING
+        left_alone = not one.governed or one.is_group or nothing_to_do
+        forbidden[index] = left_alone or why_not(one, policy, limits, then) is not None
     cooling = np.append(_cool_until(past.knowns, policy)[: len(past.knowns)], -1)[known] > time
     return forbidden[known] | cooling
 
