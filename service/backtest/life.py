@@ -9,6 +9,7 @@ by whoever resumes work on it, and is then left alone for the cool-down.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -64,6 +65,8 @@ class _Life:
     rows: Sequence[tuple[int, int, int, int, bool]]
     """First tick, last tick, what it was, code, blocked: only where there is anything to a finding."""
     projects: Sequence[str | None]
+    restarts: Sequence[float]
+    """When each of the knowns was last restarted, in Unix seconds."""
     step: int
     grace: int
     warnings: list[Warned]
@@ -71,8 +74,9 @@ class _Life:
     warned_at: int | None = None
     warned_for: str | None = None
 
-    def next_stop(self, ready: int) -> tuple[int, int, int] | None:
-        """The first tick from `ready` on at which it is due and still breached, when it fell due, and what it was."""
+    def next_stop(self, ready: int, *, at_least: int = 0) -> tuple[int, int, int] | None:
+        """From `ready` on, and not before `at_least`: the first tick at which it is due and still breached, in which
+        hour it fell due, and what it was."""
         while self.row < len(self.rows):
             first, last, known, code, blocked = self.rows[self.row]
             now = max(first, ready)
@@ -80,18 +84,28 @@ class _Life:
                 if blocked:
                     self.warned_at = None
                 else:
-                    due = self._due(now, known)
-                    if code == BREACH and max(now, due) < last:
-                        return max(now, due), due, known
+                    tick = max(now, at_least, self._due(now, known))
+                    if code == BREACH and tick < last:
+                        return tick, self._due_at() // HOUR, known
             self.skip()
         return None
 
     def _due(self, now: int, known: int) -> int:
-        if self.warned_at is None or self.projects[known] != self.warned_for:
+        if self.warned_at is None or self._starts_anew(now, known):
             self.warned_at, self.warned_for = now, self.projects[known]
             self.warnings.append(Warned(self.resource, now, known))
         # Warned and due are two looks, however short the grace.
-        return max(self.warned_at + 1, -(-(self.warned_at * self.step + self.grace) // self.step))
+        return max(self.warned_at + 1, -(-self._due_at() // self.step))
+
+    def _due_at(self) -> int:
+        assert self.warned_at is not None
+        return self.warned_at * self.step + self.grace
+
+    def _starts_anew(self, now: int, known: int) -> bool:
+        """It is another project's now, or was restarted since while nobody looked."""
+        assert self.warned_at is not None
+        restarted = self.warned_at * self.step < self.restarts[known] <= now * self.step
+        return self.projects[known] != self.warned_for or restarted
 
     def stopped(self) -> None:
         self.warned_at = None
@@ -140,25 +154,26 @@ def lived(
     first_tick: int,
     until: Callable[[int, int], tuple[int, bool]],
 ) -> Lived:
-    """Every warning and stop. `until(resource, tick)`: up to which tick a stop then lasts, and whether work ends it."""
+    """Every warning and stop. `until(resource, tick)`: up to which second a stop then lasts, and whether work ends
+    it."""
     warnings: list[Warned] = []
     stops: list[Halted] = []
     in_scope = _in_scope(verdicts)
     hour = _Hour(policy, step)
-    cool = -(-int(policy.cool_down.total_seconds()) // step)
+    cool = int(policy.cool_down.total_seconds())
     rates = [known.price.rate_micros if known.price else None for known in knowns]
     currencies = [known.price.currency if known.price else "" for known in knowns]
     lives = _lives(policy, verdicts, knowns, step, warnings)
     waiting: list[tuple[int, int, int, str, int, int]] = []
 
-    def queue(life: _Life, ready: int) -> None:
-        found = life.next_stop(ready)
+    def queue(life: _Life, ready: int, at_least: int = 0) -> None:
+        found = life.next_stop(ready, at_least=at_least)
         while found is not None and not policy.acts:  # it only tells
             life.skip()
             found = life.next_stop(ready)
         if found is not None:
-            tick, due, known = found
-            entry = (tick, due * step // HOUR, -(rates[known] or 0), names[life.resource])
+            tick, due_hour, known = found
+            entry = (tick, due_hour, -(rates[known] or 0), names[life.resource])
             heapq.heappush(waiting, (*entry, life.resource, known))
 
     for life in lives.values():
@@ -173,13 +188,13 @@ def lived(
                 life.skip()
                 queue(life, tick + 1)
             else:
-                queue(life, max(tick + 1, hour.frees_at))
+                queue(life, tick + 1, hour.frees_at)
             continue
         hour.add(tick, rates[known], currencies[known])
         stops.append(Halted(resource, tick, known))
         life.stopped()
         end, worked = until(resource, tick)
-        queue(life, max(end + cool if worked else end, tick + 1))
+        queue(life, max(-(-(end + cool if worked else end) // step), tick + 1))
     return Lived(warnings=warnings, stops=stops, waited=len(put_off))
 
 
@@ -205,8 +220,12 @@ def _lives(
     for resource, *row in zip(*columns, strict=True):
         found.setdefault(resource, []).append(tuple(row))
     projects = [known.project for known in knowns]
+    restarts = [-math.inf if known.restarted_at is None else known.restarted_at.timestamp() for known in knowns]
     grace = int(policy.grace.total_seconds())
-    return {resource: _Life(resource, of, projects, step, grace, warnings) for resource, of in sorted(found.items())}
+    return {
+        resource: _Life(resource, of, projects, restarts, step, grace, warnings)
+        for resource, of in sorted(found.items())
+    }
 
 
 def _in_scope(verdicts: Verdicts) -> Callable[[int], int]:

@@ -131,7 +131,7 @@ class _Replay:
 
     def _until(self, resource: int, tick: int) -> tuple[int, bool]:
         end, worked = self.truth.lasts_until(resource * LINE + tick * self.step)
-        return -(-(end % LINE) // self.step), worked
+        return end % LINE, worked
 
     # --- score
 
@@ -167,7 +167,7 @@ class _Replay:
         followed = self.truth.followed(place, horizon)
         decided = self.truth.decided(place, horizon, self.profile.min_coverage)
         resumed = self.truth.resumes(place)
-        until = np.maximum(place, np.minimum(ends, self.truth.told_until(place)))
+        until = self.truth.heard_until(place, ends)
         stops = []
         for index, halted in enumerate(found.lived.stops):
             known = self.past.knowns[halted.known]

@@ -54,6 +54,8 @@ class Truth:
         runs = np.array([*(_runs(known) for known in past.knowns), 2], np.int64)[versions.known]
         self.running = _merged(spans.of(runs == 1))
         """When it is known to have run."""
+        self._whole = _whole_runs(past, runs == 1)
+        """Each run from its beginning to its end: what is not known in its midst does not part it."""
         self.work = _at_work(past.series, work, profile.busy_gpus_below)
         """When it showed work."""
         self.heard = both(_heard(past), self.running)
@@ -64,7 +66,7 @@ class Truth:
         """For each of the knowns: a day → what an hour of it cost."""
         self._weigh(by_day=bool(prices))
         self._work_ends, self._work_starts = self.work.end.tolist(), self.work.start.tolist()
-        self._run_ends, self._run_starts = self.running.end.tolist(), self.running.start.tolist()
+        self._run_ends, self._run_starts = self._whole.end.tolist(), self._whole.start.tolist()
 
     def _weigh(self, *, by_day: bool) -> None:
         """GPU seconds and money of what was heard, piece by piece, each at its own price."""
@@ -110,9 +112,9 @@ class Truth:
 
     def runs_until(self, place: Ints) -> Ints:
         """The end of the recorded run it is in."""
-        index = np.searchsorted(self.running.end, place, side="right")
-        ends = np.append(self.running.end, 0)[index]
-        return np.where(self.running.covers(place), ends, place)
+        index = np.searchsorted(self._whole.end, place, side="right")
+        ends = np.append(self._whole.end, 0)[index]
+        return np.where(self._whole.covers(place), ends, place)
 
     def lasts_until(self, place: int) -> tuple[int, bool]:
         """Up to where a stop there would last, and whether work ends it, not the end of the run. One place, fast."""
@@ -122,6 +124,13 @@ class Truth:
         if work < len(self._work_ends) and self._work_starts[work] < end:
             return max(self._work_starts[work], place), True
         return end, False
+
+    def heard_until(self, place: Ints, end: Ints) -> Ints:
+        """The last that is heard between two places of one resource; the first of them where nothing is."""
+        if not len(self.heard):
+            return place
+        index = np.searchsorted(self.heard.start, end, side="left") - 1
+        return np.where(index < 0, place, np.maximum(place, np.minimum(self.heard.end[np.maximum(index, 0)], end)))
 
     def told_until(self, place: Ints) -> Ints:
         """Up to where anything is known of the same resource."""
@@ -135,13 +144,14 @@ class Truth:
         return (resumed >= 0) & (resumed - place <= horizon)
 
     def decided(self, place: Ints, horizon: int, min_coverage: float) -> Chosen:
-        """Whether it can be told if work follows: it does, or enough is known of the time in which it could."""
+        """Whether it can be told if work follows: it does, or enough is known of the time in which it could, up to and
+        with its last second."""
         known = self._told.within(place, place + horizon) >= min_coverage * horizon
-        return self.followed(place, horizon) | (known & (self.told_until(place) >= place + horizon))
+        return self.followed(place, horizon) | (known & (self.told_until(place) > place + horizon))
 
     def rests(self) -> Spans:
         """Each stretch of a run in which no work was seen, from its first known second to its last."""
-        known = _merged(_to_ends(self.running, self.heard))
+        known = _merged(_to_ends(self._whole, self.heard))
         return without(known, self.work)
 
 
@@ -187,6 +197,18 @@ def _merged(spans: Spans) -> Spans:
     return union(spans.start, spans.end)
 
 
+def _whole_runs(past: Past, running: Chosen) -> Spans:
+    """From the first version of each run to its last. Of two runs at once the later counts."""
+    versions = past.versions
+    began = [-1.0 if known.started_at is None else known.started_at.timestamp() for known in past.knowns]
+    since = np.array([*began, -1.0])[versions.known][running]
+    spans, resource = versions.spans.of(running), versions.resource[running]
+    goes_on = (resource[1:] == resource[:-1]) & (since[1:] == since[:-1]) & (since[1:] >= 0)
+    end = spans.end.copy()
+    end[:-1] = np.where(goes_on, spans.start[1:], end[:-1])
+    return union(spans.start, end)
+
+
 def _runs(known: Known) -> int:
     """1: it runs; 0: it does not; 2: that is not known, or it is nobody's to judge."""
     if known.record.state is State.UNKNOWN or not known.governed:
@@ -197,10 +219,13 @@ def _runs(known: Known) -> int:
 def _at_work(series: Series, work: Spans, least: int) -> Spans:
     """Where so many GPUs worked at once, or a request was served."""
     owned = work.of(series.resource[key_of(work.start)] >= 0)
-    counter = series.counter[key_of(owned.start)]
-    gpus, served = owned.of(~counter), owned.of(counter)
-    many = _count(gpus, series.resource)
-    return either(many.where(many.value >= least), _moved(served, series.resource))
+    voice = key_of(owned.start)
+    counter, by_number = series.counter[voice], series.by_number[voice]
+    shown = _moved(owned.of(counter), series.resource)
+    for naming in (~by_number, by_number):  # two sources may speak of the same GPUs
+        many = _count(owned.of(~counter & naming), series.resource)
+        shown = either(shown, many.where(many.value >= least))
+    return shown
 
 
 def _heard(past: Past) -> Spans:
