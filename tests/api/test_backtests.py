@@ -255,7 +255,7 @@ def test_a_service_that_was_killed_says_so_of_what_it_left(api: Api) -> None:
         id = row.id
     with api.rt.database.transaction() as session:  # as `serve` does when it starts
         assert backtests.give_up(session, now=api.clock.now(), is_gone=lambda holder: holder == "gone") == 1
-    assert "started anew" in until(api, id, "failed")["error"]
+    assert until(api, id, "failed")["error"] == backtests.ABANDONED
 
 
 def test_the_list_is_paged_newest_first_and_filtered(api: Api, engine: Engine, clock: SetClock) -> None:
