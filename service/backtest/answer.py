@@ -41,10 +41,10 @@ def moment_of(text: str) -> datetime:
     """`2026-11-01` (midnight, UTC), `2026-11-01T08:00+07:00`, or without a zone in UTC. Raises ValueError."""
     try:
         found = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last day there are have no other zone
         example = date(2026, 11, 1).isoformat()
         raise ValueError(f"{text!r} is no date or moment; write it like {example} or {example}T08:00Z") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def check_stretch(start: datetime | None, end: datetime | None) -> None:

@@ -113,9 +113,9 @@ def headline(found: Found) -> str:
     stopped = "once" if totals["stops"] == 1 else f"{totals['stops']:,} times"
     words = f"It would have stopped {stopped} and saved {saved}{f' ({paid})' if paid else ''}; {decided(totals)}."
     if totals["stops_without_price"]:
-        words += (
-            f" {_of_them(totals['stops_without_price'], totals['stops'])} no known price and is in no sum of money."
-        )
+        some, every = totals["stops_without_price"], totals["stops"]
+        is_ = "is" if some in (1, every) else "are"
+        words += f" {_of_them(some, every)} no known price and {is_} in no sum of money."
     return words
 
 

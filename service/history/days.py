@@ -234,7 +234,7 @@ def _alone(history: History) -> Iterator[Path | None]:
         return
     root = root_of(history)
     new = not root.exists()
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)  # it names people
     try:
         with (root / LOCK).open("w") as lock:
             try:

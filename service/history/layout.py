@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -131,6 +132,14 @@ class History:
     def folder(self, table: Table, day: date) -> str:
         """Where the files of one day lie, as the file system names it."""
         return f"{self._root}/{table}/day={day.isoformat()}"
+
+    def make_folder(self, table: Table, day: date) -> str:
+        """The same, there to write into. A new history on a disk is for whom it belongs to alone: it names people."""
+        if self.local:
+            Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self.folder(table, day)
+        self._files.makedirs(folder, exist_ok=True)
+        return folder
 
     def readable(self, path: str) -> str:
         """A path of the file system as DuckDB reads and writes it."""

@@ -554,8 +554,7 @@ def copy(
 ) -> int:
     """Write what a SELECT gives as a file of a day, whole or not at all, over the one of that name if there is one. How
     many rows."""
-    folder = history.folder(table, day)
-    history.files.makedirs(folder, exist_ok=True)
+    folder = history.make_folder(table, day)
     if not history.local:
         with tempfile.TemporaryDirectory(prefix="curfew-") as elsewhere:
             count = _made(connection, rows, f"{elsewhere}/{name}", metadata)

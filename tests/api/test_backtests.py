@@ -158,6 +158,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
     ),
     "another document": ({"policy": {"kind": "project", "name": "x"}}, 422, "policy: this is a project"),
     "no date": ({**ASKED, "from": "yesterday"}, 422, "'yesterday' is no date or moment"),
+    "a moment before the first there is": ({**ASKED, "from": "0001-01-01T00:00+14:00"}, 422, "is no date or moment"),
     "an end before the beginning": (
         {**ASKED, "from": "2026-11-02", "to": "2026-11-01"},
         422,

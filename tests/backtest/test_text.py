@@ -63,6 +63,10 @@ SENTENCES: dict[str, tuple[Report, str]] = {
         of(stop(), stop(1), stop(2, cost_saved_micros=None, currency=None)),
         "1 of them has no known price and is in no sum of money.",
     ),
+    "some more without a price": (
+        of(stop(), *[stop(n, cost_saved_micros=None, currency=None) for n in (1, 2)]),
+        "2 of them have no known price and are in no sum of money.",
+    ),
     "nobody to beat": (of(stop(), oracle_gpu_hours=0.0), "A perfect watcher would have saved nothing either."),
     "nothing to stop": (quiet(), "It would have stopped nothing of the 12 resources in scope."),
     "nothing known of any": (

@@ -102,6 +102,13 @@ def test_the_three_columns_are_enough(place: History, csv: Callable[..., str]) -
     assert known.project is None
 
 
+def test_a_new_history_is_for_whom_it_belongs_to_alone_because_it_names_people(
+    place: History, csv: Callable[..., str]
+) -> None:
+    took(csv("resource,time,utilisation", f"m-1,{MORNING},0.25"), place)
+    assert Path(place.location).stat().st_mode & 0o077 == 0
+
+
 def test_it_had_begun_long_before_its_first_row_so_that_no_warm_up_hides_it(
     place: History, csv: Callable[..., str]
 ) -> None:

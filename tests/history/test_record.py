@@ -365,3 +365,8 @@ def test_no_half_written_file_is_ever_read(disk: History) -> None:
     (folder / ".20261122T090000-aa-0001.parquet.tmp").write_text("half a file")
     assert len(rows(disk, Table.ACTIVITY)) == 3
     assert [path.suffix for path in folder.iterdir()].count(".tmp") == 1
+
+
+def test_a_new_history_is_for_whom_it_belongs_to_alone_because_it_names_people(disk: History) -> None:
+    looks(Recorder(disk), samples(minutely(NINE, NINE + 900)), last=NINE + 2400)
+    assert Path(disk.location).stat().st_mode & 0o077 == 0
