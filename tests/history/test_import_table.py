@@ -197,11 +197,17 @@ def test_the_file_and_its_place_may_be_called_anything(name: str, tmp_path: Path
     for other in ("ab.csv", "aXb.csv", "x.csv"):
         csv(HEADER, f"other,{MORNING},1", name=other)
     for _ in range(2):  # the second time there is something to merge with
-        took(csv(HEADER, f"m-1,{MORNING},0.5", name=name), History(str(tmp_path / "h*[x]'")))
-    (file,) = (tmp_path / "h*[x]'").glob("activity/*/*")
+        took(csv(HEADER, f"m-1,{MORNING},0.5", name=name), History(str(tmp_path / "it's; h")))
+    (file,) = (tmp_path / "it's; h").glob("activity/*/*")
     with duckdb.connect() as connection, file.open("rb") as opened:
         (tmp_path / "plain.parquet").write_bytes(opened.read())
         assert connection.sql(f"SELECT resource FROM '{tmp_path}/plain.parquet'").fetchall() == [("m-1",)]
+
+
+@pytest.mark.parametrize("name", ["h*", "h?", "h[x]"])
+def test_a_history_lies_in_no_place_whose_name_is_a_pattern(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot lie in a place with"):
+        History(str(tmp_path / name))
 
 
 def test_it_may_be_compressed(place: History, tmp_path: Path) -> None:
