@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from policies.policy import IdleProfile
 from providers.records import State
-from service.backtest.spans import LINE, NONE, Ints, Spans, on_line, union
+from service.backtest.spans import LINE, NONE, Ints, Spans, on_line, time_of, union
 from service.history.layout import History, Table, day_of, midnight
 from service.model import Known
 from service.store.resources import from_json
@@ -160,18 +161,47 @@ class _Names:
 
 def bounds(history: History) -> tuple[int, int] | None:
     """The first and the last second of which anything is known; None of an empty history."""
-    days = [day for day in history.days() if history.parts(Table.RESOURCES, day)]
-    if not days:
+    days = history.days()
+    first = next((found for day in days if (found := _bounds_of(history, day))), None)
+    last = next((found for day in reversed(days) if (found := _bounds_of(history, day))), None)
+    return (first[0], last[1]) if first and last else None
+
+
+def _bounds_of(history: History, day: date) -> tuple[int, int] | None:
+    parts = history.parts(Table.RESOURCES, day)
+    if not parts:
         return None
+    with history.connect() as connection, readable(history, Table.RESOURCES, day):
+        found = connection.execute("SELECT min(time), max(until) FROM read_parquet(?)", [parts]).fetchall()[0]
+    return None if None in found else found
+
+
+@contextmanager
+def readable(history: History, table: Table, day: date) -> Iterator[None]:
+    """What cannot be read is told with the file's name and what is wrong with it. Raises ValueError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        said = str(error).partition("\n")[0].replace(history.location, history.shown)
+        raise ValueError(_unreadable(history, table, day) or f"{history.shown}, {table} of {day}: {said}") from error
+
+
+def _unreadable(history: History, table: Table, day: date) -> str | None:
+    """Which file is not as `table.columns` says, and how."""
     with history.connect() as connection:
-        found = [
-            connection.execute(
-                "SELECT min(time), max(until) FROM read_parquet(?)", [history.parts(Table.RESOURCES, day)]
-            ).fetchall()[0]
-            for day in sorted({days[0], days[-1]})
-        ]
-    starts, ends = [low for low, _ in found if low is not None], [high for _, high in found if high is not None]
-    return (min(starts), max(ends)) if starts and ends else None
+        for path in history.parts(table, day):
+            name = path.replace(history.location, history.shown)
+            try:
+                rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [[path]]).fetchall()
+            except duckdb.Error:
+                return f"{name} cannot be read as Parquet"
+            there = {str(row[0]): str(row[1]) for row in rows}
+            for column, kind in table.columns.items():
+                if column not in there:
+                    return f"{name} has no column {column!r}; its columns are {', '.join(sorted(there))}"
+                if there[column] != kind:
+                    return f"{name}: the column {column!r} is {there[column]}, where {kind} is meant"
+    return None
 
 
 def _versions(history: History, reading: Reading, names: _Names) -> tuple[Versions, list[Known]]:
@@ -183,16 +213,19 @@ def _versions(history: History, reading: Reading, names: _Names) -> tuple[Versio
             parts = history.parts(Table.RESOURCES, day)
             if not parts:
                 continue
-            connection.execute(
-                """
-                CREATE OR REPLACE TEMP TABLE was AS
-                SELECT resource, time, until, last_value(known IGNORE NULLS) OVER (
-                    PARTITION BY resource ORDER BY time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-                ) AS known
-                FROM read_parquet(?) WHERE time < ? AND until > ?
-                """,
-                [parts, reading.end, reading.start],
-            )
+            with readable(history, Table.RESOURCES, day):
+                connection.execute(
+                    """
+                    CREATE OR REPLACE TEMP TABLE was AS
+                    SELECT resource::VARCHAR AS resource, time::BIGINT AS time, until::BIGINT AS until,
+                        last_value(known IGNORE NULLS) OVER (
+                            PARTITION BY resource ORDER BY time, known IS NULL
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+                        ) AS known
+                    FROM read_parquet(?) QUALIFY time < ? AND until > ?
+                    """,
+                    [parts, reading.end, reading.start],
+                )
             found = connection.execute(
                 "SELECT hash(resource) AS r, time, until, hash(known) AS k FROM was WHERE known IS NOT NULL"
                 " ORDER BY resource, time"
@@ -213,16 +246,28 @@ def _versions(history: History, reading: Reading, names: _Names) -> tuple[Versio
         return Versions(nothing, nothing, nothing, nothing), []
     resource, start, end, known = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     order = np.lexsort((start, resource))
-    return _joined(resource[order], start[order], end[order], known[order], reading), [
-        from_json(text) for text in texts.texts
-    ]
+    versions = _joined(resource[order], start[order], end[order], known[order], reading)
+    return versions, [_known(history, text) for text in texts.texts]
+
+
+def _known(history: History, text: str) -> Known:
+    try:
+        return from_json(text)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{history.shown}: a row of its resources has a `known` that nobody can read ({type(error).__name__}): "
+            f"{text[:60]!r}"
+        ) from error
 
 
 def _joined(resource: Ints, start: Ints, end: Ints, known: Ints, reading: Reading) -> Versions:
     """Stretches that go on as they were are one; of two at once the later counts."""
     same = resource[1:] == resource[:-1]
+    alike = same & (known[1:] == known[:-1])
+    row = np.cumsum(np.append(0, ~alike))  # told twice, the one that reaches further counts
+    end = time_of(np.maximum.accumulate(on_line(row, end)))
     end[:-1] = np.where(same, np.minimum(end[:-1], start[1:]), end[:-1])
-    goes_on = same & (known[1:] == known[:-1]) & (end[:-1] == start[1:])
+    goes_on = alike & (end[:-1] == start[1:])
     first = np.append(True, ~goes_on)
     last = np.append(~goes_on, True)
     start, end = np.maximum(start[first], reading.start), np.minimum(end[last], reading.end)
@@ -408,17 +453,19 @@ def _read_day(
 
     def rows(level: str, told: str) -> str:
         return f"""
-            SELECT hash(resource, gpu) AS s, resource, gpu, served IS NOT NULL AS counter,
+            SELECT hash(resource, gpu) AS s, resource::VARCHAR AS resource, gpu::VARCHAR AS gpu,
+                served IS NOT NULL AS counter,
                 CASE WHEN step > {reading.gap} THEN coalesce(until, time) ELSE time END AS time,
                 coalesce(until, time) AS last, {level} AS level
-            FROM read_parquet(?) WHERE ({told}){within}{only}{order}
+            FROM read_parquet(?)
+            WHERE ({told}) AND resource IS NOT NULL AND gpu IS NOT NULL AND time IS NOT NULL{within}{only}{order}
         """
 
     most = len(reading.thresholds)
     works = f"CASE WHEN served IS NULL THEN {_reached('utilisation', reading.thresholds)} "
     works += f"WHEN served THEN {most} ELSE 0 END"
     samples = rows(works, "isfinite(utilisation) OR served IS NOT NULL")
-    with history.connect() as connection:
+    with history.connect() as connection, readable(history, Table.ACTIVITY, day):
         if mine is not None:
             connection.execute("CREATE TEMP TABLE mine AS SELECT unnest(?::VARCHAR[]) AS resource", [mine])
         work = _stretches(connection, samples, parts, reading.gap)
@@ -474,10 +521,11 @@ def _stretches(connection: duckdb.DuckDBPyConnection, rows: str, parts: list[str
     if not changed[-1]:
         ends[-2] = last[-1]
     series, start, ends, level = series[changed], time[changed], ends[changed], level[changed]
-    goes_on = (series[1:] == series[:-1]) & (start[1:] >= ends[:-1]) & (start[1:] - ends[:-1] <= gap)
-    end = ends + gap
-    end[:-1] = np.where(goes_on, start[1:], end[:-1])
-    return _Stretches(series, start, end, level)
+    row = np.cumsum(np.append(0, series[1:] != series[:-1]))
+    following = np.searchsorted(on_line(row, start), on_line(row, ends))  # not before it ends: some are told twice
+    following = np.maximum(following, np.arange(len(row)) + 1)
+    until = np.append(on_line(row, start), np.iinfo(np.int64).max)[following] - on_line(row, ends)
+    return _Stretches(series, start, np.maximum(ends + np.minimum(until, gap), start + 1), level)
 
 
 _KINDS: Mapping[str, Any] = {
