@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from policies.policy import IdleProfile
 from providers.records import State
+from service.backtest.question import NotReplayable
 from service.backtest.spans import LINE, NONE, Ints, Spans, on_line, time_of, union
 from service.history.layout import History, Table, day_of, midnight
 from service.model import Known
@@ -29,6 +30,8 @@ from service.store.resources import from_json
 
 READERS = 2
 """Days that are read at the same time."""
+MOST_STRETCHES = 10_000_000
+"""Of one signal: some 300 bytes each until all is scored. A fleet's year with a hole a day in each GPU has far fewer."""
 Progress = Callable[[float, str], None]
 
 
@@ -138,9 +141,6 @@ class _Names:
     def missing(self, hashes: NDArray[np.uint64]) -> list[int]:
         return [int(one) for one in np.unique(hashes) if int(one) not in self._number]
 
-    def knows(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        return np.isin(hashes, np.array(list(self._number), np.uint64))
-
     def add(self, one: int, text: Any) -> int:
         if one not in self._number:
             self._number[one] = len(self.texts)
@@ -149,14 +149,16 @@ class _Names:
         return self._number[one]
 
     def numbers(self, hashes: NDArray[np.uint64]) -> Ints:
+        """-1: nobody has named it."""
         if len(self._hashes) != len(self._number):
             known = np.array(list(self._number), np.uint64)
             order = np.argsort(known)
             self._hashes = known[order]
             self._numbers = np.array(list(self._number.values()), np.int64)[order]
-        if not len(hashes):
-            return np.zeros(0, np.int64)
-        return self._numbers[np.searchsorted(self._hashes, hashes)]
+        if not len(self._hashes):
+            return np.full(len(hashes), -1)
+        index = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
+        return np.where(self._hashes[index] == hashes, self._numbers[index], -1)
 
 
 def bounds(history: History) -> tuple[int, int] | None:
@@ -324,11 +326,13 @@ class _Gathered:
         self._reach = reach
         self._before: _Numbered | None = None
         self._spoken: list[Spans] = []
+        self._stretches = 0
         self._levels: list[list[Spans]] = [[] for _ in range(levels)]
 
     def add(self, found: _Stretches, series: _Names) -> None:
-        known = series.knows(found.series)
-        day = _Numbered(series.numbers(found.series[known]), found.start[known], found.end[known], found.level[known])
+        number = series.numbers(found.series)
+        known = number >= 0
+        day = _Numbered(number[known], found.start[known], found.end[known], found.level[known])
         if self._before is not None:
             self._keep(_until_next(self._before, day))
         self._before = day
@@ -336,6 +340,12 @@ class _Gathered:
     def _keep(self, day: _Numbered) -> None:
         start, end = on_line(day.series, day.start), on_line(day.series, day.end)
         self._spoken.append(union(start, end))
+        self._stretches += len(start)
+        if self._stretches > MOST_STRETCHES:
+            raise NotReplayable(
+                f"what its samples say falls into more than {MOST_STRETCHES:,} stretches; ask of a shorter time or of one "
+                "project, or let a sample speak for longer (max_gap)"
+            )
         for index, parts in enumerate(self._levels):
             shows = day.level > index
             parts.append(union(start[shows], end[shows], reach=self._reach))
@@ -407,11 +417,13 @@ def _one_after_the_other(
     asked: Sequence[tuple[str, int]],
     mine: Sequence[str] | None,
 ) -> Iterator[_Day]:
-    """Each day in turn, while the next ones are being read."""
-    with ThreadPoolExecutor(READERS) as pool:
+    """Each day in turn, while the next ones are being read. One DuckDB for all of them: to open one takes as long as to
+    read a day of a small fleet."""
+    with history.connect(memory="2GB") as base, ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[_Day]] = deque()
         for day in days:
-            ahead.append(pool.submit(_read_day, history, day, reading, series, _on(day, asked, reading.gap), mine))
+            began = _on(day, asked, reading.gap)
+            ahead.append(pool.submit(_read_day, base, history, day, reading, series, began, mine))
             if len(ahead) > READERS:
                 yield ahead.popleft().result()
         while ahead:
@@ -437,6 +449,7 @@ def _on(day: date, asked: Sequence[tuple[str, int]], gap: int) -> Sequence[tuple
 
 
 def _read_day(
+    base: duckdb.DuckDBPyConnection,
     history: History,
     day: date,
     reading: Reading,
@@ -465,7 +478,7 @@ def _read_day(
     works = f"CASE WHEN served IS NULL THEN {_reached('utilisation', reading.thresholds)} "
     works += f"WHEN served THEN {most} ELSE 0 END"
     samples = rows(works, "isfinite(utilisation) OR served IS NOT NULL")
-    with history.connect() as connection, readable(history, Table.ACTIVITY, day):
+    with base.cursor() as connection, readable(history, Table.ACTIVITY, day):
         if mine is not None:
             connection.execute("CREATE TEMP TABLE mine AS SELECT unnest(?::VARCHAR[]) AS resource", [mine])
         work = _stretches(connection, samples, parts, reading.gap)
