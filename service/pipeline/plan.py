@@ -351,8 +351,9 @@ def met_first(known: Known, evidence: Mapping[str, Any]) -> tuple[bool, int, str
 def budget_full(policy: BasePolicy, in_scope: int, count: int, together: int | None, currency: str) -> str | None:
     """Why one more act has to wait, if it has to. `together`: what would then be disturbed, per hour."""
     budget = policy.disruption_budget
+    everything = isinstance(budget.max, float) and budget.max >= 1  # whoever is met twice within the hour too
     most = budget.max if isinstance(budget.max, int) else math.ceil(round(budget.max * in_scope, 9))
-    if count >= most:
+    if count >= most and not everything:
         return (
             f"Waits for the disruption budget: {count} of {most} in {in_scope} resources were disturbed within the "
             "hour."
