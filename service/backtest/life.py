@@ -20,12 +20,16 @@ import numpy as np
 from policies.codes import BREACH, FORESEEN, OK, UNKNOWN, WHEN_FALSE, WHEN_UNKNOWN, WHERE_UNKNOWN
 from policies.policy import BasePolicy
 from service.backtest.judging import Verdicts
+from service.backtest.question import NotReplayable
 from service.model import Known
 from service.pipeline.plan import budget_full
 
 _WAITS = (UNKNOWN, WHERE_UNKNOWN, WHEN_UNKNOWN)
 _COUNTED = (OK, BREACH, UNKNOWN, WHEN_UNKNOWN, WHEN_FALSE, FORESEEN)
 HOUR = 3600
+MOST_STOPS = 1_000_000
+"""A thousand machines that are stopped each night of a year are a third of it. Each is a line of a report; of a policy
+that stops what works, again and again, there is no end of them."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,11 @@ def lived(
             continue
         hour.add(tick, rates[known], currencies[known])
         stops.append(Halted(resource, tick, known))
+        if len(stops) > MOST_STOPS:
+            raise NotReplayable(
+                f"it would have stopped more than {MOST_STOPS:,} times; ask of a shorter time or of one project, "
+                "or give it a longer cool-down"
+            )
         life.stopped()
         end, worked = until(resource, tick)
         queue(life, max(-(-(end + cool if worked else end) // step), tick + 1))

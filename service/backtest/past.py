@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from policies.policy import IdleProfile
 from providers.records import State
 from service.backtest.question import NotReplayable
+from service.backtest.question import NotReplayable
 from service.backtest.spans import LINE, NONE, Ints, Spans, on_line, time_of, union
 from service.history.layout import History, Table, day_of, midnight
 from service.model import Known
@@ -32,6 +33,9 @@ READERS = 2
 """Days that are read at the same time."""
 MOST_STRETCHES = 10_000_000
 """Of one signal: some 300 bytes each until all is scored. A fleet's year with a hole a day in each GPU has far fewer."""
+MOST_STRETCHES = 10_000_000
+"""Of one signal: each takes some 400 bytes until all is scored, in the process that governs. A year of a fleet has a
+tenth of them; a policy that believes each sample for a second has as many as there are samples."""
 Progress = Callable[[float, str], None]
 
 
@@ -327,6 +331,7 @@ class _Gathered:
         self._before: _Numbered | None = None
         self._spoken: list[Spans] = []
         self._stretches = 0
+        self._stretches = 0
         self._levels: list[list[Spans]] = [[] for _ in range(levels)]
 
     def add(self, found: _Stretches, series: _Names) -> None:
@@ -349,6 +354,12 @@ class _Gathered:
         for index, parts in enumerate(self._levels):
             shows = day.level > index
             parts.append(union(start[shows], end[shows], reach=self._reach))
+        self._stretches += len(self._spoken[-1]) + max((len(parts[-1]) for parts in self._levels), default=0)
+        if self._stretches > MOST_STRETCHES:
+            raise NotReplayable(
+                f"what its samples say falls into more than {MOST_STRETCHES:,} stretches; ask of a shorter time or of "
+                "one project, or let a sample speak for longer (max_gap)"
+            )
 
     def whole(self) -> tuple[Spans, list[Spans]]:
         """When it speaks, and when it reaches each of its numbers."""
