@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from policies.policy import IdleProfile
 from providers.records import State
 from service.backtest.question import NotReplayable
-from service.backtest.question import NotReplayable
 from service.backtest.spans import LINE, NONE, Ints, Spans, on_line, time_of, union
 from service.history.layout import History, Table, day_of, midnight
 from service.model import Known
@@ -31,8 +30,6 @@ from service.store.resources import from_json
 
 READERS = 2
 """Days that are read at the same time."""
-MOST_STRETCHES = 10_000_000
-"""Of one signal: some 300 bytes each until all is scored. A fleet's year with a hole a day in each GPU has far fewer."""
 MOST_STRETCHES = 10_000_000
 """Of one signal: each takes some 400 bytes until all is scored, in the process that governs. A year of a fleet has a
 tenth of them; a policy that believes each sample for a second has as many as there are samples."""
@@ -331,7 +328,6 @@ class _Gathered:
         self._before: _Numbered | None = None
         self._spoken: list[Spans] = []
         self._stretches = 0
-        self._stretches = 0
         self._levels: list[list[Spans]] = [[] for _ in range(levels)]
 
     def add(self, found: _Stretches, series: _Names) -> None:
@@ -345,12 +341,6 @@ class _Gathered:
     def _keep(self, day: _Numbered) -> None:
         start, end = on_line(day.series, day.start), on_line(day.series, day.end)
         self._spoken.append(union(start, end))
-        self._stretches += len(start)
-        if self._stretches > MOST_STRETCHES:
-            raise NotReplayable(
-                f"what its samples say falls into more than {MOST_STRETCHES:,} stretches; ask of a shorter time or of one "
-                "project, or let a sample speak for longer (max_gap)"
-            )
         for index, parts in enumerate(self._levels):
             shows = day.level > index
             parts.append(union(start[shows], end[shows], reach=self._reach))
