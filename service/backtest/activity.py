@@ -160,8 +160,12 @@ def _voices(past: Past, runs: _Runs, work: Spans, *, spoken: Spans) -> _Voices:
     crossed = past.spoken.covers(on_line(of, start))  # by a sample from before, unless there is one from then on
     ends = np.append(past.spoken.end, 0)[np.searchsorted(past.spoken.end, on_line(of, start), side="right")]
     start = np.where(crossed, time_of(ends), start)
-    for (one, floor), first in past.first_after.items():
-        start[(of == one) & (runs.floor[run] == floor)] = first
+    asked = sorted((one * LINE + floor, first) for (one, floor), first in past.first_after.items())
+    if asked:
+        places, firsts = np.array(asked, np.int64).T
+        wanted = on_line(of, runs.floor[run])
+        index = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
+        start = np.where(places[index] == wanted, firsts[index], start)
     return _Voices(
         run,
         of,

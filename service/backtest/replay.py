@@ -138,7 +138,8 @@ class _Replay:
     def report(self, found: _Tried) -> Report:
         self.progress(0.8 if self.sweep is None else 0.5, "scores the stops")
         stops = self._stops(found)
-        totals = self._totals(found, stops)
+        unknown = self._unknown(found)
+        totals = self._totals(found, stops, unknown)
         swept = self._swept(self.sweep) if self.sweep is not None else None
         self.progress(1.0, "done")
         return Report(
@@ -155,7 +156,7 @@ class _Replay:
             horizons=[self._horizon(found, horizon) for horizon in HORIZONS],
             savings=self._savings(found, stops),
             warned=self._warned(found),
-            unknown=self._unknown(found),
+            unknown=unknown,
             sweep=swept,
             limits=self._limits(found),
         )
@@ -195,7 +196,7 @@ class _Replay:
             )
         return stops
 
-    def _totals(self, found: _Tried, stops: Sequence[Stop]) -> Totals:
+    def _totals(self, found: _Tried, stops: Sequence[Stop], unknown: Sequence[Unknown]) -> Totals:
         money: Counter[str] = Counter()
         for stop in stops:
             if stop.currency is not None and stop.cost_saved_micros is not None:
@@ -210,7 +211,7 @@ class _Replay:
             undecided=sum(stop.false_stop is None for stop in stops),
             oracle_gpu_hours=oracle,
             oracle_reached_gpu_hours=reached,
-            unknown_resources=len(self._unknown(found)),
+            unknown_resources=len(unknown),
             resources=len(np.unique(key_of(self._scope(found).start))),
             warnings=len(found.lived.warnings),
         )
@@ -258,16 +259,27 @@ class _Replay:
         made: Counter[tuple[date, str | None, str | None]] = Counter()
         hours: dict[tuple[date, str | None, str | None], float] = defaultdict(float)
         money: Counter[tuple[date, str | None, str | None]] = Counter()
+        parts: list[tuple[int, date, int, int]] = []
         for index, stop in enumerate(stops):
             zone = self._zone(stop.project)
-            place, end = int(found.place[index]), int(found.ends[index])
             made[stop.at.astimezone(zone).date(), stop.project, stop.currency] += 1
-            for day, start, until in _by_day(place, end, zone):
-                key = (day, stop.project, stop.currency)
-                edges = np.array([start]), np.array([until])
-                hours[key] += float(self.truth.gpu_hours(*edges)[0])
-                if stop.currency is not None:
-                    money[key] += int(self.truth.cost_micros(*edges, stop.currency)[0])
+            place, end = int(found.place[index]), int(found.ends[index])
+            parts += [(index, day, start, until) for day, start, until in _by_day(place, end, zone)]
+        stop_of, starts, untils = (np.array([part[column] for part in parts], np.int64) for column in (0, 2, 3))
+        saved = self.truth.gpu_hours(starts, untils).tolist()
+        # Up to the end of the day, less what was up to its beginning: so days add up to the stop, however they round.
+        upto, before = (
+            {
+                currency: self.truth.cost_micros(found.place[stop_of], edges, currency).tolist()
+                for currency in {stop.currency for stop in stops if stop.currency is not None}
+            }
+            for edges in (untils, starts)
+        )
+        for number, (index, day, *_) in enumerate(parts):
+            key = (day, stops[index].project, stops[index].currency)
+            hours[key] += saved[number]
+            if key[2] is not None:
+                money[key] += upto[key[2]][number] - before[key[2]][number]
         return [
             Saving(
                 project=project,
@@ -313,7 +325,7 @@ class _Replay:
             if share <= 1 - self.profile.min_coverage or seconds <= self.profile.max_gap.total_seconds():
                 continue
             known = self.past.knowns[int(self.past.versions.known[last[resource]])]
-            mine = key_of(silent.start) == resource
+            mine = slice(*np.searchsorted(silent.start, [resource * LINE, (resource + 1) * LINE]))
             rows.append(
                 Unknown(
                     resource=self.past.resources[resource],
@@ -321,7 +333,7 @@ class _Replay:
                     project=known.project,
                     hours=seconds / 3600,
                     share=share,
-                    why=_why(silent.of(mine), share),
+                    why=_why(Spans(silent.start[mine], silent.end[mine]), share),
                 )
             )
         return sorted(rows, key=lambda row: (-row.hours, row.resource))
@@ -401,19 +413,15 @@ def _limits(
     yield "Every sample is taken to have arrived in time; live, a late one may delay a stop."
     if not policy.acts:
         yield "The policy only notifies: it would have stopped nothing."
-    groups = {past.resources[index] for index in past.versions.resource.tolist() if _is_group(past, index)}
+    is_group = np.array([known.is_group for known in past.knowns] or [False])
+    groups = len(np.unique(past.versions.resource[is_group[past.versions.known]]))
     if groups:
-        yield f"{len(groups)} scaling groups are left out: a group is met as a whole, which is not replayed."
+        yield f"{groups} scaling groups are left out: a group is met as a whole, which is not replayed."
     if lived.waited:
         yield f"{lived.waited} times the disruption budget put a stop off; what it let through later counts from then."
     if sweeps and len(thresholds) > 1:
         work = format_share(profile_of(policy).utilisation_below)
         yield f"In the sweep work is what reaches {work}, whatever a point's own threshold is."
-
-
-def _is_group(past: Past, resource: int) -> bool:
-    index = int(np.searchsorted(past.versions.resource, resource))
-    return past.knowns[int(past.versions.known[index])].is_group
 
 
 def _beats(one: Point, other: Point) -> bool:

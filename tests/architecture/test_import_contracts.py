@@ -19,6 +19,7 @@ BREAKS = {
     ),
     "providers know clouds, never the service or the policies": ("providers/contract.py", "import service.documents"),
     "the middle is pure: values in, values out": ("service/pipeline/plan.py", "import service.store.database"),
+    "a back-test cannot act": ("service/backtest/life.py", "import service.fleet"),
     "clouds do not know each other": ("providers/aws/translate.py", "import providers.simulated.cloud"),
     "SDKs stay inside their cloud": ("service/fleet.py", "import boto3"),
     "the service's rooms": ("service/store/audit.py", "import service.pipeline.plan"),

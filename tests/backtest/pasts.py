@@ -80,8 +80,9 @@ def written(folder: Path, machines: Iterable[Machine]) -> History:
             for day, rows in days.items():
                 made = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
                 connection.execute(f"CREATE OR REPLACE TABLE made ({made})")
-                places = ", ".join("?" * len(rows[0]))
-                connection.executemany(f"INSERT INTO made ({columns}) VALUES ({places})", rows)
+                columnwise = [list(column) for column in zip(*rows, strict=True)]
+                values = ", ".join(["unnest(?)"] * len(columnwise))
+                connection.execute(f"INSERT INTO made ({columns}) SELECT {values}", columnwise)
                 Path(history.folder(table, day)).mkdir(parents=True)
                 to = f"{history.folder(table, day)}/{WHOLE_DAY}"
                 connection.execute(f"COPY (SELECT * FROM made ORDER BY {table.order}) TO '{to}' (FORMAT parquet)")
