@@ -175,6 +175,9 @@ def _reached(location: str) -> tuple[Any, str]:
         files, root = fsspec.core.url_to_fs(location)
     except ImportError as error:  # says which package to install
         raise ValueError(f"{shown(location)}: what reads such a place is not installed here. {error}") from None
+    except OSError as error:  # some are connected to at once; what it says may hold the login
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"{shown(location)} cannot be reached: {reason}") from None
     except ValueError as error:
         if "Protocol not known" not in str(error):
             raise ValueError(f"{shown(location)} cannot be reached: {type(error).__name__}") from None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 import duckdb
@@ -202,6 +203,15 @@ def test_the_file_and_its_place_may_be_called_anything(name: str, tmp_path: Path
     with duckdb.connect() as connection, file.open("rb") as opened:
         (tmp_path / "plain.parquet").write_bytes(opened.read())
         assert connection.sql(f"SELECT resource FROM '{tmp_path}/plain.parquet'").fetchall() == [("m-1",)]
+
+
+def test_a_place_that_does_not_answer_is_told_without_its_login() -> None:
+    with socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(ValueError, match="cannot be reached: Connection refused") as told:
+            History(f"ftp://bob:s3cret@127.0.0.1:{port}/past")
+    assert "s3cret" not in str(told.value)
 
 
 @pytest.mark.parametrize("name", ["h*", "h?", "h[x]"])
