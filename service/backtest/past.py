@@ -197,7 +197,7 @@ def _unreadable(history: History, table: Table, day: date) -> str | None:
             try:
                 rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [[path]]).fetchall()
             except duckdb.Error:
-                return f"{name} cannot be read as Parquet"
+                return f"{name} cannot be read: it is no Parquet file"
             there = {str(row[0]): str(row[1]) for row in rows}
             for column, kind in table.columns.items():
                 if column not in there:

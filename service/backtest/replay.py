@@ -83,6 +83,8 @@ class _Replay:
             project=question.project,
         )
         self.past = read(history, reading, self.profile, progress=progress, share=0.5 if sweep else 0.8)
+        if question.project is not None and not len(self.past.versions):
+            raise ValueError(f"nothing that is recorded of that time belonged to project {question.project!r}")
         self.truth = Truth(self.past, self.profile, self.past.work[self.own], question.prices)
         self.limits = _as_if_enforced(self.past.knowns)
 
@@ -90,7 +92,9 @@ class _Replay:
         """Work this close together never parts what is idle: no window fits in between, and no horizon."""
         if not isinstance(self.policy, IdlePolicy) or self.profile.busy_gpus_below > 1:
             return 0
-        closest = min(min(self.windows) + self.profile.telemetry_delay, self.question.horizon, *HORIZONS)
+        # Nor does enough of a window, after a restart that parts work from work.
+        enough = min(self.windows) * self.profile.min_coverage + self.profile.telemetry_delay
+        closest = min(enough, self.question.horizon, *HORIZONS)
         return max(0, int(closest.total_seconds()) - 1)
 
     # --- judge and live
