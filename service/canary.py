@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlmodel import Session
@@ -68,14 +68,18 @@ class Stand:
     words: str
 
 
-def stand_of(session: Session, policies: Iterable[BasePolicy], now: datetime) -> dict[str, Stand]:
-    """Of every policy that has a rollout; as the next cycle will find it."""
+def stand_of(session: Session, policies: Iterable[BasePolicy], now: datetime, *, sees: Confinement) -> dict[str, Stand]:
+    """Of every policy that has a rollout; as the next cycle will find it. A reader learns of the stops of his projects
+    only, and that there were too many of all."""
     chosen = {policy.name: policy for policy in policies if policy.rollout is not None}
     before, stops = rollouts.read(session, chosen.values(), now)
     found = {}
-    for name, stage in rollout.all_advanced(chosen.values(), before, stops, now).items():
-        decided = stops.get(name, Stops())
-        since_began = decided if before.get(name) == stage or stage.fallen_back_at else Stops()
+    for name, now_at in rollout.all_advanced(chosen.values(), before, stops, now).items():
+        stage, decided = now_at, stops.get(name, Stops())
+        if sees is not None:
+            decided = regrets.since_step(session, {name: stage}, now, sees=sees)[name]
+            stage = replace(stage, reason="too many of its stops were regretted.") if stage.fallen_back_at else stage
+        since_began = decided if before.get(name) == now_at or stage.fallen_back_at else Stops()
         found[name] = Stand(
             stage=stage,
             stops=since_began,

@@ -109,7 +109,7 @@ def get_rollout(runtime: TheRuntime, principal: Caller, name: str) -> RolloutAns
         if policy is None:
             raise not_found("rollout", name)
         now = runtime.clock.now()
-        stand = canary.stand_of(session, [policy], now)[name]
+        stand = canary.stand_of(session, [policy], now, sees=principal.projects)[name]
         groups = canary.compared(session, policy, stand.stage, runtime.view, now, sees=principal.projects)
         regret = canary.regret_of(session, [policy], now, sees=principal.projects).get(name)
     return RolloutAnswer(
@@ -137,7 +137,7 @@ def resume_rollout(write: TheWrite, name: str, body: Resumption) -> JSONResponse
         begun = rollout.begun(policy, now)
         if not rollouts.resume(session, begun, by=write.principal.actor, reason=body.reason, now=now):
             raise NotPossible("NotFallenBack", f"the rollout of policy {name!r} has not fallen back")
-        return Done(body=_mark(canary.stand_of(session, [policy], now)[name]))
+        return Done(body=_mark(canary.stand_of(session, [policy], now, sees=None)[name]))
 
     return write.once(work)
 
@@ -150,7 +150,7 @@ def told(
     found: dict[str, dict[str, Any]] = {policy.name: {} for policy in policies}
     for name, regret in canary.regret_of(session, policies, now, sees=sees).items():
         found[name]["regret"] = _regret(regret).model_dump(mode="json")
-    for name, stand in canary.stand_of(session, policies, now).items():
+    for name, stand in canary.stand_of(session, policies, now, sees=sees).items():
         found[name]["rollout"] = _mark(stand).model_dump(mode="json")
     return found
 

@@ -32,7 +32,7 @@ def policy_page(request: Request, runtime: TheRuntime, visitor: Looking, name: s
     with runtime.database.reading() as session:
         policy = _seen(session, name, visitor)
         regret = canary.regret_of(session, [policy], now, sees=sees).get(name)
-        stand = canary.stand_of(session, [policy], now).get(name)
+        stand = canary.stand_of(session, [policy], now, sees=sees).get(name)
         groups = {} if stand is None else canary.compared(session, policy, stand.stage, runtime.view, now, sees=sees)
     shown = {key: asdict(group) for key, group in groups.items()}
     return page(request, "policy.html", visitor, policy=policy, regret=regret, stand=stand, groups=shown)

@@ -199,7 +199,7 @@ def not_yet(policy: BasePolicy, limits: Limits) -> str:
     if stage is None:
         return "Its rollout has not begun; this one is observed."
     if stage.fallen_back_at is not None:
-        return f"Its rollout has fallen back and observes everything, until a person resumes it: {stage.reason}"
+        return "Its rollout has fallen back and observes everything, until a person resumes it."  # to all: no numbers
     done = "warned" if policy.mode is Mode.WARN else "enforced"
     return f"Only {format_share(stage.share)} of its scope is {done} so far (rollout); this one is observed."
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, func, or_
+from sqlalchemy import ColumnElement, and_, case, func, or_, true
 from sqlalchemy import select as columns
 from sqlmodel import Session, col, select
 
@@ -106,13 +106,15 @@ def predicted(session: Session, policy: BasePolicy, *, sees: Confinement = None)
     return newest.false_stops / newest.decided
 
 
-def since_step(session: Session, stages: Mapping[str, RolloutStage], now: datetime) -> dict[str, Stops]:
+def since_step(
+    session: Session, stages: Mapping[str, RolloutStage], now: datetime, *, sees: Confinement = None
+) -> dict[str, Stops]:
     """Policy → what was decided since the present step of its rollout began, of acts since the rollout itself did. One
     from an earlier step that is regretted now speaks against this one too."""
-    return {name: _of_step(session, stage, now) for name, stage in stages.items()}
+    return {name: _of_step(session, stage, now, sees) for name, stage in stages.items()}
 
 
-def _of_step(session: Session, stage: RolloutStage, now: datetime) -> Stops:
+def _of_step(session: Session, stage: RolloutStage, now: datetime, sees: Confinement) -> Stops:
     when = (col(Action.regretted_at) >= stage.since, col(Action.verified_at) > stage.since - FALSE_STOP_WITHIN)
     rows = session.exec(
         select(Action.regretted_at).where(
@@ -121,6 +123,7 @@ def _of_step(session: Session, stage: RolloutStage, now: datetime) -> Stops:
             col(Action.intended_at) > stage.began_at,
             or_(when[0], and_(when[1], col(Action.regretted_at).is_(None))),
             _decided(now),
+            true() if sees is None else col(Action.project).in_(sees),
         )
     ).all()
     return Stops(decided=len(rows), regretted=sum(at is not None for at in rows))

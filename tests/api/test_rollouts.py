@@ -136,6 +136,17 @@ def test_whoever_is_confined_reads_of_his_own_projects_alone(here: Api) -> None:
     assert regret(here)["decided"] == 8
 
 
+def test_whoever_is_confined_does_not_learn_how_often_others_regretted_it(here: Api) -> None:
+    for name in ("vision", "speech"):
+        here.admin.put(f"/api/v1/projects/{name}", json={})
+    at_its_first_share(here, fell_back=True)
+    stops(here, 3, regretted=2, project="speech")
+    found = here.holder("lead", "owner", "vision").get(f"{PATH}/rollout").json()
+    assert (found["decided"], found["regretted"], found["share"]) == (0, 0, "0%")
+    assert found["words"].endswith("changes it: too many of its stops were regretted.")
+    assert "2 of 3 stops were regretted" in here.admin.get(f"{PATH}/rollout").json()["words"]
+
+
 def test_how_far_it_has_come_and_how_the_groups_fare(everywhere: Api) -> None:
     at_its_first_share(everywhere)
     names = [f"m{number}" for number in range(40)]
