@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 MOST_WAITING = 8
 """Beside the one that is worked out: who comes later is told to come again."""
+MOST_STOPS = 100_000
+"""In a report that is kept: some 300 bytes each, in the database and in each answer."""
 TELL_EVERY = 0.5
 """Seconds between two notes of how far it is."""
 LETS_GO = 5.0
@@ -99,6 +101,7 @@ class Backtests:
                 return
         try:
             report = self._work(History(self.location), question, self._teller(id))
+            _check_length(report)
         except Stopped:
             self._fail(id, STOPPED)
         except ValueError as error:  # it cannot be replayed, and why
@@ -132,3 +135,11 @@ class Backtests:
     def _fail(self, id: str, reason: str) -> None:
         with self._database.transaction() as session:
             backtests.fail(session, id, reason, now=self._clock.now())
+
+
+def _check_length(report: Mapping[str, Any]) -> None:
+    if len(report["stops"]) > MOST_STOPS:
+        raise ValueError(
+            f"it would have stopped {len(report['stops']):,} times, and a service keeps no report of more than "
+            f"{MOST_STOPS:,}; ask of a shorter time or of one project, or offline with `--history`"
+        )

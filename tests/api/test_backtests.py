@@ -202,6 +202,14 @@ def test_what_breaks_off_says_no_more_than_that_and_the_next_one_goes_on(api: Ap
     until(api, started(api), "done")
 
 
+def test_a_report_that_is_too_long_to_be_kept(api: Api, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "MOST_STOPS", 1)
+    engine.lets_go.set()
+    failed = until(api, started(api), "failed")
+    assert "a service keeps no report of more than 1; ask of a shorter time or of one project" in failed["error"]
+    assert failed["report"] is None
+
+
 def test_one_is_worked_out_at_a_time_and_who_comes_when_many_wait_is_told_so(api: Api, engine: Engine) -> None:
     first = started(api)
     until(api, first, "running")
