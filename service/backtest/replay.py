@@ -171,31 +171,30 @@ class _Replay:
         hours = self.truth.gpu_hours(place, ends)
         followed = self.truth.followed(place, horizon)
         decided = self.truth.decided(place, horizon, self.profile.min_coverage)
-        resumed = self.truth.resumes(place)
-        until = self.truth.heard_until(place, ends)
+        resumed = self.truth.resumes(place).tolist()
+        until = time_of(self.truth.heard_until(place, ends)).tolist()
+        prices = [self.truth.price_of[stop.known](_day(stop.tick * self.step)) for stop in found.lived.stops]
+        costs = {
+            currency: self.truth.cost_micros(place, ends, currency).tolist()
+            for currency in {price.currency for price in prices if price is not None}
+        }
         stops = []
         for index, halted in enumerate(found.lived.stops):
             known = self.past.knowns[halted.known]
-            second = halted.tick * self.step
-            price = self.truth.price_of[halted.known](_day(second))
-            here = slice(index, index + 1)
+            price = prices[index]
             stops.append(
                 Stop(
                     resource=self.past.resources[halted.resource],
                     name=known.record.name,
                     project=known.project,
                     owner=known.owner,
-                    at=_moment(second),
-                    saves_until=_moment(int(time_of(until[here])[0])),
+                    at=_moment(halted.tick * self.step),
+                    saves_until=_moment(until[index]),
                     gpu_hours_saved=float(hours[index]),
-                    cost_saved_micros=(
-                        None
-                        if price is None
-                        else int(self.truth.cost_micros(place[here], ends[here], price.currency)[0])
-                    ),
+                    cost_saved_micros=None if price is None else costs[price.currency][index],
                     currency=None if price is None else price.currency,
                     false_stop=bool(followed[index]) if decided[index] else None,
-                    work_resumed_at=_moment(int(time_of(resumed[here])[0])) if resumed[index] >= 0 else None,
+                    work_resumed_at=_moment(resumed[index] % LINE) if resumed[index] >= 0 else None,
                 )
             )
         return stops
