@@ -405,6 +405,8 @@ def terms(policy: BasePolicy) -> str:
 def _limits(
     policy: BasePolicy, past: Past, lived: Lived, truth: Truth, thresholds: Sequence[float], *, sweeps: bool
 ) -> Iterator[str]:
+    if past.reading.project is not None:
+        yield f"Only what belonged to project {past.reading.project} was looked at."
     yield (
         "Recorded data cannot show what would have happened after a stop: somebody might have started the machine "
         "again sooner, moved the work elsewhere, or lost it."
@@ -419,9 +421,11 @@ def _limits(
     is_group = np.array([known.is_group for known in past.knowns] or [False])
     groups = len(np.unique(past.versions.resource[is_group[past.versions.known]]))
     if groups:
-        yield f"{groups} scaling groups are left out: a group is met as a whole, which is not replayed."
+        are = "group is" if groups == 1 else "groups are"
+        yield f"{groups} scaling {are} left out: a group is met as a whole, which is not replayed."
     if lived.waited:
-        yield f"{lived.waited} times the disruption budget put a stop off; what it let through later counts from then."
+        times = "Once" if lived.waited == 1 else f"{lived.waited} times"
+        yield f"{times} the disruption budget put a stop off; what it let through later counts from then."
     if sweeps and len(thresholds) > 1:
         work = format_share(profile_of(policy).utilisation_below)
         yield f"In the sweep work is what reaches {work}, whatever a point's own threshold is."
