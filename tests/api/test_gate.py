@@ -223,6 +223,7 @@ def test_one_that_the_service_was_asked_for_opens_the_gate(gated: Api) -> None:
         "from": (gated.clock.now() - 30 * DAY).isoformat(),
         "to": gated.clock.now().isoformat(),
         "totals": {"stops": 50, "decided": 50, "undecided": 0, "false_stops": 0},
+        "stops": [],
     }
     gated.rt.backtests = Backtests(
         gated.rt.database, gated.clock, location="somewhere", holder="us", work=lambda *_: report

@@ -121,13 +121,17 @@ def moved(value: Any) -> Any:
     return "x"
 
 
+UNSET = {"max_hourly_cost": Money(amount=1_000_000), "backstop": timedelta(hours=6)}
+"""Values for what is not set at first, where no text would do."""
+
+
 def changed(policy: BasePolicy, path: tuple[Any, ...]) -> BasePolicy:
     """A copy with one value moved; nothing is validated, so that no field is left out."""
     head, *rest = path
     value = getattr(policy, head)
     inner: Any
     if not rest:
-        inner = Money(amount=1_000_000) if head == "max_hourly_cost" else moved(value)
+        inner = UNSET[head] if value is None and head in UNSET else moved(value)
     elif isinstance(value, dict):
         inner = {**value, rest[0]: moved(value[rest[0]])}
     else:
