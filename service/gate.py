@@ -16,6 +16,7 @@ from policies.digest import digest
 from policies.policy import BasePolicy, BudgetPolicy, Mode
 from policies.quantities import format_duration, format_share
 from service.backtest.question import STEP
+from service.model import FALSE_STOP_WITHIN
 from service.runtime import Runtime
 from service.settings import RequireBacktest
 from service.store import audit, backtests, documents
@@ -27,7 +28,7 @@ VALID_FOR = timedelta(days=90)
 """From its asking. A quarter on, people and machines are others."""
 FRESH = timedelta(days=7)
 """Its data end at most so long before its asking: nobody picks the quiet fortnight of last spring."""
-HORIZON = timedelta(hours=2)
+HORIZON = FALSE_STOP_WITHIN
 """The least time after a stop in which work makes it a false one: within a minute nobody is back."""
 
 

@@ -25,6 +25,7 @@ from service.backtest.question import Question, usual_sweep
 from service.documents import nearest, written
 from service.files import RawDocument
 from service.gate import gate_of
+from service.model import FALSE_STOP_WITHIN
 from service.runtime import Runtime
 from service.store import backtests
 from service.store import documents as store
@@ -74,7 +75,7 @@ class BacktestRequest(Shape):
     """Nothing is known after; left out: to its end."""
     project: str | None = Field(None, max_length=100)
     """Only what belonged to it. Whoever is confined to projects names one of theirs."""
-    false_stop_within: Length = timedelta(hours=2)
+    false_stop_within: Length = FALSE_STOP_WITHIN
     """A stop is false when work is seen so soon after it."""
     max_false_stops: Ceiling = 0.01
     """The share of false stops that would be borne; the sweep recommends below it."""

@@ -22,14 +22,16 @@ from service.backtest.spans import (
     Ints,
     Spans,
     Steps,
+    counted,
     counting,
     cut,
     enough,
     key_of,
+    moved,
     on_line,
-    stepped,
     time_of,
     union,
+    weighed,
     without,
 )
 
@@ -110,7 +112,7 @@ def highest_of(past: Past, profile: IdleProfile, levels: Levels) -> Highest:
     heard = _while_judged(voices.spoken, delay + 1, delay + length, voices, runs)
     full = _while_judged(enough(voices.spoken, window=length, needed=needed), delay, delay, voices, runs)
     gpus = ~voices.counter
-    due = _weighed(on_line(runs.resource, runs.start), on_line(runs.resource, runs.end), runs.due)
+    due = weighed(on_line(runs.resource, runs.start), on_line(runs.resource, runs.end), runs.due)
     counts = [_count(spans, voices, gpus) for spans in (heard, full)]
     at = np.unique(np.concatenate([due.at, *(steps.at for steps in counts)]))
     wanted, some, enough_of = (steps.at_place(at) for steps in (due, *counts))
@@ -118,7 +120,7 @@ def highest_of(past: Past, profile: IdleProfile, levels: Levels) -> Highest:
     def reached(spans: Spans) -> Spans:
         voices = _voices(past, runs, spans, spoken=levels.spoken)
         looks = _while_judged(voices.work, delay + 1, delay + length, voices, runs)
-        return _moved(looks, voices.resource[key_of(looks.start)])
+        return moved(looks, voices.resource[key_of(looks.start)])
 
     return Highest(
         known=Steps(at, at).where((wanted > 0) & (enough_of >= wanted) & (enough_of >= some)),
@@ -201,7 +203,7 @@ def _of_resources(
     idles = without(full, works)
     served = _count(works, voices, voices.counter)
     quiet = _count(heard, voices, voices.counter), _count(full, voices, voices.counter)
-    due = _weighed(on_line(runs.resource, runs.start), on_line(runs.resource, runs.end), runs.due)
+    due = weighed(on_line(runs.resource, runs.start), on_line(runs.resource, runs.end), runs.due)
     namings = [
         _naming(series, spoken, voices, named, heard=heard, works=works, idles=idles) for named in _namings(voices)
     ]
@@ -274,29 +276,23 @@ def _naming(
 ) -> _Naming:
     mine = heard.of(of[key_of(heard.start)])
     voice = key_of(mine.start)
-    by_device = _moved(mine, voices.series[voice])
-    by_gpu = _moved(mine, voices.gpu[voice])
-    owner = np.zeros(int(series.gpu.max(initial=-1)) + 1, np.int64)
-    owner[series.gpu] = series.resource
+    by_device = moved(mine, voices.series[voice])
+    by_gpu = moved(mine, voices.gpu[voice])
+    owner = series.owners
     ever = spoken.of(np.isin(key_of(spoken.start), voices.series[of]))  # that of its warm-up shows that it is there
     devices, first = _firsts(ever)
-    gpus, first_of_gpu = _firsts(_moved(ever, series.gpu[key_of(ever.start)]))
+    gpus, first_of_gpu = _firsts(moved(ever, series.gpu[key_of(ever.start)]))
     on = cut(by_gpu, series.gpu[devices], first, np.full_like(first, LINE - 1))
-    silent = without(_moved(on, devices[key_of(on.start)]), by_device)
+    silent = without(moved(on, devices[key_of(on.start)]), by_device)
     return _Naming(
-        heard=_of_keys(by_device, series.resource),
+        heard=counted(by_device, series.resource[key_of(by_device.start)]),
         busy=_count(works, voices, of),
         idle=_count(idles, voices, of),
-        gpus=_of_keys(by_gpu, owner),
-        silent_slices=_of_keys(silent, series.resource),
+        gpus=counted(by_gpu, owner[key_of(by_gpu.start)]),
+        silent_slices=counted(silent, series.resource[key_of(silent.start)]),
         devices=_from(series.resource[devices], first),
         known_gpus=_from(owner[gpus], first_of_gpu),
     )
-
-
-def _moved(spans: Spans, key: Ints) -> Spans:
-    """The same times of other things."""
-    return union(on_line(key, time_of(spans.start)), on_line(key, time_of(spans.end)))
 
 
 def _firsts(spans: Spans) -> tuple[Ints, Ints]:
@@ -307,7 +303,7 @@ def _firsts(spans: Spans) -> tuple[Ints, Ints]:
 
 def _from(resource: Ints, first: Ints) -> Steps:
     """How many there are from each one's first second on."""
-    return _weighed(on_line(resource, first), on_line(resource, np.full_like(first, LINE - 1)), np.ones_like(first))
+    return weighed(on_line(resource, first), on_line(resource, np.full_like(first, LINE - 1)), np.ones_like(first))
 
 
 def _quiet(voices: _Voices, due: Steps) -> Spans:
@@ -321,13 +317,4 @@ def _quiet(voices: _Voices, due: Steps) -> Spans:
 def _count(spans: Spans, voices: _Voices, of: Chosen) -> Steps:
     """How many of these voices are in their stretches."""
     mine = spans.of(of[key_of(spans.start)])
-    return _of_keys(mine, voices.resource)
-
-
-def _of_keys(spans: Spans, resource: Ints) -> Steps:
-    key = resource[key_of(spans.start)]
-    return _weighed(on_line(key, time_of(spans.start)), on_line(key, time_of(spans.end)), np.ones_like(key))
-
-
-def _weighed(start: Ints, end: Ints, weight: Ints) -> Steps:
-    return stepped(np.concatenate([start, end]), np.concatenate([weight, -weight]))
+    return counted(mine, voices.resource[key_of(mine.start)])

@@ -69,6 +69,13 @@ class Series:
     def __len__(self) -> int:
         return len(self.resource)
 
+    @property
+    def owners(self) -> Ints:
+        """Each GPU's resource."""
+        found = np.zeros(int(self.gpu.max(initial=-1)) + 1, np.int64)
+        found[self.gpu] = self.resource
+        return found
+
 
 @dataclass(frozen=True)
 class Versions:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from policies.policy import BasePolicy, IdlePolicy
 from service.documents import Project
+from service.model import FALSE_STOP_WITHIN
 from service.pipeline.price import PriceFile
 
 HORIZONS = (timedelta(hours=1), timedelta(hours=2), timedelta(hours=6), timedelta(hours=12))
@@ -44,7 +45,7 @@ class Question:
     """Nothing is known after; None: to its end."""
     project: str | None = None
     """Only what belonged to it."""
-    horizon: timedelta = timedelta(hours=2)
+    horizon: timedelta = FALSE_STOP_WITHIN
     """A stop is false when work is seen within this time after it."""
     step: timedelta = STEP
     """How far one look is from the next."""

@@ -24,8 +24,8 @@ from service.backtest.past import Past, Progress, Reading, bounds, read
 from service.backtest.question import HORIZONS, Question, Sweep
 from service.backtest.report import Horizon, Point, Report, Saving, Stop, Swept, Totals, Unknown, Warned
 from service.backtest.score import Truth
-from service.backtest.spans import LINE, Ints, Spans, key_of, on_line, time_of, union, without
-from service.history.layout import History
+from service.backtest.spans import LINE, Ints, Spans, both, key_of, on_line, time_of, union, without
+from service.history.layout import History, day_of
 from service.model import Known
 from service.pipeline.plan import Limits
 
@@ -173,7 +173,7 @@ class _Replay:
         decided = self.truth.decided(place, horizon, self.profile.min_coverage)
         resumed = self.truth.resumes(place).tolist()
         until = time_of(self.truth.heard_until(place, ends)).tolist()
-        prices = [self.truth.price_of[stop.known](_day(stop.tick * self.step)) for stop in found.lived.stops]
+        prices = [self.truth.price_of[stop.known](day_of(stop.tick * self.step)) for stop in found.lived.stops]
         costs = {
             currency: self.truth.cost_micros(place, ends, currency).tolist()
             for currency in {price.currency for price in prices if price is not None}
@@ -318,7 +318,7 @@ class _Replay:
         scope = self._scope(found)
         if not len(scope):
             return []
-        ran = _in(self.truth.running, scope)
+        ran = both(self.truth.running, scope)
         silent = without(ran, self.truth.heard)
         ran_seconds, silent_seconds = _per_resource(ran), _per_resource(silent)
         last = {int(known): index for index, known in enumerate(self.past.versions.resource.tolist())}
@@ -468,10 +468,6 @@ def _as_if_enforced(knowns: Sequence[Known]) -> Limits:
     )
 
 
-def _in(spans: Spans, scope: Spans) -> Spans:
-    return without(spans, without(spans, scope))
-
-
 def _per_resource(spans: Spans) -> Mapping[int, int]:
     found: Counter[int] = Counter()
     for resource, seconds in zip(key_of(spans.start).tolist(), spans.length.tolist(), strict=True):
@@ -503,7 +499,3 @@ def _by_day(start: int, end: int, zone: ZoneInfo) -> Iterator[tuple[date, int, i
 
 def _moment(second: int) -> datetime:
     return datetime.fromtimestamp(second, UTC)
-
-
-def _day(second: int) -> date:
-    return _moment(second).date()

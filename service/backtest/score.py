@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import cache
 
 import numpy as np
@@ -23,16 +23,19 @@ from service.backtest.spans import (
     Spans,
     Steps,
     both,
+    counted,
     counting,
     cut,
     either,
     key_of,
+    moved,
     on_line,
-    stepped,
     time_of,
     union,
+    weighed,
     without,
 )
+from service.history.layout import day_of
 from service.model import Known
 from service.pipeline.plan import gpus_of
 from service.pipeline.price import PriceFile, price_of
@@ -82,7 +85,9 @@ class Truth:
             start, end = np.maximum(start[of], midnight), np.minimum(end[of], midnight + DAY)
             known, resource = known[of], resource[of]
         self._pieces = Spans(on_line(resource, start), on_line(resource, end))
-        prices = [self.price_of[index](_day(time)) for index, time in zip(known.tolist(), start.tolist(), strict=True)]
+        prices = [
+            self.price_of[index](day_of(time)) for index, time in zip(known.tolist(), start.tolist(), strict=True)
+        ]
         gpus = np.array([round(gpus_of(one) * PARTS) for one in self._past.knowns] or [0], np.int64)[known]
         self._gpus = _Meter(self._pieces, gpus)
         self._money = {
@@ -221,9 +226,10 @@ def _at_work(series: Series, work: Spans, least: int) -> Spans:
     owned = work.of(series.resource[key_of(work.start)] >= 0)
     voice = key_of(owned.start)
     counter, by_number = series.counter[voice], series.by_number[voice]
-    shown = _moved(owned.of(counter), series.resource)
+    shown = moved(owned.of(counter), series.resource[voice[counter]])
     for naming in (~by_number, by_number):  # two sources may speak of the same GPUs
-        many = _count(owned.of(~counter & naming), series.resource)
+        named = ~counter & naming
+        many = counted(owned.of(named), series.resource[voice[named]])
         shown = either(shown, many.where(many.value >= least))
     return shown
 
@@ -233,29 +239,18 @@ def _heard(past: Past) -> Spans:
     series, versions = past.series, past.versions
     due_of = np.array([*(known.record.gpu_count for known in past.knowns), 0], np.int64)[versions.known]
     spans = versions.spans
-    due = stepped(np.concatenate([spans.start, spans.end]), np.concatenate([due_of, -due_of]))
-    owner = np.zeros(int(series.gpu.max(initial=-1)) + 1, np.int64)
-    owner[series.gpu] = series.resource
+    due = weighed(spans.start, spans.end, due_of)
+    owner = series.owners
     heard = []
     for by_number in (False, True):  # two sources may speak of the same GPUs
         mine = (series.by_number == by_number) & ~series.counter & (series.resource >= 0)
         spoken = past.spoken.of(mine[key_of(past.spoken.start)])
-        gpus = _count(_moved(spoken, series.gpu), owner)
+        whole = moved(spoken, series.gpu[key_of(spoken.start)])
+        gpus = counted(whole, owner[key_of(whole.start)])
         at = np.unique(np.concatenate([gpus.at, due.at]))
         wanted = due.at_place(at)
         heard.append(Steps(at, at).where((wanted > 0) & (gpus.at_place(at) >= wanted)))
     return either(*heard)
-
-
-def _moved(spans: Spans, to: Ints) -> Spans:
-    key = to[key_of(spans.start)]
-    return union(on_line(key, time_of(spans.start)), on_line(key, time_of(spans.end)))
-
-
-def _count(spans: Spans, to: Ints) -> Steps:
-    key = to[key_of(spans.start)]
-    places = np.concatenate([on_line(key, time_of(spans.start)), on_line(key, time_of(spans.end))])
-    return stepped(places, np.repeat(np.array([1, -1]), len(spans)))
 
 
 def _priced(known: Known, prices: PriceFile) -> Callable[[date], Price | None]:
@@ -266,7 +261,3 @@ def _priced(known: Known, prices: PriceFile) -> Callable[[date], Price | None]:
         return known.price if found is None else found
 
     return on
-
-
-def _day(second: int) -> date:
-    return datetime.fromtimestamp(second, UTC).date()

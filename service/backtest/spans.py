@@ -145,6 +145,21 @@ def stepped(places: Ints, weights: Ints) -> Steps:
     return Steps(at[last], value[last])
 
 
+def moved(spans: Spans, to: Ints) -> Spans:
+    """The same times of other things: `to` says for each stretch whose they become. Those that then meet are one."""
+    return union(on_line(to, time_of(spans.start)), on_line(to, time_of(spans.end)))
+
+
+def counted(spans: Spans, of: Ints) -> Steps:
+    """How many of these stretches there are at once; `of` says for each of them whose it is."""
+    return weighed(on_line(of, time_of(spans.start)), on_line(of, time_of(spans.end)), np.ones_like(of))
+
+
+def weighed(start: Ints, end: Ints, weight: Ints) -> Steps:
+    """The sum of what each weighs between its two places."""
+    return stepped(np.concatenate([start, end]), np.concatenate([weight, -weight]))
+
+
 def enough(spans: Spans, *, window: int, needed: int) -> Spans:
     """Every end of a window of that length in which the stretches of its own thing fill at least `needed` seconds.
 

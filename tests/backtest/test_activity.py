@@ -17,7 +17,7 @@ from providers.records import Series, Signal, State
 from service.backtest.activity import activity_of, highest_of
 from service.backtest.past import Past, Reading, read
 from service.backtest.spans import on_line
-from service.pipeline.activity import judge_activity
+from service.pipeline.activity import UNKNOWN, Activity, judge_activity
 from tests.backtest.pasts import T0, Machine, at, minutes, running, stopped, written
 
 MIDNIGHT = T0 - T0 % 86400 + 86400
@@ -98,11 +98,15 @@ profiles = st.builds(
 )
 
 
-def live_watts(one: Machine, profile: IdleProfile, second: int) -> float | None:
-    """The highest power draw in the window, as the live judge tells it at a second."""
+def live(one: Machine, profile: IdleProfile, second: int) -> Activity:
+    """What the live judge says at a second."""
     was = next((known for start, end, known in one.was if start <= second < end), None)
     if was is None or was.record.state is not State.RUNNING:
-        return None
+        return UNKNOWN
+    told = {
+        Signal.UTILISATION: one.said,
+        Signal.POWER_WATTS: {device: list(drew.items()) for device, drew in one.watts.items()},
+    }
     heard = [
         Series(
             ref=was.record.ref,
@@ -111,9 +115,9 @@ def live_watts(one: Machine, profile: IdleProfile, second: int) -> float | None:
             times=tuple(time for time, _ in kept),
             values=[value for _, value in kept],
         )
-        for signal, of in ((Signal.UTILISATION, one.said), (Signal.POWER_WATTS, one.watts))
+        for signal, of in told.items()
         for device, said in of.items()
-        if (kept := [sample for sample in (said.items() if isinstance(said, dict) else said) if sample[0] <= second])
+        if (kept := [sample for sample in said if sample[0] <= second])
     ]
     return judge_activity(
         heard,
@@ -122,33 +126,7 @@ def live_watts(one: Machine, profile: IdleProfile, second: int) -> float | None:
         ambiguous=False,
         profile=profile,
         at=at(second),
-    ).max_power_watts
-
-
-def live(one: Machine, profile: IdleProfile, second: int) -> Any:
-    """What the live judge says at a second."""
-    was = next((known for start, end, known in one.was if start <= second < end), None)
-    if was is None or was.record.state is not State.RUNNING:
-        return None
-    heard = [
-        Series(
-            ref=was.record.ref,
-            device=device,
-            signal=Signal.UTILISATION,
-            times=tuple(time for time, _ in said if time <= second),
-            values=[value for time, value in said if time <= second],
-        )
-        for device, said in one.said.items()
-        if said and said[0][0] <= second
-    ]
-    return judge_activity(
-        heard,
-        gpu_count=was.record.gpu_count,
-        started_at=was.started_at,
-        ambiguous=False,
-        profile=profile,
-        at=at(second),
-    ).activity
+    )
 
 
 def disagreements(one: Machine, profile: IdleProfile, seconds: Sequence[int]) -> list[tuple[int, Any, str | None]]:
@@ -161,7 +139,7 @@ def disagreements(one: Machine, profile: IdleProfile, seconds: Sequence[int]) ->
     return [
         (second, expected, word)
         for second, word in zip(seconds, said, strict=True)
-        if (expected := live(one, profile, second)) != word
+        if (expected := live(one, profile, second).activity) != word
     ]
 
 
@@ -192,7 +170,7 @@ def test_the_highest_power_draw_compares_as_it_would_have_live(
     found = highest_of(past, profile, past.signals["power_watts"])
     for second in range(one.was[0][0], one.was[-1][1], 97):
         place = np.array([second])
-        expected = live_watts(one, profile, second)
+        expected = live(one, profile, second).max_power_watts
         if not found.known.covers(place)[0]:
             assert expected is None
             continue
