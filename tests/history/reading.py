@@ -63,16 +63,21 @@ def sight(second: float, *resources: Known, series: Mapping[str, Sequence[Series
     return Sight(at=at(second), resources=resources, series=series or {}, **{**given, **more})
 
 
-def rows(history: History, table: Table) -> list[Row]:
-    """All that count, with seconds since midnight, in the order of the table."""
+def stored(history: History, table: Table = Table.ACTIVITY, columns: str = "*") -> list[tuple[Any, ...]]:
+    """All that count, in the order of the table."""
     parts = [part for day in history.days() for part in history.parts(table, day)]
     if not parts:
         return []
-    columns = ", ".join(f"{column} - {MORNING}" if column in ("time", "until") else column for column in table.columns)
     with history.connect() as connection:
         return connection.execute(
             f"SELECT {columns} FROM read_parquet(?, hive_partitioning = false) ORDER BY {table.order}", [parts]
         ).fetchall()
+
+
+def rows(history: History, table: Table) -> list[Row]:
+    """The same with seconds since midnight."""
+    columns = ", ".join(f"{column} - {MORNING}" if column in ("time", "until") else column for column in table.columns)
+    return stored(history, table, columns)
 
 
 def said(history: History) -> dict[str, dict[int, str]]:

@@ -28,6 +28,7 @@ from service.store import resources
 from service.store.database import Database
 from service.store.resources import from_json
 from service.store.tables import Document, MeterInterval
+from tests.history.reading import stored
 from tests.providers.prometheus.builders import machine, telemetry
 from tests.providers.prometheus.server import Samples, fill, running
 
@@ -110,20 +111,10 @@ def imported(server: Any, place: History, *lived: Lived, start: datetime = START
     return import_past({"metrics": server}, lived, place, start=start, end=end, progress=lambda share, words: None)
 
 
-def rows(place: History, table: Table = Table.ACTIVITY, columns: str = "*") -> list[tuple[Any, ...]]:
-    parts = [part for day in place.days() for part in place.parts(table, day)]
-    if not parts:
-        return []
-    with place.connect() as connection:
-        return connection.execute(
-            f"SELECT {columns} FROM read_parquet(?, hive_partitioning=false) ORDER BY {table.order}", [parts]
-        ).fetchall()
-
-
 def lives(place: History) -> list[tuple[datetime, datetime, Known]]:
     """What the resources were, without the cuts at midnight."""
     found: list[tuple[datetime, datetime, Known]] = []
-    for _, since, until, text in rows(place, Table.RESOURCES):
+    for _, since, until, text in stored(place, Table.RESOURCES):
         known = from_json(text)
         since, until = (datetime.fromtimestamp(at, UTC) for at in (since, until))
         if found and found[-1][1:] == (since, known):
@@ -178,7 +169,7 @@ def test_every_sample_of_a_real_server_is_in_a_window_and_holes_stay_holes(serve
         )
     )
     found = imported(server, place, Lived(known=seen(), intervals=()))
-    told = rows(place)
+    told = stored(place)
     assert {row[0] for row in told} == {"trainer"}
     assert len(told) == found.rows == 12 + 45 * 12
     assert [row[2] for row in told] == [
@@ -195,8 +186,8 @@ def test_a_counter_that_stands_still_from_one_question_to_the_next_served_nothin
     known = seen()
     moving = [(at, 5.0 if at < second(END - 12 * HOUR) else 6.0) for at, _ in every(60, 0, START, END)]
     imported(Told((of(known, moving, signal=Signal.REQUESTS_TOTAL),)), place, Lived(known=known, intervals=()))
-    served = [row[0] for row in rows(place, columns="time") if row]
-    moved = [time for time, value in rows(place, columns="time, served") if value]
+    served = [row[0] for row in stored(place, columns="time") if row]
+    moved = [time for time, value in stored(place, columns="time, served") if value]
     assert len(served) == 48 * 12
     assert moved == [second(END - 12 * HOUR)]
 
@@ -213,7 +204,7 @@ def test_two_servers_are_not_mixed_and_the_higher_counts(place: History) -> None
         end=END,
         progress=lambda share, words: None,
     )
-    assert rows(place, columns="time, until, step, utilisation") == [
+    assert stored(place, columns="time, until, step, utilisation") == [
         (second(START), second(START) + 240, 240, pytest.approx(0.9))
     ]
 
@@ -224,7 +215,7 @@ def test_what_was_made_anew_under_an_old_name_is_another_resource(place: History
     new = replace(seen("new", first_seen=change), record=replace(old.record, incarnation="another"))
     server = Told((of(old, every(300, 0.5, START, END)),))
     imported(server, place, Lived(known=old, intervals=()), Lived(known=new, intervals=()))
-    told = rows(place, columns="resource, time")
+    told = stored(place, columns="resource, time")
     assert {time for id, time in told if id == "old"} == set(range(second(START), second(change), 300))
     assert {time for id, time in told if id == "new"} == set(range(second(change), second(END), 300))
 
@@ -290,7 +281,7 @@ def test_what_a_history_has_already_stays(place: History) -> None:
     richer = replace(known, project="renamed")
     second_ = Told((of(known, every(60, 0.75, END - 3 * HOUR, END)),))
     imported(second_, place, Lived(known=richer, intervals=()))
-    told = rows(place, columns="utilisation")
+    told = stored(place, columns="utilisation")
     assert [row[0] for row in told] == [0.75] * 12 + [0.25] * 12 + [0.75] * 12
     assert [name for name, _ in groupby(one.project for *_, one in lives(place))] == ["renamed", "vision", "renamed"]
 
@@ -304,14 +295,14 @@ def test_what_a_server_did_not_tell_is_said_and_the_rest_is_kept(place: History)
     server = Told((of(known, every(60, 0.5, START, END)),), fails=lambda start: start == asleep)
     found = imported(server, place, Lived(known=known, intervals=()))
     assert found.faults == ["metrics, 2026-11-15 12:00 to 18:00 UTC: it is asleep"]
-    assert len(rows(place)) == 42 * 12
+    assert len(stored(place)) == 42 * 12
 
 
 def test_a_server_that_never_answers_ends_it_and_nothing_is_changed(place: History, tmp_path: Path) -> None:
     with pytest.raises(NothingToAsk, match="source metrics gives no answer: it is asleep; nothing was changed"):
         imported(Told(fails=lambda start: True), place, Lived(known=seen(), intervals=()))
     assert not list((tmp_path).glob(f"history/{STAGING}*"))
-    assert rows(place) == []
+    assert stored(place) == []
 
 
 def test_a_large_fleet_is_asked_in_shorter_stretches() -> None:
@@ -377,11 +368,11 @@ def test_the_command_imports_what_the_installation_knows(
     assert "vision" in out
     place = History(str(tmp_path / "home/history"))
     until = second(now) // WINDOW * WINDOW
-    assert min(row[0] for row in rows(place, columns="time")) == next(
+    assert min(row[0] for row in stored(place, columns="time")) == next(
         at for at, _ in samples if at >= second(now - timedelta(days=1))
     )
-    assert {row[0] for row in rows(place, columns="utilisation")} == {0.4}
-    assert max(row[0] for row in rows(place, columns="until")) < until
+    assert {row[0] for row in stored(place, columns="utilisation")} == {0.4}
+    assert max(row[0] for row in stored(place, columns="until")) < until
 
 
 def test_the_command_says_which_source_it_cannot_ask(curfew: Callable[..., Ran], sqlite_url: str) -> None:

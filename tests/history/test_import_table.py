@@ -24,6 +24,7 @@ from service.history.layout import History, Table
 from service.history.table import Imported, Reading, Unreadable, import_table
 from service.model import Known
 from service.store.resources import from_json
+from tests.history.reading import stored
 from tests.real_data import REAL_DATA, needs
 
 DAY = 86_400
@@ -52,25 +53,14 @@ def took(file: str, place: History, **reading: Any) -> Imported:
     return import_table(file, place, Reading(**reading))
 
 
-def rows(place: History, table: Table = Table.ACTIVITY, columns: str = "*") -> list[tuple[Any, ...]]:
-    """Everything that counts, in order."""
-    parts = [part for day in place.days() for part in place.parts(table, day)]
-    if not parts:
-        return []
-    with place.connect() as connection:
-        return connection.execute(
-            f"SELECT {columns} FROM read_parquet(?, hive_partitioning=false) ORDER BY {table.order}", [parts]
-        ).fetchall()
-
-
 def samples(place: History) -> list[tuple[Any, ...]]:
-    return rows(place, columns="resource, gpu, time, utilisation")
+    return stored(place, columns="resource, gpu, time, utilisation")
 
 
 def stretches(place: History) -> list[tuple[str, int, int, Known]]:
     """What resources were, without the cuts at midnight."""
     found: list[tuple[str, int, int, Known]] = []
-    for resource, since, until, known in rows(place, Table.RESOURCES):
+    for resource, since, until, known in stored(place, Table.RESOURCES):
         value = from_json(known)
         if found and found[-1][0] == resource and found[-1][2] == since and found[-1][3] == value:
             found[-1] = (resource, found[-1][1], until, value)
@@ -127,7 +117,7 @@ def test_every_column_is_taken(place: History, csv: Callable[..., str]) -> None:
         ),
         place,
     )
-    assert rows(place, columns="gpu, memory_used_mib, power_watts, until, step, served") == [
+    assert stored(place, columns="gpu, memory_used_mib, power_watts, until, step, served") == [
         ("3", 2.0, 70.5, None, None, None)
     ]
     ((_, _, _, known),) = stretches(place)
@@ -421,7 +411,7 @@ def test_after_a_day_of_silence_nothing_is_known_until_it_speaks_again(place: Hi
 def test_each_day_tells_of_its_resources_by_itself(place: History, csv: Callable[..., str]) -> None:
     took(csv(HEADER, *(f"m,{MORNING + hour * 3600},0" for hour in range(0, 72, 6))), place)
     assert place.days() == [date(2026, 11, 22), date(2026, 11, 23), date(2026, 11, 24)]
-    assert [(since, until) for _, since, until, _ in rows(place, Table.RESOURCES)] == [
+    assert [(since, until) for _, since, until, _ in stored(place, Table.RESOURCES)] == [
         (MORNING, MORNING + DAY),
         (MORNING + DAY, MORNING + 2 * DAY),
         (MORNING + 2 * DAY, MORNING + 66 * 3600 + 1),
@@ -475,7 +465,7 @@ def test_at_every_moment_it_is_what_its_last_row_says(told: Any, tmp_path_factor
             took(str(file), place)
         return
     took(str(file), place)
-    cut = [(row[0], row[1], row[2], from_json(row[3])) for row in rows(place, Table.RESOURCES)]
+    cut = [(row[0], row[1], row[2], from_json(row[3])) for row in stored(place, Table.RESOURCES)]
 
     def said(resource: str, second: int) -> list[tuple[str | None, str]]:
         return [
@@ -525,9 +515,9 @@ def test_an_older_stretch_is_cut_out_where_the_new_one_lies(place: History, csv:
 def test_the_same_import_again_changes_nothing(place: History, tmp_path: Path, csv: Callable[..., str]) -> None:
     file = csv(f"{HEADER},gpu_index", *(f"m-{n % 3},{MORNING + n * 1000},0.5,{n % 2}" for n in range(300)))
     took(file, place)
-    before = rows(place), rows(place, Table.RESOURCES), len(everything(tmp_path / "history"))
+    before = stored(place), stored(place, Table.RESOURCES), len(everything(tmp_path / "history"))
     took(file, place)
-    assert (rows(place), rows(place, Table.RESOURCES), len(everything(tmp_path / "history"))) == before
+    assert (stored(place), stored(place, Table.RESOURCES), len(everything(tmp_path / "history"))) == before
 
 
 def test_a_day_is_one_sorted_file_of_the_layouts_types(place: History, tmp_path: Path, csv: Callable[..., str]) -> None:
@@ -665,7 +655,7 @@ def test_many_resources_are_told_one_by_one(place: History, tmp_path: Path) -> N
             f"TO '{tmp_path}/many.parquet' (FORMAT parquet)"
         )
     assert took(f"{tmp_path}/many.parquet", place).resources == 45_000
-    told = rows(place, Table.RESOURCES, "resource, known")
+    told = stored(place, Table.RESOURCES, "resource, known")
     assert len(told) == 45_000
     assert all(json.loads(known)["id"] == resource for resource, known in told[::997])
 
